@@ -1,0 +1,121 @@
+"""The command line: ``ray-ns run | status | verify | config | demo-data``."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from ray_ns.errors import IntegrityError, RayNsError
+
+app = typer.Typer(
+    help="Noisy Student self-training at pool scale, on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console(highlight=False, soft_wrap=True)
+
+RunDirectory = Annotated[str, typer.Argument(help="The run directory (run.dir of its config).", metavar="RUN")]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout, JSON lines of progress on stderr.")]
+
+
+@app.command()
+def run(
+    config: Annotated[str, typer.Argument(help="A YAML config; 'ray-ns config' prints all settings.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, laid over the config.")] = None,
+    until: Annotated[
+        Literal["label", "select", "train"] | None, typer.Option(help="End after this stage of round 1.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the loop, or resume it: the same command goes on from whatever was committed."""
+    from ray_ns.engine.driver import drive
+    from ray_ns.report import table
+
+    with drive(config, overrides or [], "json" if as_json else "auto") as session:
+        from ray_ns.loop import noisy_student
+
+        outcome = noisy_student(session, until)
+        if outcome.complete:
+            table.commit_report(session, outcome)
+        if as_json:
+            print(json.dumps(table.as_json(outcome)))
+        elif outcome.complete:
+            table.show(session, outcome, out)
+        else:
+            out.print(f"ended after --until {until}; run again without it to go on.")
+
+
+@app.command()
+def status(run: RunDirectory, as_json: AsJson = False) -> None:
+    """Say which stage a run is in, how far, how fast, and how long it will take."""
+    from ray_ns.store.status import read_status
+
+    found = read_status(run)
+    if as_json:
+        print(json.dumps(found))
+        return
+    for stage in found["stages"]:
+        out.print(f"{stage['stage']:<20} {stage['state']}" + (f", {stage['parts']} parts" if stage["parts"] else ""))
+    out.print(found["driver"])
+
+
+@app.command()
+def verify(run: RunDirectory, as_json: AsJson = False) -> None:
+    """Re-hash everything that the run's commits name. Exit 0: all as written; 4: something is not."""
+    from ray_ns.store import run as runs
+    from ray_ns.store.objects import open_store
+    from ray_ns.store.status import existing
+
+    checked, faults = 0, {}
+    for key, fault in runs.verify(open_store(existing(run))):
+        checked += 1
+        if fault is not None:
+            faults[key] = fault
+    if as_json:
+        print(json.dumps({"checked": checked, "faults": faults}))
+    if faults:
+        raise IntegrityError(
+            f"{len(faults)} of {checked} objects are not as they were written: {next(iter(faults.values()))}"
+        )
+    if not as_json:
+        out.print(f"{checked} objects checked, all as they were written")
+
+
+@app.command()
+def config() -> None:
+    """Print every setting with its meaning, range and default, as commented YAML."""
+    from ray_ns.config import schema_as_yaml
+
+    print(schema_as_yaml(), end="")
+
+
+@app.command("demo-data")
+def demo_data(
+    folder: Annotated[Path, typer.Argument(help="Where the Parquet shards go.")],
+    seed: Annotated[int, typer.Option(help="Which digits are labelled, validation, test and pool.")] = 0,
+    per_class: Annotated[int, typer.Option(min=1, max=100, help="Labelled digits of each class.")] = 5,
+) -> None:
+    """Write the demo's data: handwritten digits and photograph crops as Parquet shards."""
+    from ray_ns.demo import write_digits
+
+    write_digits(folder, seed, per_class)
+    out.print(f"demo data in {folder}")
+
+
+def _stop(number: int, frame: object) -> None:
+    raise SystemExit(RayNsError.exit_code)
+
+
+def main() -> None:
+    """Run the command line; errors of ours become one line on stderr and their exit code."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except RayNsError as error:
+        print(f"ray-ns: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,349 @@
+"""The one schema of a run: every setting with its unit, range and default; what may not be is refused by name.
+
+``ray-ns config`` prints this file's content as commented YAML. A setting marked ``how()`` says how the work is done
+and may change between two runs of the same command; ``results_of`` is all the others, which decide the result.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic.fields import FieldInfo
+
+from ray_ns.errors import InputError
+
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def how(default: Any, description: str, **limits: Any) -> Any:
+    """A field that says how the work is done, not what comes out."""
+    return Field(default, description=description, json_schema_extra={"result": False}, **limits)
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, strict about types, closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Run(Section):
+    """Where the run lives and how long it turns."""
+
+    dir: str = how(..., "directory that holds everything this run makes; the same command on it resumes", min_length=1)
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
+    rounds: Positive = Field(2, le=20, description="turns of the loop after the teacher of round 0, at most")
+    patience: Positive = Field(
+        1, description="stop after this many rounds in a row without a better top-1 on the validation images"
+    )
+
+
+class Data(Section):
+    """The images: four corpora of Parquet shards, and how one image is read."""
+
+    classes: int = Field(..., ge=2, le=32_767, description="number of classes; labels are 0 .. classes-1")
+    labelled: str = Field(..., min_length=1, description="folder of Parquet shards with images and labels")
+    validation: str = Field(..., min_length=1, description="the same, never trained on: chooses the best round")
+    test: str = Field(..., min_length=1, description="the same, for the reported figures only: chooses nothing")
+    pool: str = Field(..., min_length=1, description="folder of Parquet shards with images, labels not needed")
+    image_column: str = Field("image", description="column of encoded images: bytes, or a struct {bytes, path}")
+    label_column: str = Field("label", description="column of integer labels")
+    size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
+    channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
+    mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
+    std: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.229, 0.224, 0.225], description="divides them afterwards, one per channel"
+    )
+    max_quarantined: Share = Field(
+        0.01, description="share of a corpus that may be unreadable before a stage refuses to commit"
+    )
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> "Data":
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} values, channels is {self.channels}")
+        return self
+
+
+class Model(Section):
+    """A timm model."""
+
+    name: str = Field(..., description="timm model name, such as efficientnet_b0 (timm.list_models())")
+    args: dict[str, Any] = Field({}, description="further keyword arguments of timm.create_model")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the classifier (drop_rate)")
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
+    )
+
+
+class Optimizer(Section):
+    """An optimiser of timm and its learning rate over the steps."""
+
+    name: str = Field("sgd", description="timm optimizer name: sgd (nesterov), adamw, rmsproptf, lamb, ...")
+    lr: Annotated[float, Field(gt=0)] = Field(0.1, description="peak learning rate")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum, where the optimiser has one")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="on weights with 2 dimensions or more")
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up: to 0, or flat")
+
+
+class Noise(Section):
+    """Input noise: what is done to a training image (the paper's RandAugment; affine for small images)."""
+
+    augment: Literal["none", "affine", "randaugment"] = Field(
+        "randaugment",
+        description="affine: rotation, scale, shear, shift, brightness, contrast, cutout; randaugment: timm's",
+    )
+    magnitude: Annotated[float, Field(ge=0, le=10)] = Field(
+        9.0, description="randaugment: M in 0..10 (timm, increasing); affine: 1 is +-20 degrees, +-20 % scale and shift"
+    )
+    operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
+    flip: bool = Field(True, description="mirror half of the images left to right")
+
+
+class Training(Section):
+    """How one network is trained."""
+
+    model: Model = Field(..., description="the network")
+    steps: Positive = Field(..., description="optimiser steps")
+    batch: Positive = Field(..., description="labelled images per step, over all workers")
+    optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
+    noise: Noise = Field(Noise(), description="input noise")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on true labels only")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+
+
+class Student(Training):
+    """How a student is trained: as any network, with pseudo-labelled images beside the labelled ones."""
+
+    ratio: Annotated[int, Field(ge=1, le=64)] = Field(3, description="pseudo-labelled images per labelled image")
+    targets: Literal["soft", "hard"] = Field("soft", description="the teacher's probabilities, or its class alone")
+    temperature: Annotated[float, Field(gt=0, le=10)] = Field(
+        1.0, description="soft targets become p ** (1/temperature), renormalised"
+    )
+    loss: Literal["mean", "sum"] = Field(
+        "mean",
+        description="mean: over all images of the step (paper); sum: mean(labelled) + ratio x mean(pseudo-labelled), "
+        "as the released code does",
+    )
+
+
+class Label(Section):
+    """How the teacher labels the pool."""
+
+    keep: Literal["hard", "top", "full"] = Field(
+        "top", description="soft labels stored beside class and confidence: none, the top few, or all"
+    )
+    top: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="keep=top: how many probabilities per image")
+    slice_rows: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        256, description="images per slice: the batch that is decoded, labelled and retried as one"
+    )
+    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    threads: Positive = Field(1, description="CPU threads of one teacher actor (changes the last bits of a label)")
+    actors: Positive = how(1, "teacher actors in the pool")
+    gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
+
+
+class Select(Section):
+    """Which labels train the student."""
+
+    threshold: Share = Field(0.3, description="lowest confidence that is kept")
+    per_class: Positive | Literal["auto"] = Field(
+        "auto", description="images per class, K; auto: images at or over the threshold / classes"
+    )
+    balance: bool = Field(
+        True, description="true: the K most confident of each class, scarce classes duplicated to K; false: all"
+    )
+
+
+class Control(Section):
+    """The fair control: the student's own recipe and steps on labelled images only."""
+
+    enabled: bool = Field(True, description="train and report it; a run without it shows no honest gain")
+
+
+class Cluster(Section):
+    """What the work runs on."""
+
+    address: str | None = how(
+        None, "Ray cluster to join; null: the one in RAY_ADDRESS (ray job submit), else a local one for this run"
+    )
+    cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all")
+    object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
+    train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
+    train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
+    train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
+    train_loaders: Annotated[int, Field(ge=0)] = how(
+        0, "processes that read and decode images ahead of each training worker; 0: the worker does it itself"
+    )
+    max_failures: Annotated[int, Field(ge=0)] = how(3, "worker losses a training survives before it gives up")
+    checkpoint_steps: Positive = how(100, "optimiser steps between two checkpoints of a training")
+    timeout_seconds: Annotated[float, Field(gt=0)] = how(1800.0, "a stage without progress for so long has failed")
+
+
+class Config(Section):
+    """A whole run."""
+
+    run: Run
+    data: Data
+    teacher: Training
+    student: Student
+    label: Label = Label()
+    select: Select = Select()
+    control: Control = Control()
+    cluster: Cluster = Cluster()
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Config":
+        workers = self.cluster.train_workers
+        for name, total in {
+            "teacher.batch": self.teacher.batch,
+            "student.batch": self.student.batch,
+            "student.batch x ratio": self.student.batch * self.student.ratio,
+        }.items():
+            if total % workers:
+                raise ValueError(
+                    f"{name} = {total} does not divide by cluster.train_workers = {workers} "
+                    f"({total} = {workers} x {total // workers} + {total % workers})"
+                )
+        if self.student.targets == "soft" and self.label.keep == "hard":
+            raise ValueError("student.targets: soft needs label.keep: top or full, found hard")
+        return self
+
+
+def results_of(section: BaseModel) -> dict[str, Any]:
+    """The settings of ``section`` that decide the result, as JSON values."""
+    values = {}
+    for name, field in type(section).model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("result") is False:
+            continue
+        value = getattr(section, name)
+        values[name] = results_of(value) if isinstance(value, BaseModel) else value
+    return values
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """``path: old -> new`` for every leaf in which two nested mappings differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        rows = []
+        for key in sorted({*old, *new}):
+            rows += differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+        return rows
+    return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+
+
+class _Loader(yaml.CSafeLoader):
+    """Safe YAML that reads 1e-3 as a number, as everyone who writes it means."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The config in the YAML file ``path`` with ``dotted.key=value`` overrides laid over it.
+
+    Relative paths in it are meant from the working directory. Raises ``InputError``: no such file, not YAML, or any
+    setting that is unknown, of a wrong type, out of range or impossible beside another.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML config.") from error
+    try:
+        values = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: expected a mapping of sections (run, data, ...), found {type(values).__name__}")
+    for override in overrides:
+        _lay_over(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: " + "; ".join(_explain(error))) from error
+
+
+def _lay_over(values: dict[str, Any], override: str) -> None:
+    dotted, separator, text = override.partition("=")
+    keys = dotted.split(".")
+    if not separator or not all(keys):
+        raise InputError(f"{override!r}: an override is written section.key=value, such as run.dir=runs/demo")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise InputError(f"{override!r}: the value is not valid YAML") from error
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{override!r}: {key} is a value, not a section")
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"]) or "config"
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_at(problem["loc"][:-1]), 1)
+            yield f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; see 'ray-ns config'")
+        elif problem["type"] == "missing":
+            yield f"{path}: missing, and it has no default"
+        elif problem["type"] == "value_error":
+            yield f"{path}: {problem['msg'].removeprefix('Value error, ')}"
+        else:
+            yield f"{path}: found {problem['input']!r}; {problem['msg']}"
+
+
+def _keys_at(location: Sequence[int | str]) -> list[str]:
+    section: Any = Config
+    for key in location:
+        field = getattr(section, "model_fields", {}).get(key)
+        section = field.annotation if field else None
+    fields = getattr(section, "model_fields", {})
+    return list(fields)
+
+
+def schema_as_yaml() -> str:
+    """The whole schema as commented YAML: each setting with its description, range and default."""
+    return "\n".join(["# Every setting of ray-ns, with its default.", *_section_lines(Config, "")]) + "\n"
+
+
+def _section_lines(section: type[BaseModel], indent: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield f"{indent}{name}:  # {(kind.__doc__ or '').strip()}"
+            yield from _section_lines(kind, indent + "  ")
+            continue
+        value = "# required" if field.is_required() else _as_yaml(field.get_default())
+        yield f"{indent}# {field.description}{_limits(field)}"
+        yield f"{indent}{name}: {value}"
+
+
+def _as_yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _limits(field: FieldInfo) -> str:
+    """The allowed values of a field, in words, from its own schema."""
+    one: Any = create_model("One", x=(field.rebuild_annotation(), ...))
+    facts = one.model_json_schema()["properties"]["x"]
+    suffix = " (does not change the result)" if field.json_schema_extra == {"result": False} else ""
+    words = {"minimum": ">= ", "exclusiveMinimum": "> ", "maximum": "<= ", "exclusiveMaximum": "< "}
+    parts = [f"{sign}{facts[word]}" for word, sign in words.items() if word in facts]
+    if "enum" in facts:
+        parts.append(" | ".join(str(value) for value in facts["enum"]))
+    return (f" [{', '.join(parts)}]" if parts else "") + suffix

@@ -1,0 +1,62 @@
+"""Everything that can be refused before anything expensive starts, is refused here."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ray_ns.config import Config
+from ray_ns.engine.session import Session, check_resources, local_cpus
+from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus, Shard, count_per_class
+
+LABELLED = ("labelled", "validation", "test")
+
+
+def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
+    """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals."""
+    data = config.data
+    return {
+        name: Corpus.scan(
+            getattr(data, name), data.image_column, data.label_column if name in LABELLED else None, known.get(name, ())
+        )
+        for name in (*LABELLED, "pool")
+    }
+
+
+def check_writable(url: str) -> None:
+    """Raise ``InputError`` where the run directory cannot be made or written."""
+    folder = Path(url)
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"run.dir={url}: {folder} cannot be written by this user. Give another run.dir.")
+
+
+def check(session: Session) -> None:
+    """Raise ``InputError`` for what would fail later: data, models, resources of a local cluster."""
+    config = session.config
+    for name in LABELLED:
+        counts = count_per_class(session.corpora[name].labels(config.data.classes), config.data.classes)
+        if not counts.sum():
+            raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
+        missing = np.flatnonzero(counts == 0)
+        if name == "labelled" and len(missing):
+            raise InputError(
+                f"data.labelled: no labelled image of class {', '.join(map(str, missing[:10]))} (data.classes = "
+                f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
+            )
+    pool = session.corpora["pool"]
+    if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
+        raise InputError(f"data.pool: {config.data.pool} holds no image")
+    from ray_ns.models import zoo
+
+    for place, recipe in {"teacher": config.teacher, "student": config.student}.items():
+        try:
+            zoo.check(recipe.model, config.data)
+        except InputError as error:
+            raise InputError(f"{place}.{error}") from error
+    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+        import torch
+
+        check_resources(config, local_cpus(config), torch.cuda.device_count())

@@ -1,0 +1,208 @@
+"""The run's one connection to Ray, opened when the first stage needs it, and the checks before anything starts."""
+
+import contextlib
+import json
+import logging
+import os
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from ray_ns.config import Config
+from ray_ns.errors import InputError, RayNsError, ResumableError
+from ray_ns.images.corpus import Corpus
+from ray_ns.observe import Reporter
+from ray_ns.store import commit
+from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.lease import Lease
+from ray_ns.store.manifest import canonical
+from ray_ns.store.objects import ObjectStore
+
+TIMING = "timing.json"
+_T = TypeVar("_T")
+
+# Ray 2.60: a finished training asks the dashboard of whatever cluster answers on port 8265 whether its controller
+# lives, and tears healthy workers down where that is another cluster; an address nobody listens on makes it harmless.
+_LOCAL_ENVIRONMENT = {
+    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@dataclass
+class Session:
+    """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end."""
+
+    config: Config
+    store: ObjectStore
+    corpora: dict[str, Corpus]
+    lease: Lease
+    reporter: Reporter
+    _started: bool = field(default=False, init=False)
+
+    def __enter__(self) -> "Session":
+        self.lease.beat_with(self.reporter.snapshot)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._started:
+            import ray
+
+            ray.shutdown()
+        self.lease.release()
+
+    def ray(self) -> None:
+        """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""
+        if self._started:
+            return
+        cluster = self.config.cluster
+        address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+        _check_auth(address)
+        if address == "local":
+            os.environ.update({k: v for k, v in _LOCAL_ENVIRONMENT.items() if k not in os.environ})
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+        import ray
+
+        local: dict[str, Any] = {}
+        if address == "local":
+            local = {
+                "num_cpus": local_cpus(self.config),
+                "object_store_memory": cluster.object_store_mb * 2**20,
+                "include_dashboard": False,
+            }
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        for name in ("ray", "ray.data", "ray.train"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_no_progress_timeout_s = int(cluster.timeout_seconds)
+        self._started = True
+
+    def ensure(
+        self, prefix: str, inputs: Mapping[str, Any], work: Callable[[Stage], tuple[Mapping[str, Any], int]]
+    ) -> Commit:
+        """``store.commit.ensure`` for a stage on Ray: the seconds of the work that led to the commit lie beside it."""
+
+        def timed(stage: Stage) -> tuple[Mapping[str, Any], int]:
+            began = time.monotonic()
+            done = self._guarded(lambda: work(stage), prefix)
+            self.store.put(f"{prefix}/{TIMING}", canonical({"seconds": round(time.monotonic() - began, 3)}))
+            return done
+
+        return commit.ensure(self.store, prefix, inputs, timed, self.lease.check)
+
+    def seconds(self, prefix: str) -> float:
+        """Seconds of the attempt that finished the stage at ``prefix``; 0 where unknown."""
+        data = self.store.get(f"{prefix}/{TIMING}")
+        return float(json.loads(data)["seconds"]) if data else 0.0
+
+    @contextlib.contextmanager
+    def following(self, done: Callable[[], int | None]) -> Iterator[None]:
+        """While the block runs, show what ``done`` returns as the stage's progress, once a second."""
+        stop = threading.Event()
+
+        def follow() -> None:
+            while not stop.wait(1.0):
+                now = done()
+                if now is not None:
+                    self.reporter.progress(now)
+
+        thread = threading.Thread(target=follow, name="progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+
+    def _guarded(self, work: Callable[[], _T], stage: str) -> _T:
+        """What ``work`` returns; errors raised inside Ray come out as ours."""
+        try:
+            return work()
+        except RayNsError:
+            raise
+        except Exception as error:
+            found = _cause(error)
+            if found is not None:
+                raise type(found)(str(found)) from error
+            log = Path(tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
+            raise ResumableError(
+                f"{stage} failed: {_last_line(error)}. What is committed stays; the same command goes on from there. "
+                f"Ray's logs: {log}"
+            ) from error
+
+
+def local_cpus(config: Config) -> int:
+    """Logical CPUs of a local cluster: ``cluster.cpus``, or all this process may use."""
+    return config.cluster.cpus or len(os.sched_getaffinity(0))
+
+
+def check_resources(config: Config, cpus: float, gpus: float) -> None:
+    """Raise ``InputError`` where the cluster's CPUs or GPUs cannot hold the actors, the readers and the workers.
+
+    Ray Data hangs in silence where teacher actors take every CPU: the tasks that read the pool never start.
+    """
+    label, cluster = config.label, config.cluster
+    needs = [
+        ("label.actors", label.actors, "label.threads", label.threads, 1, "and 1 for the reader"),
+        ("cluster.train_workers", cluster.train_workers, "cluster.train_threads", cluster.train_threads, 0, ""),
+    ]
+    for many, count, each, threads, extra, why in needs:
+        need = count * threads + extra
+        if need > cpus:
+            raise InputError(
+                f"{many} x {each} = {count} x {threads} CPUs {why}".rstrip()
+                + f" make {need}, the cluster has {cpus:g}. Lower {many} or {each}, or raise cluster.cpus."
+            )
+    for many, need_gpus in {
+        "label.actors x label.gpus_per_actor": label.actors * label.gpus_per_actor,
+        "cluster.train_workers x cluster.train_gpus": cluster.train_workers * cluster.train_gpus,
+    }.items():
+        if need_gpus > gpus:
+            raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")
+
+
+def _check_auth(address: str) -> None:
+    host = address.removeprefix("ray://").rsplit(":", 1)[0]
+    loopback = host in {"local", "auto", "localhost"} or host.startswith("127.")
+    if not loopback and os.environ.get("RAY_AUTH_MODE") != "token":
+        raise InputError(
+            f"cluster.address = {address} is not on this machine and RAY_AUTH_MODE is not 'token': whoever reaches "
+            f"such a cluster can run code on it. Start it with token authentication and set RAY_AUTH_MODE=token."
+        )
+
+
+def _cause(error: BaseException | None) -> RayNsError | None:
+    """The error of ours inside Ray's wrappings, if there is one."""
+    seen: list[BaseException] = []
+    queue = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or current in seen:
+            continue
+        if isinstance(current, RayNsError):
+            return current
+        seen.append(current)
+        inner = getattr(current, "cause", None)
+        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__, current.__context__]
+        queue += list((getattr(current, "worker_failures", None) or {}).values())
+    return None
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

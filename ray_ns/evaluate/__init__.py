@@ -1,0 +1,1 @@
+"""How good a network is: figures from its labels and the truth."""

@@ -1,0 +1,33 @@
+"""Keyed randomness: a number, a seed or a permutation that is a pure function of integers.
+
+Nothing here keeps a state, so whatever is drawn can be drawn again after a restart, on any machine, in any order.
+"""
+
+import numpy as np
+
+_MASK = 2**64 - 1
+
+
+def hashes(values: np.ndarray, *key: int) -> np.ndarray:
+    """A uniform uint64 for every integer in ``values`` under ``key`` (splitmix64; Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        z = values.astype(np.uint64) + np.uint64(seed(*key))
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return z ^ (z >> np.uint64(31))
+
+
+def seed(*key: int) -> int:
+    """One uint64 for a tuple of integers."""
+    folded = 0
+    for part in key:
+        z = (folded ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 & _MASK
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EB & _MASK
+        folded = z ^ (z >> 31)
+    return folded
+
+
+def permutation(count: int, *key: int) -> np.ndarray:
+    """The numbers 0 .. count-1 (int64) in an order that ``key`` decides."""
+    return np.argsort(hashes(np.arange(count), *key), kind="stable")

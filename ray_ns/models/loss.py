@@ -1,0 +1,26 @@
+"""Cross-entropy against true and pseudo labels. Shapes: B images, C classes."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def smooth(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
+    """One-hot targets (B, C) of integer labels, with ``smoothing`` in 0..1 spread over all classes."""
+    return F.one_hot(labels_B, classes).float() * (1 - smoothing) + smoothing / classes
+
+
+def sharpen(probabilities_BC: Tensor, temperature: float) -> Tensor:
+    """``p ** (1/temperature)``, renormalised: the released code's soft temperature (noisystudent main.py)."""
+    powered = probabilities_BC.clamp_min(0) ** (1 / temperature)
+    return powered / powered.sum(1, keepdim=True).clamp_min(torch.finfo(powered.dtype).tiny)
+
+
+def noisy_student_loss(logits_BC: Tensor, targets_BC: Tensor, labelled: int, kind: str) -> Tensor:
+    """Loss of one step whose first ``labelled`` images have true labels and whose others have pseudo labels.
+
+    ``mean``: the cross-entropy averaged over all images (Noisy Student, section 2, algorithm 1). ``sum``: mean over
+    the labelled ones + ratio x mean over the others, as the released code divides both sums by the labelled batch.
+    """
+    each = F.cross_entropy(logits_BC.float(), targets_BC, reduction="none")
+    return each.mean() if kind == "mean" else each.sum() / labelled

@@ -1,0 +1,101 @@
+"""What a run tells while it works: one live line per stage on a terminal, plain lines in a log, JSON for machines."""
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+LOG_SECONDS = 10.0
+
+Mode = Literal["auto", "plain", "json"]
+
+
+class Reporter:
+    """Tells the user where the run stands, on stderr; ``snapshot`` is the same for a heartbeat.
+
+    ``mode``: ``auto`` draws a live line on a terminal and writes plain lines elsewhere; ``json`` writes one JSON
+    object a line.
+    """
+
+    def __init__(self, mode: Mode = "auto") -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._json = mode == "json"
+        self._live: Progress | None = None
+        if mode == "auto" and self._console.is_terminal:
+            columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.fields[state]}"))
+            self._live = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
+        self._task: TaskID | None = None
+        self._stage = ""
+        self._began = self._said = time.monotonic()
+        self._first = self._done = self._total = 0
+        self._unit = ""
+
+    def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
+        """A stage starts, with ``done`` of ``total`` ``unit`` already there from an earlier attempt."""
+        self._stage, self._unit, self._total = stage, unit, total
+        self._first = self._done = done
+        self._began = self._said = time.monotonic()
+        self._say("begin", f"{stage}: {done} of {total} {unit} done" if done else f"{stage}: begins")
+        if self._live is not None:
+            self._live.start()
+            self._task = self._live.add_task(stage, total=total or None, completed=done, state="")
+
+    def progress(self, done: int) -> None:
+        """``done`` of the stage's total are done."""
+        self._done = done
+        if self._live is not None and self._task is not None:
+            self._live.update(self._task, completed=done, state=self._state())
+        elif time.monotonic() - self._said > LOG_SECONDS:
+            self._said = time.monotonic()
+            self._say("progress", f"{self._stage}: {self._state()}")
+
+    def end(self, outcome: str) -> None:
+        """The stage is committed; ``outcome`` says in a few words with what."""
+        seconds = time.monotonic() - self._began
+        if self._live is not None and self._task is not None:
+            self._live.remove_task(self._task)
+            self._live.stop()
+            self._task = None
+        self._say("end", f"{self._stage}: {outcome} ({seconds:.1f} s)", seconds=round(seconds, 3))
+        self._stage = ""
+
+    def note(self, text: str) -> None:
+        """One line of information."""
+        self._say("note", text)
+
+    def warn(self, text: str) -> None:
+        """One line the user should act on or know of."""
+        self._say("warning", f"warning: {text}")
+
+    def snapshot(self) -> Mapping[str, Any]:
+        """The stage under way: name, done, total, unit, rate per second and seconds left. Empty between stages."""
+        if not self._stage:
+            return {}
+        rate = self._rate()
+        left = (self._total - self._done) / rate if rate else None
+        return {
+            "stage": self._stage,
+            "done": self._done,
+            "total": self._total,
+            "unit": self._unit,
+            "rate": round(rate, 3),
+            "seconds_left": round(left, 1) if left is not None else None,
+        }
+
+    def _rate(self) -> float:
+        return (self._done - self._first) / max(time.monotonic() - self._began, 1e-6)
+
+    def _state(self) -> str:
+        rate = self._rate()
+        left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._total else ""
+        return f"{self._done} of {self._total} {self._unit}, {rate:.0f} a second{left}"
+
+    def _say(self, kind: str, text: str, **fields: Any) -> None:
+        if self._json:
+            print(json.dumps({"event": kind, "text": text, **self.snapshot(), **fields}), file=sys.stderr, flush=True)
+        else:
+            self._console.print(text, markup=False, soft_wrap=True)

@@ -1,0 +1,183 @@
+"""The commit protocol: how a stage's output comes to exist.
+
+A stage is a prefix in the run with ``plan.json`` (the inputs it is made from), ``data/<part>-<digest>/<name>``
+(content-addressed: a retry that computes the same bytes overwrites itself), ``done/<part>.json`` (put-if-absent: the
+first writer of a part wins) and ``commit.json`` (put-if-absent). Only ``commit.json`` makes the output exist; readers
+open only what it names. None of them holds a time, a host or an attempt, so the same work gives the same bytes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray_ns.errors import InputError, IntegrityError, ResumableError
+from ray_ns.store.manifest import digest, seal, sha256, unseal
+from ray_ns.store.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """One data object that a commit names: its key in the run, its hex sha256, its size in bytes."""
+
+    key: str
+    sha256: str
+    size: int
+
+    def read(self, store: ObjectStore) -> bytes:
+        """The verified bytes. ``IntegrityError`` where they are missing or differ from the commit."""
+        data = store.get(self.key)
+        if data is None or sha256(data) != self.sha256:
+            state = "is missing" if data is None else f"does not match its hash ({len(data)} bytes read)"
+            raise IntegrityError(
+                f"{self.key} in {store.url} {state}; the commit names sha256 {self.sha256}, {self.size} bytes. "
+                f"Restore it from a backup, or delete its stage's folder and run again to make it anew."
+            )
+        return data
+
+
+@dataclass(frozen=True)
+class Part:
+    """One finished part of a stage: its objects by name, and the facts its maker recorded (JSON values)."""
+
+    objects: Mapping[str, StoredObject]
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Part":
+        return cls({name: StoredObject(**it) for name, it in value["objects"].items()}, value["facts"])
+
+
+@dataclass(frozen=True)
+class Commit:
+    """A stage's committed output. ``digest`` names it for whoever builds on it; ``inputs`` is its inputs' digest."""
+
+    stage: str
+    digest: str
+    inputs: str
+    parts: tuple[Part, ...]
+    summary: Mapping[str, Any]
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every data object the commit names."""
+        for part in self.parts:
+            yield from part.objects.values()
+
+
+class Stage:
+    """A stage while it is being worked on; made by ``ensure`` and handed to its work function."""
+
+    def __init__(self, store: ObjectStore, prefix: str, fence: Callable[[], None]) -> None:
+        self.store = store
+        self.prefix = prefix
+        self._fence = fence
+
+    def done(self) -> dict[int, Part]:
+        """The parts that earlier attempts finished, by number."""
+        parts = {}
+        for key in self.store.list(f"{self.prefix}/done/"):
+            record = _read_sealed(self.store, key)
+            if record is not None:
+                parts[int(record["part"])] = Part.from_json(record)
+        return parts
+
+    def publish(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
+        """Store a part: its data first, then its ``done`` record. Returns the part that won, if another came first."""
+        hashes = {name: sha256(data) for name, data in objects.items()}
+        place = f"{self.prefix}/data/{part:06d}-{digest(hashes)[:16]}"
+        stored = {}
+        for name, data in sorted(objects.items()):
+            self.store.put(f"{place}/{name}", data)
+            stored[name] = {"key": f"{place}/{name}", "sha256": hashes[name], "size": len(data)}
+        record = {"part": part, "objects": stored, "facts": dict(facts)}
+        key = f"{self.prefix}/done/{part:06d}.json"
+        self._fence()
+        if not self.store.put_if_absent(key, seal(record)):
+            record = _read_sealed(self.store, key) or record
+        return Part.from_json(record)
+
+    def commit(self, inputs: Mapping[str, Any], summary: Mapping[str, Any], parts: int) -> Commit:
+        """Make the stage exist: every part 0..parts-1 must be done."""
+        done = self.done()
+        missing = sorted(set(range(parts)) - set(done))
+        if missing:
+            raise ResumableError(f"{self.prefix}: parts {missing[:5]} of {parts} are not done; run the command again.")
+        records = [
+            {"objects": {n: vars(o) for n, o in done[k].objects.items()}, "facts": dict(done[k].facts)}
+            for k in range(parts)
+        ]
+        value = {"stage": self.prefix, "inputs": digest(inputs), "parts": records, "summary": dict(summary)}
+        self._fence()
+        self.store.put_if_absent(f"{self.prefix}/commit.json", seal(value))
+        committed = find_commit(self.store, self.prefix)
+        if committed is None:
+            raise ResumableError(f"{self.prefix}/commit.json was written but cannot be read back; run again.")
+        return committed
+
+
+def find_commit(store: ObjectStore, prefix: str) -> Commit | None:
+    """The commit of the stage at ``prefix``, or None where there is none."""
+    value = _read_sealed(store, f"{prefix}/commit.json")
+    if value is None:
+        return None
+    parts = tuple(Part.from_json(part) for part in value["parts"])
+    return Commit(value["stage"], digest(value), value["inputs"], parts, value["summary"])
+
+
+def ensure(
+    store: ObjectStore,
+    prefix: str,
+    inputs: Mapping[str, Any],
+    work: Callable[[Stage], tuple[Mapping[str, Any], int]],
+    fence: Callable[[], None],
+) -> Commit:
+    """The committed output of a stage: found where its inputs match, else made by ``work`` and committed.
+
+    ``inputs``: JSON values; everything the output depends on, upstream commits by digest.
+    ``work``: publishes parts 0..n-1 through the stage it is given and returns (summary, n).
+    ``fence``: called before every record is written; raises when another driver has taken over.
+    Raises ``InputError`` where a commit made from other inputs stands in the place.
+    """
+    commit = find_commit(store, prefix)
+    if commit is None:
+        plan = seal({"stage": prefix, "inputs": inputs})
+        fence()
+        if not store.put_if_absent(f"{prefix}/plan.json", plan):
+            _refuse_other_inputs(store, prefix, digest(inputs))
+        stage = Stage(store, prefix, fence)
+        summary, parts = work(stage)
+        commit = stage.commit(inputs, summary, parts)
+    if commit.inputs != digest(inputs):
+        _refuse_other_inputs(store, prefix, digest(inputs))
+    return commit
+
+
+def _refuse_other_inputs(store: ObjectStore, prefix: str, wanted: str) -> None:
+    plan = _read_sealed(store, f"{prefix}/plan.json") or {}
+    raise InputError(
+        f"{prefix} in {store.url} was begun with other inputs (digest {digest(plan.get('inputs'))[:12]}, now "
+        f"{wanted[:12]}): its data, weights or settings have changed since. Give a new run.dir, or delete that folder."
+    )
+
+
+def verify(store: ObjectStore, prefix: str) -> Iterator[tuple[str, IntegrityError | None]]:
+    """Re-hash all that the commit at ``prefix`` names; yields each key with what is wrong with it, or None."""
+    key = f"{prefix}/commit.json"
+    try:
+        found = find_commit(store, prefix)
+    except IntegrityError as error:
+        yield key, error
+        return
+    if found is None:
+        return
+    yield key, None
+    for stored in found.objects():
+        try:
+            stored.read(store)
+            yield stored.key, None
+        except IntegrityError as error:
+            yield stored.key, error
+
+
+def _read_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    data = store.get(key)
+    return None if data is None else unseal(data, key)

@@ -1,0 +1,135 @@
+"""One driver at a time: an epoch taken by put-if-absent, and a heartbeat that shows whether its holder lives.
+
+``driver/<epoch>.json`` says who holds an epoch; the highest one rules. ``driver/heartbeat.json`` is rewritten by the
+holder every two seconds and carries its progress for ``ray-ns status``. Whether a heartbeat is stale is decided by
+watching it stand still, or on the same host by its process being gone: clocks of two hosts are never compared.
+"""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ray_ns.errors import ResumableError
+from ray_ns.store.manifest import canonical, seal, unseal
+from ray_ns.store.objects import ObjectStore
+
+BEAT_SECONDS = 2.0
+STALE_SECONDS = 30.0
+HEARTBEAT = "driver/heartbeat.json"
+
+
+def this_process() -> dict[str, Any]:
+    """Who asks: the host (its name and its boot), the process and when that process began."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    host = f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
+    return {"host": host, "pid": os.getpid(), "began": _began(os.getpid())}
+
+
+def _began(pid: int) -> str:
+    """When process ``pid`` began, in the kernel's ticks; empty where there is no such process (or no /proc)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+class Lease:
+    """The right to write to a run. Taken at the first write, so that a finished run is read without one."""
+
+    def __init__(self, store: ObjectStore, stale_seconds: float = STALE_SECONDS) -> None:
+        self.store = store
+        self.epoch = 0
+        self._stale_seconds = stale_seconds
+        self._progress: Callable[[], Mapping[str, Any]] = dict
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def check(self) -> None:
+        """Hold the lease, or raise ``ResumableError``: another driver is at work, or has taken over."""
+        if not self.epoch:
+            self._take()
+        else:
+            fence(self.store, self.epoch)()
+
+    def beat_with(self, progress: Callable[[], Mapping[str, Any]]) -> None:
+        """Let every heartbeat carry what ``progress`` returns (JSON values)."""
+        self._progress = progress
+
+    def release(self) -> None:
+        """Stop the heartbeat and say so in its place. Does nothing where the lease was never taken."""
+        if self._thread is not None:
+            self._stop.set()
+            self._thread.join()
+            self._thread = None
+            self.store.put(HEARTBEAT, canonical({"epoch": self.epoch, "released": True}))
+
+    def _take(self) -> None:
+        epoch = self._highest()
+        if epoch and not self._is_gone(epoch):
+            raise ResumableError(
+                f"another driver is at work on {self.store.url} (epoch {epoch}). Wait for it, or stop it; "
+                f"see 'ray-ns status {self.store.url}'."
+            )
+        if not self.store.put_if_absent(_epoch_key(epoch + 1), seal({"epoch": epoch + 1, **this_process()})):
+            raise ResumableError(f"another driver has just started on {self.store.url} (epoch {epoch + 1}).")
+        self.epoch = epoch + 1
+        self._beat()
+        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def _highest(self) -> int:
+        """The highest epoch taken: from a listing as a hint, then by asking for the ones above it."""
+        listed = [key.rsplit("/", 1)[1].removesuffix(".json") for key in self.store.list("driver/")]
+        epoch = max((int(name) for name in listed if name.isdigit()), default=0)
+        while self.store.get(_epoch_key(epoch + 1)) is not None:
+            epoch += 1
+        return epoch
+
+    def _is_gone(self, epoch: int) -> bool:
+        first = self.store.get(HEARTBEAT)
+        beat = json.loads(first) if first is not None else {}
+        if beat.get("released") and beat.get("epoch") == epoch:
+            return True
+        key = _epoch_key(epoch)
+        holder = unseal(self.store.get(key) or b"", key)
+        if holder["host"] == this_process()["host"]:
+            return bool(_began(holder["pid"]) != holder["began"])
+        deadline = time.monotonic() + self._stale_seconds
+        while time.monotonic() < deadline:
+            time.sleep(min(BEAT_SECONDS, self._stale_seconds / 4))
+            if self.store.get(HEARTBEAT) != first:
+                return False
+        return True
+
+    def _beat(self) -> None:
+        value = {"epoch": self.epoch, "time": time.time(), **this_process(), **self._progress()}
+        self.store.put(HEARTBEAT, canonical(value))
+
+    def _keep_beating(self) -> None:
+        while not self._stop.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except ResumableError:
+                continue
+
+
+def _epoch_key(epoch: int) -> str:
+    return f"driver/{epoch:06d}.json"
+
+
+def fence(store: ObjectStore, epoch: int) -> Callable[[], None]:
+    """A check for whoever writes on behalf of ``epoch``: raises ``ResumableError`` once another driver took over."""
+
+    def check() -> None:
+        if store.get(_epoch_key(epoch + 1)) is not None:
+            raise ResumableError(
+                f"another driver has taken over {store.url} (epoch {epoch + 1}, this one was {epoch}); "
+                f"this one stops. See 'ray-ns status {store.url}'."
+            )
+
+    return check

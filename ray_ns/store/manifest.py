@@ -1,0 +1,70 @@
+"""Canonical JSON, digests and seals: the bytes of every small object a run writes.
+
+A sealed object is canonical JSON that holds the sha256 of itself under ``"seal"``. There is one byte string for
+one value, so equal content means equal bytes, and any flipped bit shows.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from ray_ns.errors import IntegrityError
+
+SEAL = "seal"
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON encoding of ``value``: sorted keys, no spaces, UTF-8, no NaN (``ValueError``)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hex sha256 of ``data`` (64 characters)."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def digest(value: Any) -> str:
+    """Hex sha256 of the canonical JSON of ``value``."""
+    return sha256(canonical(value))
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """The sealed bytes of ``value``, ready to be put."""
+    if SEAL in value:
+        raise ValueError(f"the key {SEAL!r} is reserved")
+    return canonical({**value, SEAL: digest(value)})
+
+
+def unseal(data: bytes, key: str) -> dict[str, Any]:
+    """The value of a sealed object; ``key`` names it in the error.
+
+    Raises ``IntegrityError`` where a single bit differs from what was sealed.
+    """
+    try:
+        value = json.loads(data)
+        claimed = value.pop(SEAL)
+        if seal(value) == data and digest(value) == claimed:
+            return dict(value)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    raise IntegrityError(
+        f"{key}: its seal does not match its content ({len(data)} bytes read), so it was changed after it was "
+        f"written. Restore it from a backup, or delete the stage's folder and run again to make it anew."
+    )
+
+
+_PART = re.compile(r"[A-Za-z0-9_=+@.,-]+")
+
+
+def check_key(key: str) -> str:
+    """``key`` itself where it is a safe relative POSIX path, else ``ValueError``.
+
+    Refused: absolute paths, ``..`` and ``.``, drives, backslashes, NUL, empty parts.
+    """
+    for part in key.split("/"):
+        if part in {".", ".."} or not _PART.fullmatch(part):
+            raise ValueError(f"unsafe object key {key!r}: parts must match {_PART.pattern} and not be '.' or '..'")
+    return key

@@ -1,0 +1,119 @@
+"""Objects by key: the one small protocol under every run, and its implementation on a local disk.
+
+A second implementation (S3, conditional PUT) has to keep the same four promises: a reader sees an object whole or
+not at all; ``put_if_absent`` has one winner; what returned is durable; a failed writer leaves nothing under the key.
+"""
+
+import contextlib
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from ray_ns.errors import InputError, ResumableError
+from ray_ns.store.manifest import check_key
+
+
+class ObjectStore(Protocol):
+    """What a run needs of its storage. Keys are relative POSIX paths (``manifest.check_key``)."""
+
+    url: str
+
+    def get(self, key: str) -> bytes | None:
+        """The object's bytes, or None where there is none."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write or replace. For content-addressed data, pointers and heartbeats, where replacing is harmless."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Write where the key is free. True where ``key`` now holds exactly ``data``, whoever wrote it."""
+
+    def delete(self, key: str) -> None:
+        """Remove the object; nothing happens where there is none."""
+
+    def list(self, prefix: str) -> Iterator[str]:
+        """Keys that begin with ``prefix``, sorted. A hint for what to read and check, never a proof."""
+
+
+class LocalStore:
+    """Objects as files below ``root``.
+
+    A write is a temporary file, fsync, then link (``put_if_absent``: fails where the name exists, atomically, on
+    POSIX and NFS) or rename (``put``), then fsync of the folder.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+        self.url = str(self.root)
+
+    def path(self, key: str) -> Path:
+        """Where ``key`` lies on disk."""
+        return self.root / check_key(key)
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            return self.path(key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def put(self, key: str, data: bytes) -> None:
+        with self._written(key, data) as (temporary, target):
+            os.replace(temporary, target)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        try:
+            with self._written(key, data) as (temporary, target):
+                os.link(temporary, target)
+            return True
+        except FileExistsError:
+            return self.get(key) == data
+
+    def delete(self, key: str) -> None:
+        self.path(key).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
+        found = (path for path in folder.rglob("*") if path.is_file())
+        keys = sorted(path.relative_to(self.root).as_posix() for path in found)
+        return (key for key in keys if key.startswith(prefix) and not key.startswith(".tmp/"))
+
+    @contextlib.contextmanager
+    def _written(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
+        """``data`` in a durable temporary file, and the path it is meant for; the file is gone afterwards."""
+        target = self.path(key)
+        temporary = self.root / ".tmp" / uuid.uuid4().hex
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            yield temporary, target
+            _fsync_folder(target.parent)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise ResumableError(
+                f"{target}: cannot be written ({error.strerror or error}). Nothing stored is lost: free space or "
+                f"mend the permission, then run the same command again."
+            ) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def open_store(url: str) -> ObjectStore:
+    """The store of a run directory. Today a local path; ``InputError`` for any other scheme."""
+    scheme, separator, _ = url.partition("://")
+    if separator and scheme != "file":
+        raise InputError(f"run.dir={url}: only local directories hold a run today, not {scheme}://. Give a path.")
+    return LocalStore(url.removeprefix("file://"))

@@ -1,0 +1,89 @@
+"""The order in which images reach training: a pure function of (seed, stream, position).
+
+Images lie in *visits*: one visit is what one reading of one row group gives. Every epoch permutes the visits and cuts
+the row of all their entries into ``streams`` equal parts; a stream shuffles its part inside windows of ``window``
+visits and goes on with the next epoch, for ever. A global batch takes the same share from every stream. So a resume
+needs only the step; the global order is the same for every number of workers; reading stays local to few row groups;
+and every entry comes exactly once per epoch. An image with copies has its second copy in a second visit, and so on.
+"""
+
+import bisect
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from ray_ns.keyed import permutation
+
+STREAMS = 64
+WINDOW = 4
+
+
+class Order:
+    """The endless order of one corpus's entries.
+
+    Args:
+        sizes: entries of each visit.
+        batch: entries per global step; the number of streams is the largest divisor of it up to ``STREAMS``' own.
+        seed: decides the order.
+    """
+
+    def __init__(self, sizes: Sequence[int] | np.ndarray, batch: int, seed: int) -> None:
+        self._sizes = np.asarray(sizes, np.int64)
+        self._total = int(self._sizes.sum())
+        if not self._total:
+            raise ValueError("an order needs at least one entry")
+        self._batch = batch
+        self._streams = math.gcd(batch, STREAMS)
+        self._seed = seed
+        self._starts: list[list[int]] = [[0] for _ in range(self._streams)]
+        self._epoch = lru_cache(4)(self._read_epoch)
+        self._window = lru_cache(4 * self._streams)(self._read_window)
+
+    def slots(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
+        """The (visit, entry of the visit) of every slot that ``rank`` of ``world`` has in the batch of ``step``."""
+        share = self._batch // self._streams
+        mine = range(rank * self._batch // world, (rank + 1) * self._batch // world)
+        return [self._at(slot // share, step * share + slot % share) for slot in mine]
+
+    def _at(self, stream: int, position: int) -> tuple[int, int]:
+        starts = self._starts[stream]
+        while starts[-1] <= position:
+            low, high = self._part(len(starts) - 1, stream)
+            starts.append(starts[-1] + high - low)
+        epoch = bisect.bisect_right(starts, position) - 1
+        offset = position - starts[epoch]
+        for window in self._windows(epoch, stream):
+            visits, entries = self._window(epoch, stream, window)
+            if offset < len(visits):
+                return int(visits[offset]), int(entries[offset])
+            offset -= len(visits)
+        raise AssertionError("a position lies in a window of its epoch")
+
+    def _part(self, epoch: int, stream: int) -> tuple[int, int]:
+        """The stream's part of an epoch's row of entries. It moves on every epoch, so that unequal parts even out."""
+        part = (stream + epoch) % self._streams
+        return part * self._total // self._streams, (part + 1) * self._total // self._streams
+
+    def _read_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The epoch's order of visits, and where each begins in its row of entries (one more at the end)."""
+        order = permutation(len(self._sizes), self._seed, epoch)
+        return order, np.concatenate([[0], self._sizes[order].cumsum()])
+
+    def _windows(self, epoch: int, stream: int) -> Iterator[int]:
+        """Numbers of the visits (in the epoch's order) at which the stream's windows begin."""
+        low, high = self._part(epoch, stream)
+        _, begins = self._epoch(epoch)
+        first = int(np.searchsorted(begins, low, "right")) - 1
+        return iter(range(first, int(np.searchsorted(begins, high, "left")), WINDOW))
+
+    def _read_window(self, epoch: int, stream: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+        """The window's (visits, entries), shuffled, cut to the stream's part."""
+        low, high = self._part(epoch, stream)
+        order, begins = self._epoch(epoch)
+        last = min(first + WINDOW, len(order))
+        places = np.arange(max(low, begins[first]), min(high, begins[last]))
+        places = places[permutation(len(places), self._seed, epoch, stream, first)]
+        at = np.searchsorted(begins, places, "right") - 1
+        return order[at], places - begins[at]

@@ -1,0 +1,77 @@
+"""Everything a training needs to go on: weights, their average, the optimiser's memory, and the step.
+
+No generator's state is here, because every random draw is keyed by the step.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ray_ns.config import Data, Training
+from ray_ns.keyed import seed
+from ray_ns.models.ema import averaged
+from ray_ns.models.zoo import build
+from ray_ns.train.optim import optimizer
+
+
+class TrainState:
+    """One network in training. ``ema`` is None where the recipe averages nothing."""
+
+    def __init__(self, network: nn.Module, ema: ModelEmaV3 | None, optimizer: Optimizer) -> None:
+        self.network = network
+        self.ema = ema
+        self.optimizer = optimizer
+        self.step = 0
+
+    @classmethod
+    def fresh(cls, recipe: Training, data: Data, key: int, device: torch.device) -> "TrainState":
+        """A new network; ``key`` decides its first weights."""
+        torch.manual_seed(seed(key, 2) % 2**63)
+        network = build(recipe.model, data).to(device).to(memory_format=torch.channels_last)
+        return cls(network, averaged(network, recipe.ema_decay), optimizer(network, recipe.optimizer))
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that labels and is evaluated: the average where there is one."""
+        return self.network if self.ema is None else self.ema.module
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, on the CPU."""
+        named = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        if self.ema is not None:
+            named |= {f"ema/{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            named |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
+        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What of the optimiser's memory is no tensor, as JSON values."""
+        state = self.optimizer.state_dict()["state"]
+        return {
+            f"{index}/{name}": value
+            for index, slots in state.items()
+            for name, value in slots.items()
+            if not isinstance(value, Tensor)
+        }
+
+    def load(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Take up what ``tensors`` and ``facts`` held after ``step`` steps. Shapes are checked by torch."""
+        self.step = step
+        self.network.load_state_dict(_below(tensors, "network"))
+        if self.ema is not None:
+            self.ema.module.load_state_dict(_below(tensors, "ema"))
+        slots: dict[int, dict[str, Any]] = {}
+        for name, value in {**_below(tensors, "optimizer"), **facts}.items():
+            index, slot = name.split("/", 1)
+            slots.setdefault(int(index), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    start = f"{prefix}/"
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
