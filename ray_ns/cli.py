@@ -45,7 +45,7 @@ def run(
         if as_json:
             print(json.dumps(table.as_json(outcome)))
         elif outcome.complete:
-            table.show(session, outcome, out)
+            table.show(session, outcome)
         else:
             out.print(f"ended after --until {until}; run again without it to go on.")
 

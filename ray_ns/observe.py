@@ -31,13 +31,14 @@ class Reporter:
         self._task: TaskID | None = None
         self._stage = ""
         self._began = self._said = time.monotonic()
-        self._first = self._done = self._total = 0
+        self._anchor: tuple[float, int] | None = None
+        self._done = self._total = 0
         self._unit = ""
 
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         """A stage starts, with ``done`` of ``total`` ``unit`` already there from an earlier attempt."""
         self._stage, self._unit, self._total = stage, unit, total
-        self._first = self._done = done
+        self._done, self._anchor = done, None
         self._began = self._said = time.monotonic()
         self._say("begin", f"{stage}: {done} of {total} {unit} done" if done else f"{stage}: begins")
         if self._live is not None:
@@ -46,6 +47,8 @@ class Reporter:
 
     def progress(self, done: int) -> None:
         """``done`` of the stage's total are done."""
+        if self._anchor is None:
+            self._anchor = (time.monotonic(), done)
         self._done = done
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, state=self._state())
@@ -87,12 +90,16 @@ class Reporter:
         }
 
     def _rate(self) -> float:
-        return (self._done - self._first) / max(time.monotonic() - self._began, 1e-6)
+        """Per second, since the first progress of the stage: what came before it was starting up."""
+        if self._anchor is None:
+            return 0.0
+        since, first = self._anchor
+        return (self._done - first) / max(time.monotonic() - since, 1e-6)
 
     def _state(self) -> str:
         rate = self._rate()
-        left = f", {(self._total - self._done) / rate:.0f} s left" if rate and self._total else ""
-        return f"{self._done} of {self._total} {self._unit}, {rate:.0f} a second{left}"
+        left = f", {rate:.3g} a second, {(self._total - self._done) / rate:.0f} s left" if rate else ""
+        return f"{self._done} of {self._total} {self._unit}{left}"
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         if self._json:

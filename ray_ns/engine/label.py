@@ -181,7 +181,7 @@ def _assembled(rows: Iterable[dict[str, Any]], shards: list[tuple[str, Shard]]) 
             del waiting[key]
             wanted.discard(key)
             table = pa.concat_tables([parts[i] for i in range(len(parts))]).combine_chunks()
-            yield ShardLabels(*key, table, row["group_rows"])
+            yield ShardLabels(*key, table, [int(rows) for rows in row["group_rows"]])
     if wanted or waiting:
         raise AssertionError(f"Ray Data ended without {len(wanted)} of {len(shards)} shards")
 

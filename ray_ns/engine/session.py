@@ -38,6 +38,8 @@ _LOCAL_ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray's C++ side writes to the driver's terminal what it also handles; Python logs stay as they are.
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -51,6 +53,7 @@ class Session:
     lease: Lease
     reporter: Reporter
     _started: bool = field(default=False, init=False)
+    _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
     def __enter__(self) -> "Session":
         self.lease.beat_with(self.reporter.snapshot)
@@ -63,6 +66,8 @@ class Session:
             import ray
 
             ray.shutdown()
+        if self._scratch is not None:
+            self._scratch.cleanup()
         self.lease.release()
 
     def ray(self) -> None:
@@ -70,12 +75,13 @@ class Session:
         if self._started:
             return
         cluster = self.config.cluster
-        address = cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+        address = self._address()
         _check_auth(address)
         if address == "local":
             os.environ.update({k: v for k, v in _LOCAL_ENVIRONMENT.items() if k not in os.environ})
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         import ray
+        import ray.data
 
         local: dict[str, Any] = {}
         if address == "local":
@@ -85,11 +91,13 @@ class Session:
                 "include_dashboard": False,
             }
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        for name in ("ray", "ray.data", "ray.train"):
-            logging.getLogger(name).setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_no_progress_timeout_s = int(cluster.timeout_seconds)
+        for name in ("ray.data", "ray.train"):
+            for handler in logging.getLogger(name).handlers:
+                if type(handler) is not logging.FileHandler and "File" not in type(handler).__name__:
+                    handler.setLevel(logging.ERROR)
         self._started = True
 
     def ensure(
@@ -104,6 +112,14 @@ class Session:
             return done
 
         return commit.ensure(self.store, prefix, inputs, timed, self.lease.check)
+
+    def scratch(self) -> str:
+        """Where Ray Train keeps its own records, which nothing of ours reads: every node must reach it."""
+        if self._address() != "local":
+            return f"{self.store.url}/.ray"
+        if self._scratch is None:
+            self._scratch = tempfile.TemporaryDirectory(prefix="ray_ns-")
+        return self._scratch.name
 
     def seconds(self, prefix: str) -> float:
         """Seconds of the attempt that finished the stage at ``prefix``; 0 where unknown."""
@@ -128,6 +144,9 @@ class Session:
         finally:
             stop.set()
             thread.join()
+
+    def _address(self) -> str:
+        return self.config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
 
     def _guarded(self, work: Callable[[], _T], stage: str) -> _T:
         """What ``work`` returns; errors raised inside Ray come out as ours."""

@@ -5,11 +5,9 @@ run's own store, pointer last, and whoever starts a worker again goes on from th
 """
 
 import json
-import logging
 import time
 import uuid
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,16 +106,18 @@ def _run(session: Session, task: Task) -> None:
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
             name=f"{task.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
-            storage_path=str(Path(session.store.url) / ".ray"),
+            storage_path=session.scratch(),
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
             ),
         ),
     )
     with session.following(lambda: _steps_done(session.store, task.prefix)):
-        error = trainer.fit().return_value
-    if error is not None:
-        raise error
+        ended = trainer.fit().return_value
+    for warning in ended.warnings:
+        session.reporter.warn(warning)
+    if ended.error is not None:
+        raise ended.error
 
 
 def _steps_done(store: ObjectStore, prefix: str) -> int | None:
@@ -125,19 +125,28 @@ def _steps_done(store: ObjectStore, prefix: str) -> int | None:
     return None if data is None else int(json.loads(data)["step"])
 
 
-def work_on(settings: dict[str, Any]) -> RayNsError | None:
-    """What every training worker runs. Our own errors are returned, not raised: a retry would meet them again."""
+@dataclass(frozen=True)
+class Ended:
+    """How the first worker ended. Our own errors are carried, not raised: a retry would only meet them again."""
+
+    error: RayNsError | None
+    warnings: list[str]
+
+
+def work_on(settings: dict[str, Any]) -> Ended:
+    """What every training worker runs."""
     import ray.train
 
     context = ray.train.get_context()
+    warnings: list[str] = []
     try:
-        _train(settings["task"], context.get_world_rank(), context.get_world_size())
+        _train(settings["task"], context.get_world_rank(), context.get_world_size(), warnings)
     except RayNsError as error:
-        return error
-    return None
+        return Ended(error, warnings)
+    return Ended(None, warnings)
 
 
-def _train(task: Task, rank: int, world: int) -> None:
+def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
     import ray.train.torch
     import torch
 
@@ -148,7 +157,7 @@ def _train(task: Task, rank: int, world: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() and task.config.cluster.train_gpus else "cpu")
     store = open_store(task.store_url)
     state = TrainState.fresh(task.recipe, task.config.data, task.key, device)
-    found = checkpoint.latest(store, task.prefix, logging.getLogger("ray_ns").warning)
+    found = checkpoint.latest(store, task.prefix, warnings.append)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     losses: list[float] = list(found.facts["losses"]) if found else []
@@ -203,6 +212,7 @@ class _Keeper:
         }
         files = to_files(state.result, self._task.config.data)
         Stage(self._store, self._task.prefix, self._fence).publish(0, files, facts)
+        checkpoint.clear(self._store, self._task.prefix)
 
 
 def steps_of(task: Task, rank: int, world: int) -> "Steps":

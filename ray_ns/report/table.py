@@ -14,6 +14,7 @@ from ray_ns.store.commit import Commit, Stage
 from ray_ns.store.manifest import canonical
 
 REPORT = "report.json"
+WIDTH = 120
 
 
 def commit_report(session: Session, outcome: Outcome) -> Commit:
@@ -42,8 +43,9 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def show(session: Session, outcome: Outcome, console: Console) -> None:
+def show(session: Session, outcome: Outcome) -> None:
     """Print where the best network lies, what it gains, and the table."""
+    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     report = as_json(outcome)
     console.print(f"best network (timm loads it as local-dir:): {session.store.url}/{report['best_model']}")
     gains = report["gain_points"]
@@ -55,7 +57,7 @@ def show(session: Session, outcome: Outcome, console: Console) -> None:
             f"{gains['over_control']:+.1f} over the fair control."
         )
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("round", "model", "parameters", "labels kept", "duplicates", "validation", "top-1 on test", "seconds"):
+    for name in ("round", "model", "parameters", "labels kept", "duplicates", "top-1 val", "top-1 test", "seconds"):
         table.add_column(name, justify="left" if name in {"round", "model"} else "right")
     for it, row in zip(_all(outcome), report["rounds"], strict=True):
         seconds = sum(session.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "evaluate"))

@@ -39,6 +39,11 @@ def save(store: ObjectStore, prefix: str, checkpoint: Checkpoint, keep: int = 2)
     _prune(store, prefix, keep)
 
 
+def clear(store: ObjectStore, prefix: str) -> None:
+    """Remove all checkpoints of a training that has published its network."""
+    _prune(store, prefix, 0)
+
+
 def latest(store: ObjectStore, prefix: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. ``warn`` is told of each newer one that does not."""
     from safetensors.torch import load as from_bytes

@@ -42,6 +42,8 @@ def _in_words(beat: dict[str, Any], finished: bool) -> str:
         return f"the driver (epoch {beat['epoch']}) has been silent for {age:.0f} s; the same command takes over"
     if "stage" not in beat:
         return f"driver at work (epoch {beat['epoch']}), between stages"
-    left = f", {beat['seconds_left']:.0f} s left" if beat["seconds_left"] is not None else ""
-    done = f"{beat['done']} of {beat['total']} {beat['unit']}, {beat['rate']:.1f} a second{left}"
+    left = ""
+    if beat["seconds_left"] is not None:
+        left = f", {beat['rate']:.3g} a second, {beat['seconds_left']:.0f} s left"
+    done = f"{beat['done']} of {beat['total']} {beat['unit']}{left}"
     return f"driver at work (epoch {beat['epoch']}): {beat['stage']}, {done}"
