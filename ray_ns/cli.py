@@ -3,13 +3,14 @@
 import json
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from ray_ns.errors import IntegrityError, RayNsError
+from ray_ns.errors import IntegrityError, RayNsError, ResumableError
 
 app = typer.Typer(
     help="Noisy Student self-training at pool scale, on Ray.",
@@ -78,6 +79,8 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
             faults[key] = fault
     if as_json:
         print(json.dumps({"checked": checked, "faults": faults}))
+    for key in list(faults)[:20]:
+        print(f"damaged: {key}", file=sys.stderr)
     if faults:
         raise IntegrityError(
             f"{len(faults)} of {checked} objects are not as they were written: {next(iter(faults.values()))}"
@@ -108,14 +111,18 @@ def demo_data(
 
 
 def _stop(number: int, frame: object) -> None:
+    print("ray-ns: stopped; the same command goes on from what is committed", file=sys.stderr)
     raise SystemExit(RayNsError.exit_code)
 
 
 def main() -> None:
     """Run the command line; errors of ours become one line on stderr and their exit code."""
     signal.signal(signal.SIGTERM, _stop)
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except RayNsError as error:
+        if isinstance(error, ResumableError) and error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)  # nobody foresaw it: whoever mends it needs to see where
         print(f"ray-ns: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

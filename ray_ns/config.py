@@ -46,10 +46,10 @@ class Data(Section):
     """The images: four corpora of Parquet shards, and how one image is read."""
 
     classes: int = Field(..., ge=2, le=32_767, description="number of classes; labels are 0 .. classes-1")
-    labelled: str = Field(..., min_length=1, description="folder of Parquet shards with images and labels")
-    validation: str = Field(..., min_length=1, description="the same, never trained on: chooses the best round")
-    test: str = Field(..., min_length=1, description="the same, for the reported figures only: chooses nothing")
-    pool: str = Field(..., min_length=1, description="folder of Parquet shards with images, labels not needed")
+    labelled: str = how(..., "folder of Parquet shards with images and labels; what is in it decides", min_length=1)
+    validation: str = how(..., "the same, never trained on: chooses the best round", min_length=1)
+    test: str = how(..., "the same, for the reported figures only: chooses nothing", min_length=1)
+    pool: str = how(..., "folder of Parquet shards with images, labels not needed", min_length=1)
     image_column: str = Field("image", description="column of encoded images: bytes, or a struct {bytes, path}")
     label_column: str = Field("label", description="column of integer labels")
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
@@ -58,8 +58,8 @@ class Data(Section):
     std: list[Annotated[float, Field(gt=0)]] = Field(
         [0.229, 0.224, 0.225], description="divides them afterwards, one per channel"
     )
-    max_quarantined: Share = Field(
-        0.01, description="share of a corpus that may be unreadable before a stage refuses to commit"
+    max_quarantined: Share = how(
+        0.01, "share of a corpus that may be unreadable before a stage refuses to commit; unreadable ones are left out"
     )
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ray_ns import config as configs
 from ray_ns.engine import preflight
@@ -24,9 +25,16 @@ def drive(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
     store = open_store(config.run.dir)
     settings = configs.results_of(config)
     begun = runs.check_owner(store, settings, configs.differences)
-    known = (runs.read(store, runs.CORPORA) or {}).get("corpora", {})
-    corpora = preflight.scan_corpora(config, {name: [Shard(**it) for it in shards] for name, shards in known.items()})
-    with Session(config, store, corpora, Lease(store), Reporter(mode)) as session:
+    pinned = (runs.read(store, runs.CORPORA) or {}).get("corpora", {})
+    known = {name: [Shard(**it) for it in shards] for name, shards in pinned.items()}
+    corpora = preflight.scan_corpora(config, known)
+    reporter = Reporter(mode)
+    for name, shards in known.items():
+        new = len(corpora[name].shards) - len(shards)
+        if new:
+            reporter.note(f"data.{name}: {new} new shards are not part of this run; a new run.dir takes them in.")
+            corpora[name] = replace(corpora[name], shards=tuple(shards))
+    with Session(config, store, corpora, Lease(store), reporter) as session:
         if find_commit(store, "report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)

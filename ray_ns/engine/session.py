@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import tempfile
 import threading
 import time
@@ -90,7 +91,11 @@ class Session:
                 "object_store_memory": cluster.object_store_mb * 2**20,
                 "include_dashboard": False,
             }
+        on_terminate = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends with another exit code
+        if address != "local":
+            self._warn_of_resources(ray.cluster_resources())
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_no_progress_timeout_s = int(cluster.timeout_seconds)
@@ -144,6 +149,12 @@ class Session:
         finally:
             stop.set()
             thread.join()
+
+    def _warn_of_resources(self, resources: Mapping[str, float]) -> None:
+        try:
+            check_resources(self.config, resources.get("CPU", 0), resources.get("GPU", 0))
+        except InputError as error:
+            self.reporter.warn(f"{error} Waiting for more: an autoscaling cluster may bring them.")
 
     def _address(self) -> str:
         return self.config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"

@@ -1,0 +1,35 @@
+# The two commands of the README are `make demo` and `make test`; the rest is for whoever works on the code.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check chaos demo-seeds bench clean
+
+demo: $(READY)
+	$(BIN)/ray-ns demo-data data/digits
+	$(BIN)/ray-ns run configs/demo.yaml
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+chaos: $(READY)
+	$(BIN)/python -m pytest tests/faults -m "chaos or not chaos"
+
+demo-seeds: $(READY)
+	$(BIN)/python benchmarks/demo_seeds.py
+
+clean:
+	rm -rf .venv data runs
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "ray-ns needs Python 3.11 or newer, found $$($(PYTHON) -V); run: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

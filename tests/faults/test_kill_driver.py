@@ -1,0 +1,64 @@
+"""SIGKILL of the driver at chosen moments, then the same command: the same end as without."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from tiny_run import digests, ray_ns, write_tiny
+
+pytestmark = pytest.mark.ray
+
+INJECT = Path(__file__).parent / "inject"
+
+# Where each kill falls; a run meets them in this order.
+MOMENTS = {
+    "training, between checkpoint and pointer": "before:rounds/0/train/checkpoints/0000000[12]0.json:2",
+    "training, network stored, not yet done": "before:rounds/0/train/done/:1",
+    "evaluation, figures stored, not committed": "before:rounds/0/evaluate/commit.json:1",
+    "labelling, first shard done": "after:rounds/1/label/done/:1",
+    "labelling, between a shard's data and its record": "after:rounds/1/label/data/:1",
+    "labelling, all done, not committed": "before:rounds/1/label/commit.json:1",
+    "selection, first part stored": "after:rounds/1/select/data/:1",
+    "student, after its first checkpoint": "after:rounds/1/train/checkpoints/.*json:1",
+    "the report, before its commit": "before:report/commit.json:1",
+}
+
+
+class Tiny:
+    """One set of data, and any number of runs on it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._config = write_tiny(folder)
+        self._folder = folder
+        self.end = self.finish("uninterrupted")
+
+    def finish(self, name: str) -> dict[str, bytes]:
+        """Run to the end; the commits."""
+        ray_ns("run", str(self._config), f"run.dir={self._folder / name}")
+        return digests(self._folder / name)
+
+    def kill(self, name: str, fault: str) -> None:
+        path = os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])
+        env = {"RAY_NS_FAULT": fault, "PYTHONPATH": path}
+        done = ray_ns("run", str(self._config), f"run.dir={self._folder / name}", env=env, check=False)
+        assert done.returncode == -signal.SIGKILL, f"{fault} was never reached\n{done.stderr[-2000:]}"
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(tmp_path_factory.mktemp("tiny"))
+
+
+def test_killed_at_six_moments_in_a_row_a_run_ends_as_if_it_never_was(tiny: Tiny) -> None:
+    for fault in [*MOMENTS.values()][::2] + [MOMENTS["labelling, between a shard's data and its record"]]:
+        tiny.kill("chain", fault)
+    assert tiny.finish("chain") == tiny.end
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_once_a_run_ends_as_if_it_never_was(tiny: Tiny, moment: str) -> None:
+    name = "".join(letter if letter.isalnum() else "-" for letter in moment)
+    tiny.kill(name, MOMENTS[moment])
+    assert tiny.finish(name) == tiny.end

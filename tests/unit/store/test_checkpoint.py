@@ -1,0 +1,209 @@
+"""Checkpoints of a training: atomic, verified, and never without one to fall back to."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from ray_ns.store.checkpoint import Checkpoint, clear, latest, save
+from ray_ns.store.objects import LocalStore
+
+PREFIX = "rounds/0/train"
+OPERATIONS = 6  # of one save beside two others: put, put, list, list, delete, delete; a test below holds it to that
+
+
+class Killed(BaseException):
+    """The process is gone: nothing may catch it."""
+
+
+class FaultyStore(LocalStore):
+    """A local store that dies before the operation numbered ``die_at`` (from 0)."""
+
+    def __init__(self, root: Path, die_at: int | None = None) -> None:
+        super().__init__(root)
+        self.die_at = die_at
+        self.operations = 0
+
+    def _step(self) -> None:
+        if self.operations == self.die_at:
+            raise Killed
+        self.operations += 1
+
+    def put(self, key: str, data: bytes) -> None:
+        self._step()
+        super().put(key, data)
+
+    def delete(self, key: str) -> None:
+        self._step()
+        super().delete(key)
+
+    def list(self, prefix: str) -> Iterator[str]:
+        self._step()
+        return super().list(prefix)
+
+
+def state(step: int, shift: float = 0.0) -> Checkpoint:
+    generator = torch.Generator().manual_seed(step)
+    tensors = {
+        "model.weight": torch.randn(3, 4, generator=generator) + shift,
+        "model.half": torch.randn(5, generator=generator).to(torch.bfloat16),
+        "model.count": torch.tensor(step),
+        "rng": torch.randint(0, 256, (16,), generator=generator, dtype=torch.uint8),
+    }
+    return Checkpoint(step, tensors, {"step": step, "loss": 0.1 + step, "lost": None})
+
+
+def no_warning(text: str) -> None:
+    raise AssertionError(text)
+
+
+def same(found: Checkpoint | None, wanted: Checkpoint) -> bool:
+    return (
+        found is not None
+        and found.step == wanted.step
+        and found.facts == wanted.facts
+        and set(found.tensors) == set(wanted.tensors)
+        and all(
+            found.tensors[name].dtype == tensor.dtype and torch.equal(found.tensors[name], tensor)
+            for name, tensor in wanted.tensors.items()
+        )
+    )
+
+
+def steps(store: LocalStore) -> list[str]:
+    return [key.rsplit("/", 1)[1][:9] for key in store.list(f"{PREFIX}/checkpoints/")]
+
+
+def file_of(store: LocalStore, step: int, kind: str) -> Path:
+    keys = [key for key in store.list(f"{PREFIX}/checkpoints/{step:09d}") if key.endswith(kind)]
+    assert len(keys) == 1
+    return store.path(keys[0])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def test_the_newest_is_given_back_bit_for_bit(store: LocalStore) -> None:
+    for step in (100, 200, 1000):  # 1000 is newer than 200, and before it by name without the zeros
+        save(store, PREFIX, state(step))
+    assert same(latest(store, PREFIX, no_warning), state(1000))
+
+
+def test_a_training_without_one_has_none(store: LocalStore) -> None:
+    assert latest(store, PREFIX, no_warning) is None
+
+
+def test_trainings_do_not_see_each_others(store: LocalStore) -> None:
+    save(store, "rounds/1/train", state(100))
+    save(store, "rounds/10/train", state(200))
+    assert same(latest(store, "rounds/1/train", no_warning), state(100))
+
+
+@pytest.mark.parametrize("harm", ["flipped", "missing", "empty", "cut short"])
+@pytest.mark.parametrize("kind", [".safetensors", ".json"])
+def test_harm_to_the_newest_falls_back_to_the_one_before_and_is_named(store: LocalStore, kind: str, harm: str) -> None:
+    if (kind, harm) == (".json", "missing"):
+        pytest.skip("a checkpoint without a pointer does not exist; see the test below")
+    save(store, PREFIX, state(100))
+    save(store, PREFIX, state(200))
+    path = file_of(store, 200, kind)
+    data = bytearray(path.read_bytes())
+    if harm == "flipped":
+        data[-3] ^= 4
+    path.write_bytes(bytes({"flipped": data, "empty": b"", "cut short": data[:-1], "missing": data}[harm]))
+    if harm == "missing":
+        path.unlink()
+    warnings: list[str] = []
+    assert same(latest(store, PREFIX, warnings.append), state(100))
+    assert len(warnings) == 1
+    assert f"{PREFIX}/checkpoints/000000200.json" in warnings[0]
+    assert path.relative_to(store.root).as_posix() in warnings[0]
+
+
+def test_when_all_are_harmed_there_is_none_and_each_is_named(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+        file_of(store, step, ".safetensors").write_bytes(b"rot")
+    warnings: list[str] = []
+    assert latest(store, PREFIX, warnings.append) is None
+    assert ["000000200" in warnings[0], "000000100" in warnings[1]] == [True, True]
+
+
+def test_killed_between_tensors_and_pointer_the_one_before_is_used(store: LocalStore) -> None:
+    save(store, PREFIX, state(100))
+    with pytest.raises(Killed):
+        save(FaultyStore(store.root, die_at=1), PREFIX, state(200))
+    assert "000000200" in steps(store)
+    assert same(latest(store, PREFIX, no_warning), state(100))
+
+
+def test_the_operations_below_are_all_there_are(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    watched = FaultyStore(store.root)
+    save(watched, PREFIX, state(300))
+    assert watched.operations == OPERATIONS
+
+
+@pytest.mark.parametrize("operation", range(OPERATIONS))
+def test_killed_anywhere_in_a_save_a_whole_checkpoint_remains_and_the_next_save_tidies_up(
+    store: LocalStore, operation: int
+) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    with pytest.raises(Killed):
+        save(FaultyStore(store.root, die_at=operation), PREFIX, state(300))
+    wanted = state(200) if operation < 2 else state(300)
+    assert same(latest(store, PREFIX, no_warning), wanted)
+    save(store, PREFIX, state(300))
+    save(store, PREFIX, state(400))
+    assert steps(store) == ["000000300", "000000300", "000000400", "000000400"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3])
+def test_only_the_newest_are_kept(store: LocalStore, keep: int) -> None:
+    for step in (100, 200, 300, 400):
+        save(store, PREFIX, state(step), keep)
+    wanted = [f"{step:09d}" for step in (200, 300, 400)[-keep:]]
+    assert sorted(set(steps(store))) == wanted
+    assert len(steps(store)) == 2 * keep
+
+
+def test_two_are_kept_when_nothing_is_said(store: LocalStore) -> None:
+    for step in (100, 200, 300):
+        save(store, PREFIX, state(step))
+    assert sorted(set(steps(store))) == ["000000200", "000000300"]
+
+
+def test_a_step_saved_again_after_a_fall_back_replaces_the_harmed_one(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    file_of(store, 200, ".safetensors").write_bytes(b"rot")
+    save(store, PREFIX, state(200))
+    assert same(latest(store, PREFIX, no_warning), state(200))
+    save(store, PREFIX, state(200, shift=1.0))
+    assert same(latest(store, PREFIX, no_warning), state(200, shift=1.0))
+
+
+def test_clear_removes_all_of_this_training_and_nothing_else(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    save(store, "control/train", state(100))
+    store.put(f"{PREFIX}/commit.json", b"{}")
+    clear(store, PREFIX)
+    assert latest(store, PREFIX, no_warning) is None
+    assert list(store.list(PREFIX)) == [f"{PREFIX}/commit.json"]
+    assert same(latest(store, "control/train", no_warning), state(100))
+
+
+@pytest.mark.parametrize("operation", range(5))
+def test_a_clear_that_is_killed_can_be_done_again(store: LocalStore, operation: int) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    with pytest.raises(Killed):
+        clear(FaultyStore(store.root, die_at=operation), PREFIX)
+    clear(store, PREFIX)
+    assert list(store.list("")) == []
