@@ -70,8 +70,8 @@ def main() -> None:
         "best student without noise - teacher": [it["best student"] - it["round 0"] for it in clean],
     }
     lines = [
-        f"Written by `make demo-seeds` on {datetime.date.today()}. Top-1 on the 1,000 test digits, in points; each seed",
-        "draws other digits for labelled, validation, test and pool. One test figure has a standard error of about 0.8.",
+        f"Written by `make demo-seeds` on {datetime.date.today()}. Top-1 on the 1,000 test digits, in points; each",
+        "seed draws other digits for labelled, validation, test and pool. One figure's standard error is about 0.8.",
         "",
         f"| seeds {', '.join(map(str, seeds))} | mean ± sd | each |",
         "|---|---|---|",

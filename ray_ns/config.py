@@ -100,7 +100,8 @@ class Noise(Section):
         description="affine: rotation, scale, shear, shift, brightness, contrast, cutout; randaugment: timm's",
     )
     magnitude: Annotated[float, Field(ge=0, le=10)] = Field(
-        9.0, description="randaugment: M in 0..10 (timm, increasing); affine: 1 is +-20 degrees, +-20 % scale and shift"
+        9.0,
+        description="randaugment: M in 0..10 (timm, increasing); affine: 1 is up to 20 degrees, 20 % of shift",
     )
     operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
     flip: bool = Field(True, description="mirror half of the images left to right")

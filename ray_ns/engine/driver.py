@@ -39,6 +39,6 @@ def drive(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
             preflight.check_writable(store.url)
             preflight.check(session)
         if not begun:
-            shards = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
-            runs.begin(store, settings, shards, session.lease.check)
+            seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
+            runs.begin(store, settings, seen, session.lease.check)
         yield session

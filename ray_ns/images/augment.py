@@ -18,7 +18,8 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
 
     Args:
         images: float (B, C, H, W), pixels in 0..1.
-        magnitude: 1 is up to 20 degrees, 20 % of scale, shear and shift, 40 % of contrast, a hole of 40 % of the side.
+        magnitude: 1 is up to 20 degrees, 20 % of scale, shear and shift, 30 % of brightness, 50 % of contrast, and a
+            grey hole of up to 40 % of the side.
         flip: mirror half of the images.
         generator: the only source of randomness.
 
@@ -31,27 +32,27 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
         return (torch.rand(count, *shape, generator=generator) * 2 - 1).to(images.device)
 
     angle = uniform() * math.radians(20) * magnitude
-    scale = 1 + 0.2 * magnitude * uniform()
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    scale = 1 + 0.2 * magnitude * uniform(2)
     shear = 0.2 * magnitude * uniform()
-    mirror = torch.where(uniform() < 0, -1.0, 1.0) if flip else torch.ones_like(scale)
-    cos, sin = torch.cos(angle) / scale, torch.sin(angle) / scale
-    shift = 0.2 * magnitude * uniform(2) * 2
+    shift = 0.2 * magnitude * uniform(2) * 2  # the frame is 2 wide: -1 .. 1
+    mirror = torch.where(uniform() < 0, -1.0, 1.0) if flip else torch.ones_like(angle)
     rows = [
-        torch.stack([cos * mirror, -sin + shear * cos, shift[:, 0]], 1),
-        torch.stack([sin * mirror, cos + shear * sin, shift[:, 1]], 1),
+        torch.stack([cos * scale[:, 0] * mirror, (shear * cos - sin) * scale[:, 0], shift[:, 0]], 1),
+        torch.stack([sin * scale[:, 1] * mirror, (shear * sin + cos) * scale[:, 1], shift[:, 1]], 1),
     ]
     grid = F.affine_grid(torch.stack(rows, 1), list(images.shape), align_corners=False)
     images = F.grid_sample(images, grid, align_corners=False)
 
-    contrast = 1 + 0.4 * magnitude * uniform(1, 1, 1)
-    brightness = 0.2 * magnitude * uniform(1, 1, 1)
+    contrast = 1 + 0.5 * magnitude * uniform(1, 1, 1)
+    brightness = 0.3 * magnitude * uniform(1, 1, 1)
     images = ((images - 0.5) * contrast + 0.5 + brightness).clamp(0, 1)
 
-    side = 0.4 * magnitude
-    centre = uniform(2)
-    y = torch.linspace(-1, 1, height, device=images.device)[None, :, None]
-    x = torch.linspace(-1, 1, width, device=images.device)[None, None, :]
-    hole = ((y - centre[:, 0, None, None]).abs() < side) & ((x - centre[:, 1, None, None]).abs() < side)
+    half_side = 0.2 * magnitude * (1 + uniform(1, 1))
+    centre = uniform(2)[:, :, None, None]
+    y = torch.linspace(-1, 1, height, device=images.device)[:, None]
+    x = torch.linspace(-1, 1, width, device=images.device)[None, :]
+    hole = ((y - centre[:, 0]).abs() < half_side) & ((x - centre[:, 1]).abs() < half_side)
     return images.masked_fill(hole[:, None], 0.5)
 
 
