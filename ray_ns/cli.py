@@ -1,7 +1,6 @@
 """The command line: ``ray-ns run | status | verify | config | demo-data``."""
 
 import json
-import signal
 import sys
 import traceback
 from pathlib import Path
@@ -110,15 +109,8 @@ def demo_data(
     out.print(f"demo data in {folder}")
 
 
-def _stop(number: int, frame: object) -> None:
-    print("ray-ns: stopped; the same command goes on from what is committed", file=sys.stderr)
-    raise SystemExit(RayNsError.exit_code)
-
-
 def main() -> None:
     """Run the command line; errors of ours become one line on stderr and their exit code."""
-    signal.signal(signal.SIGTERM, _stop)
-    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except RayNsError as error:

@@ -177,7 +177,7 @@ class Cluster(Section):
     address: str | None = how(
         None, "Ray cluster to join; null: the one in RAY_ADDRESS (ray job submit), else a local one for this run"
     )
-    cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all")
+    cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
     object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
     train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")

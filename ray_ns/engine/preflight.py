@@ -1,6 +1,7 @@
 """Everything that can be refused before anything expensive starts, is refused here."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,14 @@ LABELLED = ("labelled", "validation", "test")
 def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
     """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals."""
     data = config.data
-    return {
-        name: Corpus.scan(
-            getattr(data, name), data.image_column, data.label_column if name in LABELLED else None, known.get(name, ())
-        )
-        for name in (*LABELLED, "pool")
-    }
+    corpora = {}
+    for name in (*LABELLED, "pool"):
+        label_column = data.label_column if name in LABELLED else None
+        try:
+            corpora[name] = Corpus.scan(getattr(data, name), data.image_column, label_column, known.get(name, ()))
+        except InputError as error:
+            raise InputError(f"data.{name}: {error}") from error
+    return corpora
 
 
 def check_writable(url: str) -> None:
@@ -29,8 +32,13 @@ def check_writable(url: str) -> None:
     folder = Path(url)
     while not folder.exists():
         folder = folder.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise InputError(f"run.dir={url}: {folder} cannot be written by this user. Give another run.dir.")
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"run.dir={url}: {folder} cannot be written ({error.strerror}). Give another run.dir."
+        ) from error
 
 
 def check(session: Session) -> None:

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import tempfile
 import threading
 import time
@@ -54,10 +55,12 @@ class Session:
     lease: Lease
     reporter: Reporter
     _started: bool = field(default=False, init=False)
+    _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
     def __enter__(self) -> "Session":
         self.lease.beat_with(self.reporter.snapshot)
+        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(
@@ -67,9 +70,9 @@ class Session:
             import ray
 
             ray.shutdown()
-        if self._scratch is not None:
-            self._scratch.cleanup()
-        self.lease.release()
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._give_back()
 
     def ray(self) -> None:
         """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""
@@ -91,9 +94,8 @@ class Session:
                 "object_store_memory": cluster.object_store_mb * 2**20,
                 "include_dashboard": False,
             }
-        on_terminate = signal.getsignal(signal.SIGTERM)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray puts its own in place, which ends with another exit code
+        signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
         if address != "local":
             self._warn_of_resources(ray.cluster_resources())
         context = ray.data.DataContext.get_current()
@@ -150,6 +152,17 @@ class Session:
             stop.set()
             thread.join()
 
+    def _stop(self, number: int, frame: object) -> None:
+        """End at once and say how to go on: what is committed stays, and Ray's processes end with this one."""
+        self._give_back()
+        print("ray-ns: stopped; the same command goes on from what is committed", file=sys.stderr, flush=True)
+        os._exit(ResumableError.exit_code)
+
+    def _give_back(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
+        self.lease.release()
+
     def _warn_of_resources(self, resources: Mapping[str, float]) -> None:
         try:
             check_resources(self.config, resources.get("CPU", 0), resources.get("GPU", 0))
@@ -177,8 +190,8 @@ class Session:
 
 
 def local_cpus(config: Config) -> int:
-    """Logical CPUs of a local cluster: ``cluster.cpus``, or all this process may use."""
-    return config.cluster.cpus or len(os.sched_getaffinity(0))
+    """Logical CPUs of a local cluster: ``cluster.cpus``, or all this process may use; two where there is but one."""
+    return config.cluster.cpus or max(2, len(os.sched_getaffinity(0)))
 
 
 def check_resources(config: Config, cpus: float, gpus: float) -> None:

@@ -7,6 +7,7 @@ run's own store, pointer last, and whoever starts a worker again goes on from th
 import json
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,9 @@ def _run(session: Session, task: Task) -> None:
             ),
         ),
     )
-    with session.following(lambda: _steps_done(session.store, task.prefix)):
-        ended = trainer.fit().return_value
+    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
+    with session.following(lambda: _steps_done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(trainer.fit).result().return_value
     for warning in ended.warnings:
         session.reporter.warn(warning)
     if ended.error is not None:

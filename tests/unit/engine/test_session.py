@@ -1,0 +1,90 @@
+"""The session's checks and how errors come out of Ray's wrappings."""
+
+import pytest
+
+from ray_ns.config import Config
+from ray_ns.engine import session
+from ray_ns.errors import InputError, IntegrityError
+
+
+class Wrapped(Exception):
+    """As Ray wraps what a task raised: the original in ``cause``."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__("a task failed")
+        self.cause = cause
+
+
+class WorkersFailed(Exception):
+    """As Ray Train reports lost workers: one error per rank."""
+
+    def __init__(self, failures: dict[int, BaseException]) -> None:
+        super().__init__("training failed")
+        self.worker_failures = failures
+
+
+def chained(error: BaseException) -> BaseException:
+    outer = RuntimeError("outer")
+    outer.__cause__ = error
+    return outer
+
+
+@pytest.mark.parametrize(
+    "wrap", [Wrapped, chained, lambda e: WorkersFailed({1: Wrapped(e)}), lambda e: Wrapped(chained(e))]
+)
+def test_an_error_of_ours_is_found_inside_rays_wrappings(wrap) -> None:
+    inner = IntegrityError("labels.parquet does not match its hash")
+    assert session._cause(wrap(inner)) is inner
+
+
+def test_an_error_that_is_not_ours_is_not_taken_for_one() -> None:
+    circle = RuntimeError("a")
+    circle.__cause__ = chained(circle)
+    assert session._cause(circle) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "allowed"),
+    [
+        ("local", None, True),
+        ("auto", None, True),
+        ("127.0.0.1:6379", None, True),
+        ("ray://localhost:10001", None, True),
+        ("10.0.0.5:6379", None, False),
+        ("ray://head.example:10001", "disabled", False),
+        ("ray://head.example:10001", "token", True),
+    ],
+)
+def test_a_cluster_beyond_this_machine_needs_token_authentication(
+    monkeypatch: pytest.MonkeyPatch, address: str, mode: str | None, allowed: bool
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    if allowed:
+        session._check_auth(address)
+    else:
+        with pytest.raises(InputError, match="RAY_AUTH_MODE=token"):
+            session._check_auth(address)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cpus", "gpus", "words"),
+    [
+        ({"label": {"actors": 1, "threads": 1}}, 2, 0, None),
+        ({"label": {"actors": 2, "threads": 1}}, 2, 0, "label.actors x label.threads = 2 x 1"),
+        ({"label": {"actors": 2, "threads": 2}}, 5, 0, None),
+        ({"label": {"actors": 4, "gpus_per_actor": 0.5}}, 8, 1, "= 2 GPUs, the cluster has 1"),
+        ({"label": {"actors": 2, "gpus_per_actor": 0.5}}, 8, 1, None),
+        ({"cluster": {"train_workers": 2, "train_threads": 2}}, 3, 0, "cluster.train_workers"),
+    ],
+)
+def test_actors_readers_and_workers_are_counted_against_the_cluster(
+    config: Config, changes: dict, cpus: int, gpus: int, words: str | None
+) -> None:
+    changed = Config.model_validate({**config.model_dump(), **changes})
+    if words is None:
+        session.check_resources(changed, cpus, gpus)
+    else:
+        with pytest.raises(InputError, match=words):
+            session.check_resources(changed, cpus, gpus)
