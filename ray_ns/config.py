@@ -5,13 +5,14 @@ and may change between two runs of the same command; ``results_of`` is all the o
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from ray_ns.errors import InputError
@@ -79,6 +80,17 @@ class Model(Section):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
     )
+
+    @field_validator("args")
+    @classmethod
+    def _json(cls, args: dict[str, Any]) -> dict[str, Any]:
+        """What run.json cannot hold could not be compared when the run is resumed."""
+        try:
+            if json.loads(json.dumps(args, allow_nan=False)) == args:
+                return args
+        except (TypeError, ValueError):
+            pass
+        raise ValueError(f"found {args!r}; only what JSON can hold: no NaN, dates, sets, bytes or keys but strings")
 
 
 class Optimizer(Section):
@@ -263,6 +275,8 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}). Give the path of a YAML config.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error}). Give the path of a YAML config.") from error
     try:
         values = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
@@ -287,9 +301,11 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
     except yaml.YAMLError as error:
         raise InputError(f"{override!r}: the value is not valid YAML") from error
     for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
+        section = values.get(key, {})
+        if not isinstance(section, dict):
             raise InputError(f"{override!r}: {key} is a value, not a section")
+        section = values[key] = dict(section)  # a copy: a YAML alias shares one mapping between two sections
+        values = section
     values[keys[-1]] = value
 
 
@@ -340,11 +356,13 @@ def _as_yaml(value: Any) -> str:
 
 def _limits(field: FieldInfo) -> str:
     """The allowed values of a field, in words, from its own schema."""
-    one: Any = create_model("One", x=(field.rebuild_annotation(), ...))
-    facts = one.model_json_schema()["properties"]["x"]
+    model: Any = create_model("One", x=(field.rebuild_annotation(), ...))
+    facts = model.model_json_schema()["properties"]["x"]
     suffix = " (does not change the result)" if field.json_schema_extra == {"result": False} else ""
     words = {"minimum": ">= ", "exclusiveMinimum": "> ", "maximum": "<= ", "exclusiveMaximum": "< "}
-    parts = [f"{sign}{facts[word]}" for word, sign in words.items() if word in facts]
-    if "enum" in facts:
-        parts.append(" | ".join(str(value) for value in facts["enum"]))
+    parts = []
+    for one in facts.get("anyOf", [facts]):
+        parts += [f"{sign}{one[word]}" for word, sign in words.items() if word in one]
+        parts += [" | ".join(str(value) for value in one["enum"])] if "enum" in one else []
+        parts += [f"or {one['const']}"] if "const" in one else []
     return (f" [{', '.join(parts)}]" if parts else "") + suffix

@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,29 @@ HEARTBEAT = "driver/heartbeat.json"
 
 
 def this_process() -> dict[str, Any]:
-    """Who asks: the host (its name and its boot), the process and when that process began."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    host = f"{socket.gethostname()}/{boot.read_text().strip() if boot.exists() else ''}"
+    """Who asks: the host (its name, its boot, its namespace of pids), the process and when that process began."""
+    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
+    facts = (boot.read_text().strip(), str(pids.readlink())) if boot.exists() else ()
+    host = "/".join((socket.gethostname(), *facts))
     return {"host": host, "pid": os.getpid(), "began": _began(os.getpid())}
 
 
 def _began(pid: int) -> str:
-    """When process ``pid`` began, in the kernel's ticks; empty where there is no such process (or no /proc)."""
+    """When process ``pid`` began, in the kernel's ticks; empty where none such lives (or no /proc)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        facts = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return "" if facts[0] in {"Z", "X"} else facts[19]  # a zombie is dead, and only waits to be reaped
     except (OSError, IndexError):
         return ""
+
+
+def heartbeat(store: ObjectStore) -> dict[str, Any]:
+    """The last heartbeat; empty where there is none or it is damaged, for it is a hint and carries no seal."""
+    try:
+        beat = json.loads(store.get(HEARTBEAT) or b"{}")
+    except ValueError:
+        return {}
+    return beat if isinstance(beat, dict) and (beat.get("released") or "time" in beat) else {}
 
 
 class Lease:
@@ -66,7 +78,8 @@ class Lease:
             self._stop.set()
             self._thread.join()
             self._thread = None
-            self.store.put(HEARTBEAT, canonical({"epoch": self.epoch, "released": True}))
+            if not self._superseded():
+                self.store.put(HEARTBEAT, canonical({"epoch": self.epoch, "released": True}))
 
     def _take(self) -> None:
         epoch = self._highest()
@@ -75,7 +88,9 @@ class Lease:
                 f"another driver is at work on {self.store.url} (epoch {epoch}). Wait for it, or stop it; "
                 f"see 'ray-ns status {self.store.url}'."
             )
-        if not self.store.put_if_absent(_epoch_key(epoch + 1), seal({"epoch": epoch + 1, **this_process()})):
+        if not self.store.put_if_absent(
+            _epoch_key(epoch + 1), seal({"epoch": epoch + 1, "lease": uuid.uuid4().hex, **this_process()})
+        ):
             raise ResumableError(f"another driver has just started on {self.store.url} (epoch {epoch + 1}).")
         self.epoch = epoch + 1
         self._beat()
@@ -92,7 +107,7 @@ class Lease:
 
     def _is_gone(self, epoch: int) -> bool:
         first = self.store.get(HEARTBEAT)
-        beat = json.loads(first) if first is not None else {}
+        beat = heartbeat(self.store)
         if beat.get("released") and beat.get("epoch") == epoch:
             return True
         key = _epoch_key(epoch)
@@ -113,9 +128,14 @@ class Lease:
     def _keep_beating(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             try:
+                if self._superseded():
+                    return
                 self._beat()
             except ResumableError:
                 continue
+
+    def _superseded(self) -> bool:
+        return self.store.get(_epoch_key(self.epoch + 1)) is not None
 
 
 def _epoch_key(epoch: int) -> str:

@@ -56,18 +56,23 @@ class LocalStore:
             return self.path(key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise ResumableError(
+                f"{self.path(key)}: cannot be read ({error.strerror or error}). Mend the disk or the permission, then "
+                f"run the same command again."
+            ) from None
 
     def put(self, key: str, data: bytes) -> None:
         with self._written(key, data) as (temporary, target):
             os.replace(temporary, target)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        try:
-            with self._written(key, data) as (temporary, target):
+        with self._written(key, data) as (temporary, target):
+            try:
                 os.link(temporary, target)
-            return True
-        except FileExistsError:
-            return self.get(key) == data
+            except FileExistsError:
+                return self.get(key) == data
+        return True
 
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
@@ -84,23 +89,30 @@ class LocalStore:
         target = self.path(key)
         temporary = self.root / ".tmp" / uuid.uuid4().hex
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(temporary.parent)
+            _make_folder(target.parent)
             with open(temporary, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary, target
             _fsync_folder(target.parent)
-        except FileExistsError:
-            raise
         except OSError as error:
             raise ResumableError(
                 f"{target}: cannot be written ({error.strerror or error}). Nothing stored is lost: free space or "
                 f"mend the permission, then run the same command again."
-            ) from error
+            ) from None
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _make_folder(folder: Path) -> None:
+    """``folder`` and what is missing above it, each one's entry in its parent durable."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _fsync_folder(folder.parent)
 
 
 def _fsync_folder(folder: Path) -> None:

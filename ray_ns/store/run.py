@@ -26,8 +26,12 @@ def read(store: ObjectStore, key: str) -> dict[str, Any] | None:
 def begin(store: ObjectStore, config: Mapping[str, Any], corpora: Mapping[str, Any], fence: Callable[[], None]) -> None:
     """Write what the run is, where it is new."""
     fence()
-    store.put_if_absent(CORPORA, seal({"format": FORMAT, "corpora": corpora}))
-    store.put_if_absent(RUN, seal({"format": FORMAT, "config": config}))
+    for key, value in ((CORPORA, {"corpora": corpora}), (RUN, {"config": config})):
+        if not store.put_if_absent(key, seal({"format": FORMAT, **value})):
+            raise InputError(
+                f"{store.url} was begun by another driver meanwhile, with another {key}. Give a new run.dir, or run "
+                f"the same command again to see what differs."
+            )
 
 
 def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Callable[[Any, Any], list[str]]) -> bool:
@@ -69,6 +73,7 @@ def verify(store: ObjectStore) -> Iterator[tuple[str, str | None]]:
                 yield key, None
             except commit.IntegrityError as error:
                 yield key, str(error)
-    for stage in stages(store):
+    committed = [key.removesuffix("/commit.json") for key in store.list("") if key.endswith("/commit.json")]
+    for stage in committed:
         for key, fault in commit.verify(store, stage):
             yield key, None if fault is None else str(fault)

@@ -1,6 +1,5 @@
 """Where a run stands, read from its directory alone."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from ray_ns.errors import InputError
 from ray_ns.store import run as runs
 from ray_ns.store.commit import find_commit
-from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
+from ray_ns.store.lease import STALE_SECONDS, heartbeat
 from ray_ns.store.objects import open_store
 
 
@@ -27,7 +26,7 @@ def read_status(url: str) -> dict[str, Any]:
         commit = find_commit(store, prefix)
         parts = len(commit.parts) if commit else sum(1 for _ in store.list(f"{prefix}/done/"))
         stages.append({"stage": prefix, "state": "committed" if commit else "under way", "parts": parts})
-    beat = json.loads(store.get(HEARTBEAT) or b"{}")
+    beat = heartbeat(store)
     finished = find_commit(store, "report") is not None
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
