@@ -159,10 +159,26 @@ class Label(Section):
     slice_rows: Annotated[int, Field(ge=1, le=65_536)] = Field(
         256, description="images per slice: the batch that is decoded, labelled and retried as one"
     )
+    shard_rows: Positive = Field(100_000, description="images per label shard, about: the unit that is committed")
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
     threads: Positive = Field(1, description="CPU threads of one teacher actor (changes the last bits of a label)")
+    compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
     actors: Positive = how(1, "teacher actors in the pool")
     gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
+    layout: Literal["auto", "actor", "tasks"] = how(
+        "auto",
+        "where images are decoded: in the teacher's actor, or in CPU tasks that feed it; auto: tasks for GPUs",
+    )
+    open_shards: Positive = how(
+        64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
+    )
+
+    @property
+    def layout_here(self) -> Literal["actor", "tasks"]:
+        """The layout, with ``auto`` decided."""
+        if self.layout == "auto":
+            return "tasks" if self.gpus_per_actor else "actor"
+        return self.layout
 
 
 class Select(Section):
@@ -190,6 +206,7 @@ class Cluster(Section):
         None, "Ray cluster to join; null: the one in RAY_ADDRESS (ray job submit), else a local one for this run"
     )
     cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
+    gpus: Annotated[int, Field(ge=0)] | None = how(None, "local: logical GPUs Ray may use; null: all there are")
     object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
     train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")

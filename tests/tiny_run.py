@@ -40,7 +40,7 @@ student:
   optimizer: *sgd
   noise: *noise
 select: {{threshold: 0.2}}
-label: {{slice_rows: 64}}
+label: {{slice_rows: 64, shard_rows: 200}}
 control: {{enabled: false}}
 cluster: {{checkpoint_steps: 10, object_store_mb: 100}}
 """

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from ray_ns.config import results_of
-from ray_ns.engine.label import check_quarantine, predict
+from ray_ns.engine.label import check_quarantine
+from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images import decode
@@ -27,18 +28,17 @@ def evaluate(session: Session, prefix: str, network: Commit) -> Commit:
     }
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        shards = [(name, shard) for name in CORPORA for shard in session.corpora[name].shards]
-        session.reporter.begin(prefix, len(shards), "shards")
+        jobs = [Job(name, tuple(map(Piece, session.corpora[name].shards))) for name in CORPORA]
+        session.reporter.begin(prefix, len(jobs), "corpora")
         found = {}
-        for labels in predict(session, network, shards):
-            found[labels.corpus, labels.shard] = labels.table
+        for job, table in predict(session, network, jobs):
+            found[job.corpus] = table
             session.reporter.progress(len(found))
         summary = {}
-        for name in CORPORA:
-            tables = [found[name, shard] for shard in session.corpora[name].shards]
+        for name, table in found.items():
             truth = np.concatenate(session.corpora[name].labels(config.data.classes))
-            predicted = np.concatenate([table["label"].fill_null(-1).to_numpy() for table in tables])
-            confidence = np.concatenate([table["confidence"].fill_null(0).to_numpy() for table in tables])
+            predicted = table["label"].fill_null(-1).to_numpy()
+            confidence = table["confidence"].fill_null(0).to_numpy()
             check_quarantine(config, name, len(truth), {"unreadable": int((predicted < 0).sum())})
             summary[name] = metrics(predicted, confidence, truth, config.data.classes)
         stage.publish(0, {"metrics.json": canonical(summary)}, {})

@@ -67,4 +67,5 @@ def check(session: Session) -> None:
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
         import torch
 
-        check_resources(config, local_cpus(config), torch.cuda.device_count())
+        gpus = torch.cuda.device_count() if config.cluster.gpus is None else config.cluster.gpus
+        check_resources(config, local_cpus(config), gpus)

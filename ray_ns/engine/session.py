@@ -91,6 +91,7 @@ class Session:
         if address == "local":
             local = {
                 "num_cpus": local_cpus(self.config),
+                "num_gpus": cluster.gpus,
                 "object_store_memory": cluster.object_store_mb * 2**20,
                 "include_dashboard": False,
             }

@@ -14,8 +14,17 @@ class Teacher:
     same weights, device type, precision, threads and batch, the same images give the same bits.
     """
 
-    def __init__(self, network: nn.Module, data: Data, batch: int, precision: str, device: torch.device) -> None:
-        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+    def __init__(
+        self,
+        network: nn.Module,
+        data: Data,
+        batch: int,
+        precision: str,
+        device: torch.device,
+        compiled: bool = False,
+    ) -> None:
+        network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._network = torch.compile(network) if compiled else network
         self._batch = batch
         self._device = device
         self._bfloat16 = precision == "bfloat16"
@@ -26,10 +35,13 @@ class Teacher:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels) with n <= batch."""
         count = len(images)
-        padded = np.zeros((self._batch, *images.shape[1:]), np.uint8)
-        padded[:count] = images
-        pixels = torch.from_numpy(padded).to(self._device).permute(0, 3, 1, 2).float()
-        pixels = ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        if count < self._batch:
+            images = np.concatenate([images, np.zeros((self._batch - count, *images.shape[1:]), np.uint8)])
+        held = torch.from_numpy(images if images.flags.writeable else images.copy())
+        if self._device.type == "cuda":
+            held = held.pin_memory()
+        pixels = held.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
+        pixels = pixels.sub_(self._mean).div_(self._std)  # NHWC in memory all along, which is channels_last
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             logits = self._network(pixels)
         return torch.softmax(logits.float(), 1)[:count].cpu().numpy()

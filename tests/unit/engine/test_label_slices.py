@@ -1,4 +1,4 @@
-"""Slices of a shard, and shards put together from slices in any order."""
+"""Label shards of a pool, slices of a shard, and tables put together from slices in any order."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,66 +7,104 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.engine.label import ShardLabels, _assembled, list_slices
+from ray_ns.engine.label import label_shards
+from ray_ns.engine.predict import Job, Piece, assembled, list_slices
 from ray_ns.images.corpus import Corpus
 
 
+def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[dict[str, Any]]:
+    row = {"job": 0, "piece": 0, "corpus": "pool", "shard": vars(piece.shard), "part": piece.part, "parts": piece.parts}
+    return list_slices(row, {"pool": corpus}, slice_rows)
+
+
 @pytest.mark.parametrize("slice_rows", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("parts", [1, 2, 3, 5])
 def test_slices_cover_every_row_once_and_never_cross_a_row_group(
-    write_corpus: Callable[..., Corpus], slice_rows: int
+    write_corpus: Callable[..., Corpus], slice_rows: int, parts: int
 ) -> None:
     corpus = write_corpus("pool", [[b"x"] * 10], group=4)
-    row = {"corpus": "pool", "shard": vars(corpus.shards[0])}
-    slices = list_slices(row, {"pool": corpus}, slice_rows)
-    covered = [it["first_row"] + i for it in slices for i in range(it["rows"])]
+    covered = []
+    for part in range(parts):
+        slices = slices_of(corpus, Piece(corpus.shards[0], part, parts), slice_rows)
+        assert [it["slice"] for it in slices] == list(range(slices[0]["slices"]))
+        for it in slices:
+            assert it["rows"] <= slice_rows
+            assert it["begin"] + it["rows"] <= [4, 4, 2][it["group"]]
+            covered += [it["first"] + it["begin"] + i for i in range(it["rows"])]
     assert covered == list(range(10))
-    for it in slices:
-        assert 0 < it["rows"] <= slice_rows
-        assert it["begin"] + it["rows"] <= it["group_rows"][it["group"]]
-    assert [it["slice"] for it in slices] == list(range(slices[0]["slices"]))
 
 
 def test_a_shard_without_rows_has_one_empty_slice(write_corpus: Callable[..., Corpus]) -> None:
     corpus = write_corpus("pool", [[]])
-    (only,) = list_slices({"corpus": "pool", "shard": vars(corpus.shards[0])}, {"pool": corpus}, 8)
+    (only,) = slices_of(corpus, Piece(corpus.shards[0]), 8)
     assert only["rows"] == 0
     assert only["slices"] == 1
 
 
-def rows_of(corpus: Corpus, slices: int) -> list[dict[str, Any]]:
+@pytest.mark.parametrize("rows", [1, 4, 10, 25, 1000])
+def test_label_shards_hold_every_image_once_in_order_and_about_as_many_as_asked(
+    write_corpus: Callable[..., Corpus], rows: int
+) -> None:
+    sizes = [10, 10, 3, 40, 10, 0, 10]
+    corpus = write_corpus("pool", [[bytes(1000)] * size for size in sizes], group=4)
+    jobs = label_shards(corpus, rows)
+    found = [
+        (it["first"] + it["begin"] + i, piece.shard.ordinal)
+        for job in jobs
+        for piece in job.pieces
+        for it in slices_of(corpus, piece, 100)
+        for i in range(it["rows"])
+    ]
+    assert found == [(row, shard) for shard, size in enumerate(sizes) for row in range(size)]
+    held = [sum(it["rows"] for piece in job.pieces for it in slices_of(corpus, piece, 100)) for job in jobs]
+    assert max(held) <= 2 * max(rows, 4) + 4
+
+
+def test_label_shards_that_stood_stand_when_the_pool_grows_behind_them(write_corpus: Callable[..., Corpus]) -> None:
+    corpus = write_corpus("pool", [[bytes(1000)] * 10] * 7)
+    some = Corpus(corpus.root, "image", None, corpus.shards[:5])
+    assert label_shards(corpus, 20)[:2] == label_shards(some, 20)[:2]
+
+
+def rows_of(pieces: list[int], slices: int) -> list[dict[str, Any]]:
     rows = []
-    for shard in corpus.shards:
-        for i in range(slices):
-            table = pa.table({"image_id": pa.array([100 * shard.ordinal + i])})
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, table.schema) as writer:
-                writer.write_table(table)
-            rows.append(
-                {"corpus": "pool", "shard": vars(shard), "slice": i, "slices": slices, "group_rows": np.array([slices])}
-                | {"table": sink.getvalue().to_pybytes()}
-            )
+    for job, many in enumerate(pieces):
+        for piece in range(many):
+            for at in range(slices):
+                table = pa.table({"image_id": pa.array([1000 * job + 100 * piece + at])})
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, table.schema) as writer:
+                    writer.write_table(table)
+                place = {"job": job, "piece": piece, "slice": at, "slices": slices}
+                rows.append({**place, "table": sink.getvalue().to_pybytes()})
     return rows
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_slices_in_any_order_give_whole_shards_in_row_order(write_corpus: Callable[..., Corpus], seed: int) -> None:
-    corpus = write_corpus("pool", [[b"x"], [b"y"], [b"z"]])
-    rows = rows_of(corpus, 4)
+def test_slices_in_any_order_give_whole_jobs_in_row_order(seed: int) -> None:
+    pieces = [1, 3, 2]
+    rows = rows_of(pieces, 4)
     np.random.default_rng(seed).shuffle(rows)
-    found: list[ShardLabels] = list(_assembled(rows, [("pool", shard) for shard in corpus.shards]))
-    assert sorted(it.shard.ordinal for it in found) == [0, 1, 2]
-    for it in found:
-        assert it.table["image_id"].to_pylist() == [100 * it.shard.ordinal + i for i in range(4)]
+    found = dict(assembled(rows, pieces))
+    assert sorted(found) == [0, 1, 2]
+    for job, table in found.items():
+        expected = [1000 * job + 100 * piece + at for piece in range(pieces[job]) for at in range(4)]
+        assert table["image_id"].to_pylist() == expected
 
 
-def test_a_slice_that_comes_twice_counts_once(write_corpus: Callable[..., Corpus]) -> None:
-    corpus = write_corpus("pool", [[b"x"]])
-    rows = rows_of(corpus, 3)
-    (found,) = _assembled([rows[0], rows[1], rows[0], rows[2]], [("pool", corpus.shards[0])])
-    assert found.table.num_rows == 3
+def test_a_slice_that_comes_twice_counts_once() -> None:
+    rows = rows_of([1], 3)
+    ((_, table),) = assembled([rows[0], rows[1], rows[0], rows[2], rows[2]], [1])
+    assert table.num_rows == 3
 
 
-def test_a_missing_slice_is_never_passed_over(write_corpus: Callable[..., Corpus]) -> None:
-    corpus = write_corpus("pool", [[b"x"]])
-    with pytest.raises(AssertionError, match="without 1 of 1 shards"):
-        list(_assembled(rows_of(corpus, 3)[:2], [("pool", corpus.shards[0])]))
+def test_a_missing_slice_is_never_passed_over() -> None:
+    with pytest.raises(AssertionError, match="without 1 of 2 jobs"):
+        list(assembled(rows_of([1, 1], 3)[:-1], [1, 1]))
+
+
+def test_jobs_are_values_so_that_they_can_be_looked_up() -> None:
+    from ray_ns.images.corpus import Shard
+
+    shard = Shard(0, "a", 1, 2)
+    assert {Job("pool", (Piece(shard),)): 1}[Job("pool", (Piece(shard),))] == 1

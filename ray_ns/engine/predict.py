@@ -1,0 +1,221 @@
+"""Images to label tables on Ray Data: shards -> slices -> teacher actors, in one of two layouts.
+
+One row of the dataset is one slice, a fixed run of rows of one row group, and a teacher takes one row at a time: Ray
+merges and splits blocks but never rows, so what is labelled together does not depend on how the work was spread. In
+the layout ``actor`` the teacher's actor reads and decodes its slices itself and no image crosses the object store; in
+``tasks`` CPU tasks read and decode them, and uint8 pixels travel through the object store to the teachers, which
+keeps GPUs fed by the CPUs of other nodes.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.config import Config
+from ray_ns.engine.session import Session
+from ray_ns.images import decode
+from ray_ns.images.corpus import Corpus, Shard, image_ids
+from ray_ns.labels import schema
+from ray_ns.store.commit import Commit, StoredObject
+from ray_ns.store.objects import open_store
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The ``part``-th of ``parts`` equal runs of a shard's row groups (0 of 1: the whole shard)."""
+
+    shard: Shard
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pieces of one corpus whose labels make one table, in this order."""
+
+    corpus: str
+    pieces: tuple[Piece, ...]
+
+
+def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[tuple[Job, pa.Table]]:
+    """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
+
+    Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
+    """
+    label = session.config.label
+    at_once = max(label.open_shards, label.actors * 2)
+    waiting = iter(jobs)
+    while batch := list(islice(waiting, at_once)):
+        yield from _execute(session, teacher, batch)
+
+
+def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tuple[Job, pa.Table]]:
+    """One bounded execution of Ray Data."""
+    session.ray()
+    import ray
+
+    config = session.config
+    items = [
+        {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
+        for number, job in enumerate(jobs)
+        for at, it in enumerate(job.pieces)
+    ]
+    list_them = partial(list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows)
+    rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
+    if config.label.layout_here == "tasks":
+        rows = rows.map_batches(partial(decode_slice, corpora=session.corpora, config=config), batch_size=1)
+    files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
+    labelled = rows.map_batches(
+        TeacherActor,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=config.label.actors),
+        num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
+        num_gpus=config.label.gpus_per_actor or None,
+        fn_constructor_args=(session.store.url, files, session.corpora, config),
+    )
+    for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
+        yield jobs[number], table
+
+
+# Listing reads a footer and waits for the disk; a whole CPU for it would be one less for decoding.
+LISTING_CPUS = 0.25
+
+
+def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int) -> list[Row]:
+    """The slices of one piece: runs of at most ``slice_rows`` rows of one row group, from the shard's footer alone."""
+    group_rows = corpora[row["corpus"]].open(Shard(**row["shard"])).group_rows
+    first = np.concatenate([[0], np.cumsum(group_rows)])
+    groups = range(row["part"] * len(group_rows) // row["parts"], (row["part"] + 1) * len(group_rows) // row["parts"])
+    slices = [
+        {"group": group, "begin": begin, "rows": min(slice_rows, group_rows[group] - begin), "first": int(first[group])}
+        for group in groups
+        for begin in range(0, group_rows[group], slice_rows)
+    ]
+    # A piece without rows still has one slice, so that its job too comes to an end.
+    slices = slices or [{"group": -1, "begin": 0, "rows": 0, "first": 0}]
+    return [{**row, **it, "slice": number, "slices": len(slices)} for number, it in enumerate(slices)]
+
+
+def decode_slice(batch: dict[str, np.ndarray], corpora: dict[str, Corpus], config: Config) -> dict[str, np.ndarray]:
+    """The layout ``tasks``: one slice in, the same with its pixels (uint8) and quarantine reasons out."""
+    row = {name: column[0] for name, column in batch.items()}
+    images, reasons = _Reader.of_process(config).read(corpora, row)
+    return {**batch, "images": images[None], "reasons": np.array([[reason or "" for reason in reasons]], object)}
+
+
+class TeacherActor:
+    """One teacher of the pool: loads the network once, then labels slice after slice."""
+
+    def __init__(self, store_url: str, files: dict[str, Row], corpora: dict[str, Corpus], config: Config) -> None:
+        import torch
+
+        from ray_ns.labels.predict import Teacher
+        from ray_ns.models.zoo import from_files
+
+        label = config.label
+        torch.set_num_threads(label.threads)
+        store = open_store(store_url)
+        network = from_files({name: StoredObject(**it).read(store) for name, it in files.items()})
+        device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
+        self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
+        self._reader = _Reader(config)
+        self._corpora = corpora
+        self._keep = label.keep, min(label.top, config.data.classes)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """One slice in, decoded already or not; where it belongs and its label table as Arrow IPC bytes out."""
+        row = {name: column[0] for name, column in batch.items()}
+        if "images" in row:
+            images, reasons = row["images"], [reason or None for reason in row["reasons"]]
+        else:
+            images, reasons = self._reader.read(self._corpora, row)
+        ids = image_ids(row["shard"]["ordinal"], int(row["first"] + row["begin"]) + np.arange(len(images)))
+        table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        found = {name: batch[name] for name in ("job", "piece", "slice", "slices")}
+        return {**found, "table": np.array([sink.getvalue().to_pybytes()], object)}
+
+
+class _Reader:
+    """Reads and decodes slices; the next row group is read while this one is decoded."""
+
+    def __init__(self, config: Config) -> None:
+        self._decode = decode.Decode(config.data.size, config.data.channels)
+        self._shape = (config.data.size, config.data.size, config.data.channels)
+        self._decoders = ThreadPoolExecutor(config.label.threads) if config.label.threads > 1 else None
+        self._ahead = ThreadPoolExecutor(1)
+        self._shard = lru_cache(2)(lambda corpus, shard: corpus.open(shard))
+        self._group = lru_cache(3)(self._begin_group)
+
+    @classmethod
+    def of_process(cls, config: Config) -> "_Reader":
+        """The reader of this worker process, which outlives a task."""
+        global _reader
+        if _reader is None:
+            import torch
+
+            torch.set_num_threads(1)
+            _reader = cls(config)
+        return _reader
+
+    def read(self, corpora: dict[str, Corpus], row: Row) -> tuple[np.ndarray, list[str | None]]:
+        """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank."""
+        count, group = int(row["rows"]), int(row["group"])
+        images = np.zeros((count, *self._shape), np.uint8)
+        reasons: list[str | None] = [None] * count
+        if not count:
+            return images, reasons
+        corpus, shard = corpora[row["corpus"]], Shard(**row["shard"])
+        encoded = self._group(corpus, shard, group).result().slice(int(row["begin"]), count)
+        if group + 1 < len(self._shard(corpus, shard).group_rows):
+            self._group(corpus, shard, group + 1)
+        values = (value.as_py() for value in encoded)
+        for place, pixels in enumerate((self._decoders.map if self._decoders else map)(self._decode, values)):
+            if isinstance(pixels, decode.Reason):
+                reasons[place] = str(pixels)
+            else:
+                images[place] = pixels
+        return images, reasons
+
+    def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:
+        return self._ahead.submit(self._shard(corpus, shard).images, group)
+
+
+_reader: _Reader | None = None
+
+
+def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:
+    """Slices in any order to whole jobs: (number of the job, its table), each once its last slice has come.
+
+    ``pieces``: how many pieces each job has. Raises ``AssertionError`` where the rows end before every job did.
+    """
+    waiting: dict[int, dict[int, dict[int, bytes]]] = {number: {} for number in range(len(pieces))}
+    for row in rows:
+        number = int(row["job"])
+        if number not in waiting:
+            continue
+        of_piece = waiting[number].setdefault(int(row["piece"]), {})
+        of_piece[int(row["slice"])] = row["table"]
+        if len(of_piece) == row["slices"]:
+            of_piece[-1] = b""  # this piece is whole
+        if sum(-1 in it for it in waiting[number].values()) == pieces[number]:
+            done = waiting.pop(number)
+            tables = [
+                pa.ipc.open_stream(done[piece][at]).read_all()
+                for piece in sorted(done)
+                for at in sorted(done[piece])
+                if at >= 0
+            ]
+            yield number, pa.concat_tables(tables).combine_chunks()
+    if waiting:
+        raise AssertionError(f"Ray Data ended without {len(waiting)} of {len(pieces)} jobs")
