@@ -1,7 +1,10 @@
-"""Kills the driver of a run at a chosen write to its store; on PYTHONPATH it reaches the driver and every worker.
+"""Faults for a run under test; on PYTHONPATH it reaches the driver and every worker of Ray.
 
-``RAY_NS_FAULT`` is ``before|after:<regular expression of the key>:<n>``: at the n-th write of a matching key in one
-process, before or after it, the process that holds the run's highest lease is killed with SIGKILL.
+``RAY_NS_FAULT`` is one of
+``before|after:<regular expression>:<n>``  at the n-th write of a matching key in one process, before or after it, the
+    driver (the process that holds the run's highest lease) is killed with SIGKILL;
+``read:<regular expression>:<marker file>``  the process that reads a matching shard first kills itself, once: the
+    marker says that it happened.
 """
 
 import os
@@ -11,7 +14,7 @@ import time
 from pathlib import Path
 
 
-def _install(when: str, pattern: str, nth: int) -> None:
+def kill_driver_at_write(when: str, pattern: str, nth: int) -> None:
     from ray_ns.store import objects
 
     seen = 0
@@ -40,6 +43,27 @@ def _install(when: str, pattern: str, nth: int) -> None:
         setattr(objects.LocalStore, name, write)
 
 
+def kill_reader(pattern: str, marker: str) -> None:
+    from ray_ns.images import corpus
+
+    original = corpus.ShardReader.images
+
+    def images(self: corpus.ShardReader, group: int):
+        if re.search(pattern, self._name):
+            try:
+                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, group)
+
+    corpus.ShardReader.images = images
+
+
 if "RAY_NS_FAULT" in os.environ:
-    _when, _pattern, _nth = os.environ["RAY_NS_FAULT"].split(":")
-    _install(_when, _pattern, int(_nth))
+    _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
+    if _kind == "read":
+        kill_reader(_pattern, _last)
+    else:
+        kill_driver_at_write(_kind, _pattern, int(_last))

@@ -1,0 +1,101 @@
+"""The same weights give the same label bits, however the work was spread."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from tiny_run import write_tiny
+
+from ray_ns.config import load
+from ray_ns.engine import preflight
+from ray_ns.engine.label import label_shards
+from ray_ns.engine.predict import predict
+from ray_ns.engine.session import Session
+from ray_ns.models.zoo import build, to_files
+from ray_ns.observe import Reporter
+from ray_ns.store.commit import Commit, Stage, ensure
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import LocalStore
+
+pytestmark = pytest.mark.ray
+
+MB = 2**20
+
+
+class Labeller:
+    """One Ray session; labels the tiny pool with a random network under changed settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = write_tiny(folder)
+        self._store = LocalStore(folder / "store")
+        config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1"])
+        self._corpora = preflight.scan_corpora(config, {})
+        self._session = Session(config, self._store, self._corpora, Lease(self._store), Reporter("plain"))
+        self._teacher = self._committed(config)
+
+    def _committed(self, config) -> Commit:
+        import torch
+
+        torch.manual_seed(0)
+        files = to_files(build(config.teacher.model, config.data), config.data)
+
+        def work(stage: Stage) -> tuple[dict, int]:
+            stage.publish(0, files, {})
+            return {}, 1
+
+        return ensure(self._store, "teacher", {}, work, lambda: None)
+
+    def __enter__(self) -> "Labeller":
+        self._session.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._session.__exit__(None, None, None)
+
+    def label(self, *overrides: str, block_bytes: int = 128 * MB) -> pa.Table:
+        self._session.config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1", *overrides])
+        self._session.ray()
+        from ray.data import DataContext
+
+        DataContext.get_current().target_max_block_size = block_bytes
+        jobs = label_shards(self._corpora["pool"], 200)
+        tables = dict(predict(self._session, self._teacher, jobs))
+        return pa.concat_tables([tables[job] for job in jobs])
+
+
+@pytest.fixture(scope="module")
+def labeller(tmp_path_factory: pytest.TempPathFactory):
+    with Labeller(tmp_path_factory.mktemp("identical")) as labeller:
+        yield labeller
+
+
+@pytest.fixture(scope="module")
+def one_actor(labeller: Labeller) -> pa.Table:
+    table = labeller.label()
+    assert table.num_rows == 600
+    return table
+
+
+@pytest.mark.parametrize(
+    ("overrides", "block_bytes"),
+    [
+        (["label.actors=2"], 128 * MB),
+        (["label.actors=4"], 128 * MB),
+        (["label.actors=2"], 1),
+        (["label.actors=2"], 4096 * MB),
+        (["label.actors=2", "label.open_shards=1"], 128 * MB),
+        (["label.layout=tasks"], 128 * MB),
+        (["label.layout=tasks", "label.gpus_per_actor=1"], 128 * MB),
+        (["label.layout=tasks", "label.gpus_per_actor=0.5", "label.actors=2"], 1),
+        (["label.layout=actor", "label.gpus_per_actor=1"], 128 * MB),
+    ],
+)
+def test_labels_are_bit_identical(
+    labeller: Labeller, one_actor: pa.Table, overrides: list[str], block_bytes: int
+) -> None:
+    assert labeller.label(*overrides, block_bytes=block_bytes).equals(one_actor)
+
+
+def test_other_weights_would_show(labeller: Labeller, one_actor: pa.Table) -> None:
+    other = labeller.label("label.precision=float32")
+    assert not other["confidence"].equals(one_actor["confidence"])

@@ -1,0 +1,146 @@
+"""Whatever dies while a pool is labelled: the same labels, each image once."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_run import ray_ns, write_tiny
+
+pytestmark = pytest.mark.ray
+
+INJECT = Path(__file__).parent / "inject"
+LABEL = "rounds/1/label"
+
+
+class Pool:
+    """A run whose teacher is trained, to be copied and labelled again and again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = write_tiny(folder)
+        self.folder = folder
+        ray_ns("run", str(self.config), "--until", "label")
+        self.commit = (folder / "run" / LABEL / "commit.json").read_bytes()
+
+    def fresh(self, name: str) -> Path:
+        """The run, trained and unlabelled."""
+        run = self.folder / name
+        shutil.copytree(self.folder / "run", run, ignore=shutil.ignore_patterns("label"))
+        return run
+
+    def label(
+        self, run: Path, fault: str | None = None, *words: str, env: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        env = {"PYTHONPATH": os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")]), **(env or {})}
+        if fault:
+            env["RAY_NS_FAULT"] = fault
+        return ray_ns("run", str(self.config), f"run.dir={run}", "--until", "label", *words, env=env, check=False)
+
+    def assert_as_uninterrupted(self, run: Path) -> None:
+        tables = [pq.read_table(path) for path in sorted((run / LABEL / "data").rglob("*.parquet"))]
+        ids = np.sort(np.concatenate([table["image_id"].to_numpy() for table in tables]))
+        assert np.array_equal(ids, np.concatenate([(np.int64(shard) << 32) + np.arange(200) for shard in range(3)]))
+        assert (run / LABEL / "commit.json").read_bytes() == self.commit
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return Pool(tmp_path_factory.mktemp("pool"))
+
+
+TASKS = ("label.layout=tasks", "label.gpus_per_actor=1", "cluster.gpus=1", "cluster.cpus=3")
+
+
+@pytest.mark.parametrize(
+    ("victim", "shard", "words"),
+    [
+        ("teacher actor", "pool/1.parquet", ()),
+        ("decode worker", "pool/2.parquet", TASKS),
+        pytest.param("teacher actor", "pool/0.parquet", (), marks=pytest.mark.chaos),
+        pytest.param("teacher actor", "pool/2.parquet", (), marks=pytest.mark.chaos),
+        pytest.param("decode worker", "pool/0.parquet", TASKS, marks=pytest.mark.chaos),
+        pytest.param("decode worker", "pool/1.parquet", TASKS, marks=pytest.mark.chaos),
+    ],
+)
+def test_a_killed_worker_costs_a_retry_and_nothing_else(
+    pool: Pool, tmp_path: Path, victim: str, shard: str, words: tuple[str, ...]
+) -> None:
+    run = pool.fresh(f"{victim} {shard[5]}".replace(" ", "-"))
+    done = pool.label(run, f"read:{shard}:{tmp_path / 'killed'}", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "killed").exists(), "nothing was killed"
+    pool.assert_as_uninterrupted(run)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("shard", [0, 1, 2])
+@pytest.mark.parametrize("point", ["before:{}/data/", "after:{}/data/", "after:{}/done/"])
+def test_a_killed_driver_at_every_commit_point(pool: Pool, shard: int, point: str) -> None:
+    run = pool.fresh(f"driver-{point.replace(':{}/', '-')[:-1]}-{shard}")
+    fault = f"{point.format(LABEL)}:{shard + 1}"
+    assert pool.label(run, fault).returncode == -signal.SIGKILL
+    done_before = {path.name: path.stat().st_mtime_ns for path in (run / LABEL / "done").glob("*.json")}
+    assert pool.label(run).returncode == 0
+    for name, stamp in done_before.items():
+        assert (run / LABEL / "done" / name).stat().st_mtime_ns == stamp, "a finished shard was done again"
+    pool.assert_as_uninterrupted(run)
+
+
+@pytest.mark.chaos
+def test_a_crash_loop_that_kills_after_every_shard_still_comes_to_an_end(pool: Pool) -> None:
+    run = pool.fresh("crash-loop")
+    for shard in range(3):
+        assert pool.label(run, f"after:{LABEL}/done/:1").returncode == -signal.SIGKILL
+        assert len(list((run / LABEL / "done").glob("*.json"))) == shard + 1
+    assert pool.label(run).returncode == 0
+    pool.assert_as_uninterrupted(run)
+
+
+@pytest.mark.chaos
+def test_a_node_that_dies_costs_a_retry_and_nothing_else(pool: Pool, tmp_path: Path) -> None:
+    run = pool.fresh("node")
+    script = tmp_path / "cluster.py"
+    script.write_text(TWO_NODES)
+    env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+    env |= {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9", "RAY_USAGE_STATS_ENABLED": "0"}
+    marker = tmp_path / "read"
+    env |= {"RAY_NS_FAULT": f"read:pool/1.parquet:{marker}", "PYTHONPATH": str(INJECT)}
+    cluster = subprocess.Popen(
+        [sys.executable, str(script), str(marker)], stdout=subprocess.PIPE, text=True, env=env, stdin=subprocess.PIPE
+    )
+    try:
+        assert cluster.stdout is not None
+        address = cluster.stdout.readline().strip()
+        without_fault = {key: env[key] for key in env if key.startswith("RAY_") and key != "RAY_NS_FAULT"}
+        done = pool.label(run, None, "label.actors=2", env={**without_fault, "RAY_ADDRESS": address})
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert cluster.stdout.readline().strip() == "killed"
+    finally:
+        cluster.communicate("\n", timeout=60)
+    pool.assert_as_uninterrupted(run)
+
+
+# The second node's raylet dies when the middle shard is first read (its reader dies of the same fault).
+TWO_NODES = """
+import sys, time
+from pathlib import Path
+from ray.cluster_utils import Cluster
+
+node = dict(num_cpus=2, object_store_memory=100 << 20)
+head = dict(node, include_dashboard=False, node_ip_address="127.0.0.1")
+cluster = Cluster(initialize_head=True, head_node_args=head)
+second = cluster.add_node(**node)
+print(cluster.address, flush=True)
+deadline = time.monotonic() + 200
+while not Path(sys.argv[1]).exists() and time.monotonic() < deadline:
+    time.sleep(0.05)
+cluster.remove_node(second, allow_graceful=False)
+print("killed", flush=True)
+sys.stdin.readline()
+cluster.shutdown()
+"""
