@@ -101,7 +101,9 @@ class Optimizer(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum, where the optimiser has one")
     weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="on weights with 2 dimensions or more")
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up: to 0, or flat")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="cosine to 0 over all steps, or flat; after the warm-up"
+    )
 
 
 class Noise(Section):
@@ -117,6 +119,12 @@ class Noise(Section):
     )
     operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
     flip: bool = Field(True, description="mirror half of the images left to right")
+
+    @model_validator(mode="after")
+    def _visible(self) -> "Noise":
+        if self.augment == "affine" and self.magnitude > 2:
+            raise ValueError(f"magnitude = {self.magnitude:g} leaves nothing to see; affine takes 0 .. 2, such as 0.7")
+        return self
 
 
 class Training(Section):

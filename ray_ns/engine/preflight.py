@@ -58,10 +58,11 @@ def check(session: Session) -> None:
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
     from ray_ns.models import zoo
+    from ray_ns.train.optim import optimizer
 
     for place, recipe in {"teacher": config.teacher, "student": config.student}.items():
         try:
-            zoo.check(recipe.model, config.data)
+            optimizer(zoo.check(recipe.model, config.data), recipe.optimizer)
         except InputError as error:
             raise InputError(f"{place}.{error}") from error
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:

@@ -4,7 +4,7 @@ An image is known by its ``ImageId``, an int64 made of its shard's ordinal and i
 given when a shard is first seen and never changes, so ids never move. Filesystems are pyarrow's, from a path or URL.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -80,7 +80,8 @@ class Corpus:
         found = []
         for shard in self.shards:
             column = self.open(shard).column(self.label_column or "")
-            wrong = pc.or_kleene(pc.less(column, 0), pc.greater_equal(column, classes))
+            signed = column.cast(pa.int64(), safe=False)  # an unsigned label too large for it comes out negative
+            wrong = pc.or_kleene(pc.less(signed, 0), pc.greater_equal(signed, classes))
             row = pc.index(pc.fill_null(wrong, True), True).as_py()
             if row >= 0:
                 raise InputError(
@@ -117,8 +118,8 @@ class ShardReader:
 
     def images(self, group: int) -> pa.Array:
         """The encoded images of a row group, as an Arrow array of (large) binary; nulls stay null."""
-        column = self._file.read_row_group(group, columns=[self._image_column]).column(0).combine_chunks()
-        if pa.types.is_struct(column.type):
+        column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
+        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
             column = pc.struct_field(column, "bytes")
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
             raise InputError(
@@ -129,10 +130,16 @@ class ShardReader:
 
     def column(self, name: str) -> pa.Array:
         """One whole column of integers. Raises ``InputError`` where it is of another type."""
-        column = self._file.read(columns=[name]).column(0).combine_chunks()
+        column = self._read(lambda: self._file.read(columns=[name]))
         if not pa.types.is_integer(column.type):
             raise InputError(f"{self._name}: column {name!r} is {column.type}; expected integers")
         return column
+
+    def _read(self, read: Callable[[], pa.Table]) -> pa.Array:
+        try:
+            return read().column(0).combine_chunks()
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.") from error
 
 
 def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
@@ -142,7 +149,12 @@ def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
 
 def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
     if "://" in root:
-        filesystem, base = fs.FileSystem.from_uri(root)
+        try:
+            filesystem, base = fs.FileSystem.from_uri(root)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{root}: not a place that pyarrow can read ({error}). Give a path or an s3:// URL."
+            ) from error
         return filesystem, base.rstrip("/")
     return fs.LocalFileSystem(), root.rstrip("/")
 

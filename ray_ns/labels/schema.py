@@ -26,7 +26,7 @@ def label_table(
         keep: soft labels kept: ``hard`` none, ``top`` the ``top`` largest, ``full`` all.
         top: at most the number of classes is kept.
     """
-    bad = np.array([reason is not None for reason in reasons])
+    bad = np.array([reason is not None for reason in reasons], bool)
     labels = probabilities.argmax(1).astype(np.int16)
     columns: dict[str, pa.Array] = {
         "image_id": pa.array(ids, pa.int64()),
@@ -80,10 +80,14 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
 
 
 def from_parquet(data: bytes, key: str, columns: Sequence[str] | None = None) -> pa.Table:
-    """A table that ``to_parquet`` wrote. Raises ``IntegrityError`` naming ``key`` where a page checksum is wrong."""
+    """A table that ``to_parquet`` wrote, from bytes whose sha256 was checked (``StoredObject.read``).
+
+    Page checksums are checked here too, but a Parquet footer has none: only the sha256 covers every bit. Raises
+    ``IntegrityError`` naming ``key``.
+    """
     try:
         return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, RayNsError
 from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.keyed import seed
@@ -116,7 +116,7 @@ class Batch:
     labelled: int
 
 
-class Steps(Dataset[Batch]):
+class Steps(Dataset["Batch | RayNsError"]):
     """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker."""
 
     def __init__(
@@ -136,7 +136,13 @@ class Steps(Dataset[Batch]):
         self._key, self._rank, self._world = key, rank, world
         self._augment = augment
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> "Batch | RayNsError":
+        try:
+            return self._batch(step)
+        except RayNsError as error:
+            return error  # as a value: a loader process would wrap what is raised in a text of its own
+
+    def _batch(self, step: int) -> Batch:
         pixels, targets, counts = [], [], []
         for number, (images, order) in enumerate(self._sources):
             slots = order.slots(step, self._rank, self._world)
@@ -152,4 +158,7 @@ class Steps(Dataset[Batch]):
 
 def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]:
     """The batches of steps first .. end-1, read ahead by ``workers`` processes (0: in this one)."""
-    return iter(DataLoader(steps, batch_size=None, sampler=range(first, end), num_workers=workers))
+    for batch in DataLoader(steps, batch_size=None, sampler=range(first, end), num_workers=workers):
+        if isinstance(batch, RayNsError):
+            raise batch
+        yield batch

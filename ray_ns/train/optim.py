@@ -1,19 +1,35 @@
 """The optimiser and its learning rate: timm's."""
 
-from timm.optim import create_optimizer_v2
+import difflib
+
+from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
 from ray_ns import config
+from ray_ns.errors import InputError
 
 
 def optimizer(network: nn.Module, settings: config.Optimizer) -> Optimizer:
-    """Timm's optimiser of that name; no weight decay on biases and norms (1-d parameters)."""
-    return create_optimizer_v2(
-        network, settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
-    )
+    """Timm's optimiser of that name; no weight decay on biases and norms (1-d parameters).
+
+    Raises ``InputError`` where timm has none of that name, or it refuses its arguments.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if settings.name not in known:
+        near = difflib.get_close_matches(settings.name, known, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else "see timm.optim.list_optimizers()"
+        raise InputError(f"optimizer.name: timm has no optimizer {settings.name!r}; {hint}")
+    try:
+        return create_optimizer_v2(
+            network, settings.name, lr=settings.lr, weight_decay=settings.weight_decay, momentum=settings.momentum
+        )
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f"optimizer.{settings.name} refuses its settings (optimizer.momentum = {settings.momentum:g}): {error}"
+        ) from error
 
 
 def schedule(optimizer: Optimizer, settings: config.Optimizer, steps: int) -> Scheduler:

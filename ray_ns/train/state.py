@@ -49,13 +49,24 @@ class TrainState:
         return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
 
     def facts(self) -> dict[str, Any]:
-        """What of the optimiser's memory is no tensor, as JSON values."""
-        state = self.optimizer.state_dict()["state"]
+        """What of the optimiser's memory is no tensor of its state, as JSON values.
+
+        Some optimisers of timm (lamb, adan) count their steps in the parameter groups: as a tensor, which is a float
+        here, or as an int.
+        """
+        held = self.optimizer.state_dict()
         return {
-            f"{index}/{name}": value
-            for index, slots in state.items()
-            for name, value in slots.items()
-            if not isinstance(value, Tensor)
+            "slots": {
+                f"{index}/{name}": value
+                for index, slots in held["state"].items()
+                for name, value in slots.items()
+                if not isinstance(value, Tensor)
+            },
+            "steps": {
+                str(index): float(group["step"]) if isinstance(group["step"], Tensor) else group["step"]
+                for index, group in enumerate(held["param_groups"])
+                if "step" in group
+            },
         }
 
     def load(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
@@ -65,10 +76,15 @@ class TrainState:
         if self.ema is not None:
             self.ema.module.load_state_dict(_below(tensors, "ema"))
         slots: dict[int, dict[str, Any]] = {}
-        for name, value in {**_below(tensors, "optimizer"), **facts}.items():
+        for name, value in {**_below(tensors, "optimizer"), **facts["slots"]}.items():
             index, slot = name.split("/", 1)
+            if isinstance(value, Tensor) and value.dim() == 4:
+                # As the weights lie in memory: a norm over another layout sums in another order.
+                value = value.contiguous(memory_format=torch.channels_last)
             slots.setdefault(int(index), {})[slot] = value
         groups = self.optimizer.state_dict()["param_groups"]
+        for number, steps in facts["steps"].items():
+            groups[int(number)]["step"] = torch.tensor(steps) if isinstance(steps, float) else steps
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
 
 

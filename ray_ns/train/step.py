@@ -27,7 +27,7 @@ class Step:
         """Noise the images, go forward and back, update weights and average; the loss.
 
         Every draw is keyed by (key, step, rank). Raises ``ResumableError`` on all workers, before the update, where
-        a loss is not finite.
+        a loss or a gradient is not finite.
         """
         torch.manual_seed(seed(self._key, 3, state.step, self._rank) % 2**63)
         self._network.train()
@@ -36,9 +36,11 @@ class Step:
             logits = self._network(pixels)
         kind = self._recipe.loss if isinstance(self._recipe, Student) else "mean"
         loss = noisy_student_loss(logits, batch.targets.to(self._device), batch.labelled, kind)
-        self._check_finite(loss, state.step)
+        self._check_finite("loss", loss, state.step)
         state.optimizer.zero_grad()
         loss.backward()
+        gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
+        self._check_finite("gradient", torch.nn.utils.get_total_norm(gradients), state.step)
         state.optimizer.step()
         state.step += 1
         if state.ema is not None:
@@ -52,12 +54,12 @@ class Step:
             pixels = affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
         return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
 
-    def _check_finite(self, loss: torch.Tensor, step: int) -> None:
-        culprit = torch.tensor(-1 if torch.isfinite(loss) else self._rank, device=self._device)
+    def _check_finite(self, what: str, value: torch.Tensor, step: int) -> None:
+        culprit = torch.tensor(-1 if torch.isfinite(value) else self._rank, device=self._device)
         if dist.is_initialized():
             dist.all_reduce(culprit, dist.ReduceOp.MAX)
         if culprit >= 0:
             raise ResumableError(
-                f"the loss of worker {int(culprit)} is not finite at step {step}; nothing was updated. Lower "
+                f"the {what} of worker {int(culprit)} is not finite at step {step}; nothing was updated. Lower "
                 f"optimizer.lr, or lengthen optimizer.warmup_steps."
             )

@@ -4,7 +4,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
+from ray_ns.config import Noise
 from ray_ns.images.augment import affine, randaugment
 
 
@@ -17,7 +19,7 @@ def batch() -> torch.Tensor:
     return torch.rand(6, 3, 16, 16, generator=generator(9))
 
 
-@pytest.mark.parametrize("magnitude", [0.3, 1.0, 5.0])
+@pytest.mark.parametrize("magnitude", [0.3, 1.0, 2.0])
 @pytest.mark.parametrize("flip", [True, False])
 def test_affine_is_a_function_of_the_generator_alone(batch: torch.Tensor, magnitude: float, flip: bool) -> None:
     torch.manual_seed(1)
@@ -61,6 +63,17 @@ def test_affine_cuts_a_grey_hole_whose_side_follows_the_magnitude() -> None:
     # at most 20 % of each side either way of the centre: 0.2 * 32 = 6.4 pixels and one for the grid
     assert 0 < holes.max() <= 8 * 8
     assert (holes > 0).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("magnitude", [{}, {"magnitude": 5.0}, {"magnitude": 10.0}], ids=["default", "5", "10"])
+def test_an_affine_magnitude_that_erases_images_is_refused_by_the_config(magnitude: dict[str, float]) -> None:
+    try:
+        noise = Noise.model_validate({"augment": "affine", **magnitude})
+    except ValidationError:
+        return
+    noised = affine(torch.rand(300, 1, 16, 16, generator=generator(1)), noise.magnitude, False, generator(2))
+    erased = (noised.flatten(1).std(1) < 1e-6).float().mean()
+    assert erased < 0.1, f"{erased:.0%} of the images that a training with this config sees are of one colour"
 
 
 @pytest.fixture(scope="module")

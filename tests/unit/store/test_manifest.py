@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -72,7 +73,7 @@ def _reordered(data: bytes) -> bytes:
         pytest.param(lambda data: canonical(VALUE), id="no seal"),
     ],
 )
-def test_any_other_spelling_is_refused(change) -> None:
+def test_any_other_spelling_is_refused(change: Callable[[bytes], bytes]) -> None:
     changed = change(seal(VALUE))
     assert changed != seal(VALUE)
     with pytest.raises(IntegrityError):

@@ -148,9 +148,10 @@ def test_a_writer_that_dies_leaves_the_key_as_it_was(
         raise Killed
 
     write: Write = LocalStore.put_if_absent if call == "link" else LocalStore.put
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(os, call, die)
-        write(store, "a/k", b"new")
+        with pytest.raises(Killed):
+            write(store, "a/k", b"new")
     assert store.get("a/k") == before
     assert list(store.list("")) == ([] if before is None else ["a/k"])
     assert left_over(store) == []
@@ -164,9 +165,10 @@ def test_a_disk_that_takes_no_write_is_resumable_and_names_the_path(
     def refuse(_: int) -> None:
         raise OSError(code, os.strerror(code))
 
-    with monkeypatch.context() as patch, pytest.raises(ResumableError) as caught:
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        write(store, "a/k", b"new")
+        with pytest.raises(ResumableError) as caught:
+            write(store, "a/k", b"new")
     assert str(store.root / "a/k") in str(caught.value)
     assert os.strerror(code) in str(caught.value)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,69 @@
+import itertools
+import math
+from collections import Counter
+from fractions import Fraction
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ray_ns.train.sampler import STREAMS, Order
+
+SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=14).filter(any)
+BATCHES = st.integers(1, 24)
+SEEDS = st.integers(0, 2**64 - 1)
+
+
+def entries(sizes: list[int]) -> set[tuple[int, int]]:
+    return {(visit, entry) for visit, size in enumerate(sizes) for entry in range(size)}
+
+
+@given(SIZES, BATCHES, SEEDS)
+def test_every_entry_comes_equally_often(sizes: list[int], batch: int, seed: int) -> None:
+    # After as many steps as there are entries every stream has turned whole epochs, `batch` of them in all.
+    order = Order(sizes, batch, seed)
+    seen = Counter(slot for step in range(sum(sizes)) for slot in order.slots(step))
+    assert seen == dict.fromkeys(entries(sizes), batch)
+
+
+@given(SIZES, st.integers(1, 6), SEEDS)
+def test_every_entry_comes_once_in_each_epoch(sizes: list[int], steps: int, seed: int) -> None:
+    # Where the batch divides the entries an epoch ends with a step.
+    total = sum(sizes)
+    batch = math.gcd(total, 60 // steps)
+    order = Order(sizes, batch, seed)
+    for epoch in range(4):
+        first = epoch * total // batch
+        seen = [slot for step in range(first, first + total // batch) for slot in order.slots(step)]
+        assert len(seen) == total
+        assert set(seen) == entries(sizes)
+
+
+@given(SIZES, BATCHES, SEEDS, st.integers(1, 60))
+def test_no_entry_runs_ahead_of_another(sizes: list[int], batch: int, seed: int, steps: int) -> None:
+    total, streams = sum(sizes), math.gcd(batch, STREAMS)
+    order = Order(sizes, batch, seed)
+    seen = Counter(slot for step in range(steps) for slot in order.slots(step))
+    counts = [seen[slot] for slot in entries(sizes)]
+    # A stream is at most one entry off its share, so within one epoch of the others, or one round of short parts.
+    assert max(counts) - min(counts) <= 1 + math.ceil(Fraction(2 * streams, total))
+
+
+@given(SIZES, BATCHES, SEEDS, st.integers(0, 10**6))
+def test_a_step_is_a_pure_function_of_the_seed(sizes: list[int], batch: int, seed: int, far: int) -> None:
+    far %= 200
+    walker = Order(sizes, batch, seed)
+    walked = [walker.slots(step) for step in range(far + 1)]
+    assert Order(sizes, batch, seed).slots(far) == walked[far]
+    assert walker.slots(0) == walked[0]
+
+
+@given(SIZES, BATCHES, SEEDS, st.integers(0, 50))
+def test_the_global_order_is_the_same_for_every_number_of_workers(
+    sizes: list[int], share: int, seed: int, step: int
+) -> None:
+    batch = 4 * share
+    whole = Order(sizes, batch, seed).slots(step)
+    for world in (2, 4):
+        ranks = [Order(sizes, batch, seed).slots(step, rank, world) for rank in range(world)]
+        assert {len(slots) for slots in ranks} == {batch // world}
+        assert list(itertools.chain(*ranks)) == whole

@@ -1,0 +1,135 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ray_ns.labels import select
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Case:
+    rows: Rows
+    classes: int
+    threshold: float
+    k: int | str
+    balance: bool
+    seed: int
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count, classes = draw(st.integers(0, 400)), draw(st.integers(1, 9))
+    ids = rng.choice(10**6, count, replace=False).astype(np.int64) + (draw(st.integers(0, 3)) << 32)
+    skew = draw(st.sampled_from([0, 1, 4]))
+    labels = (rng.integers(0, classes, count) * rng.random(count) ** skew).astype(np.int16)
+    confidence = rng.beta(0.7, 0.6, count).astype(np.float32)
+    digits = draw(st.sampled_from([None, 1, 2, 0]))
+    if digits is not None:  # many ties
+        confidence = np.round(confidence, digits)
+    if draw(st.booleans()):  # all in a few bins, or below the lowest
+        confidence = (confidence * np.float32(draw(st.sampled_from([1e-4, 1e-2])))).astype(np.float32)
+    threshold = draw(st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
+    k = draw(st.sampled_from(["auto", 1, 2, 5, 17, 100]))
+    return Case((ids, labels, confidence), classes, threshold, k, draw(st.booleans()), draw(st.integers(0, 9)))
+
+
+def by_shards(case: Case, shards: list[np.ndarray]) -> tuple[np.ndarray, select.Quotas]:
+    """Copies of every row, selected in three passes over ``shards`` (row numbers), and the quotas."""
+    parts = [tuple(column[shard] for column in case.rows) for shard in shards]
+    counts = [select.count(*part, case.classes, case.threshold, case.seed) for part in parts]
+    quota = select.quotas(sum(counts[1:], counts[0]), case.k, case.balance)
+    edges = [select.on_edge(*part, quota, case.threshold, case.seed) for part in parts]
+    edge = [np.concatenate([part[i][at] for part, (at, _) in zip(parts, edges, strict=True)]) for i in range(3)]
+    drawn = [np.concatenate([part[i][at] for part, (_, at) in zip(parts, edges, strict=True)]) for i in range(2)]
+    cut = select.cuts(quota, (edge[0], edge[1], edge[2]), (drawn[0], drawn[1]), case.seed)
+    copies = np.zeros(len(case.rows[0]), np.int32)
+    for shard, part in zip(shards, parts, strict=True):
+        copies[shard] = select.choose(*part, quota, cut, case.threshold, case.seed)
+    return copies, quota
+
+
+def by_sorting(case: Case) -> np.ndarray:
+    """The same rule, written as one says it: sort each class, take K, hand out copies."""
+    ids, labels, confidence = case.rows
+    over = confidence >= np.float32(case.threshold)
+    if not case.balance:
+        return over.astype(np.int32)
+    k = max(int(over.sum()) // case.classes, 1) if case.k == "auto" else int(case.k)
+    copies = np.zeros(len(ids), np.int32)
+    for label in range(case.classes):
+        members = [int(row) for row in np.flatnonzero(over & (labels == label))]
+        kept = sorted(members, key=lambda row: (-confidence[row], ids[row]))[:k]
+        for place, row in enumerate(sorted(kept, key=lambda row: (select.draw(ids[[row]], case.seed)[0], ids[row]))):
+            copies[row] = k // len(kept) + (place < k % len(kept))
+    return copies
+
+
+def whole(case: Case) -> list[np.ndarray]:
+    return [np.arange(len(case.rows[0]))]
+
+
+@given(cases())
+def test_selection_is_what_sorting_every_class_gives(case: Case) -> None:
+    np.testing.assert_array_equal(by_shards(case, whole(case))[0], by_sorting(case))
+
+
+@given(cases(), st.integers(1, 7), st.randoms(use_true_random=False))
+def test_selection_does_not_depend_on_shards_or_their_order(case: Case, shards: int, draw: object) -> None:
+    order = np.arange(len(case.rows[0]))
+    draw.shuffle(order)  # type: ignore[attr-defined]
+    parts = np.array_split(order, shards)
+    copies, quota = by_shards(case, parts)
+    same, quota_of_whole = by_shards(case, whole(case))
+    np.testing.assert_array_equal(copies, same)
+    for name, values in vars(quota).items():
+        np.testing.assert_array_equal(values, getattr(quota_of_whole, name), err_msg=name)
+
+
+@given(cases())
+def test_totals_are_exact_and_nothing_is_lost_or_made_up(case: Case) -> None:
+    _, labels, confidence = case.rows
+    copies, quota = by_shards(case, whole(case))
+    over = confidence >= np.float32(case.threshold)
+    used = copies > 0
+    for label in range(case.classes):
+        mine = labels == label
+        assert quota.candidates[label] == mine.sum()
+        assert quota.over[label] == (mine & over).sum()
+        assert quota.kept[label] == (mine & used).sum()
+        assert quota.totals[label] == copies[mine].sum()
+        if case.balance and (mine & over).any():
+            k = max(int(over.sum()) // case.classes, 1) if case.k == "auto" else case.k
+            assert copies[mine].sum() == k
+            assert np.ptp(copies[mine & used]) <= 1
+    assert not (used & ~over).any()
+    # kept and dropped are all the candidates
+    assert used.sum() + (~used).sum() == quota.candidates.sum() == len(labels)
+    if not case.balance:
+        assert (copies == over).all()
+
+
+@given(cases())
+def test_no_dropped_image_is_more_confident_than_a_kept_one_of_its_class(case: Case) -> None:
+    ids, labels, confidence = case.rows
+    copies, _ = by_shards(case, whole(case))
+    over = confidence >= np.float32(case.threshold)
+    for label in range(case.classes):
+        kept, dropped = (np.flatnonzero((labels == label) & over & ((copies > 0) == used)) for used in (True, False))
+        if len(kept) and len(dropped):
+            assert max((-confidence[i], ids[i]) for i in kept) < min((-confidence[i], ids[i]) for i in dropped)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hundred_thousand_rows_with_ties_equal_sorting(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = 100_000
+    labels = np.minimum(rng.geometric(0.3, count) - 1, 9).astype(np.int16)
+    confidence = np.round(rng.beta(3, 1, count), 3).astype(np.float32)
+    case = Case((rng.permutation(count).astype(np.int64), labels, confidence), 10, 0.3, "auto", True, seed)
+    copies, _ = by_shards(case, np.array_split(np.arange(count), 13))
+    np.testing.assert_array_equal(copies, by_sorting(case))

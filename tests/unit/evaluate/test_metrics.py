@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from ray_ns.evaluate.metrics import calibration_error, metrics
+
+
+def test_figures_of_a_small_case_are_those_computed_by_hand() -> None:
+    predicted = np.array([0, 1, 1, 2, 0, 2])
+    truth = np.array([0, 1, 0, 2, 0, 1])
+    confidence = np.array([0.9, 0.8, 0.6, 0.9, 0.5, 0.4])
+    found = metrics(predicted, confidence, truth, 4)
+    assert (found["images"], found["unreadable"]) == (6, 0)
+    assert found["top1"] == pytest.approx(4 / 6)
+    assert found["top1_per_class"] == [0.666667, 0.5, 1.0, 0.0]
+    # bins of 1/15: .9 .9 | .8 | .6 | .5 | .4, of which .6 and .4 are wrong
+    assert found["calibration_error"] == pytest.approx((2 * 0.1 + 0.2 + 0.6 + 0.5 + 0.4) / 6)
+
+
+def test_an_unreadable_image_counts_as_wrong() -> None:
+    found = metrics(np.array([0, -1, 1, -1]), np.array([1.0, 0.0, 1.0, 0.0]), np.array([0, 0, 1, 1]), 2)
+    assert found["unreadable"] == 2
+    assert found["top1"] == 0.5
+    assert found["top1_per_class"] == [0.5, 0.5]
+    assert found["calibration_error"] == 0.0
+
+
+def test_within_a_bin_over_and_under_confidence_cancel() -> None:
+    assert calibration_error(np.array([0.75, 0.75, 0.75, 0.75]), np.array([1, 1, 1, 0], bool)) == pytest.approx(0)
+
+
+def test_in_different_bins_they_do_not() -> None:
+    assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0])
+def test_the_ends_of_the_range_have_a_bin(confidence: float) -> None:
+    right = np.array([True, False])
+    assert calibration_error(np.full(2, confidence), right) == pytest.approx(0.5)
+
+
+def test_a_calibrated_classifier_has_a_small_error(rng: np.random.Generator) -> None:
+    confidence = rng.random(100_000)
+    assert calibration_error(confidence, rng.random(100_000) < confidence) < 0.01
+    assert calibration_error(confidence, rng.random(100_000) < confidence / 2) > 0.2
+
+
+def test_figures_are_json_values() -> None:
+    found = metrics(np.array([0]), np.array([0.5], np.float32), np.array([0]), 2)
+    assert {type(value) for value in found.values()} == {int, float, list}
+    assert {type(share) for share in found["top1_per_class"]} == {float}

@@ -1,0 +1,196 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ray_ns.errors import IntegrityError
+from ray_ns.labels.schema import from_parquet, label_table, soft_targets, to_parquet
+from ray_ns.store.commit import StoredObject
+from ray_ns.store.manifest import sha256
+from ray_ns.store.objects import LocalStore
+
+KEEPS = ["hard", "top", "full"]
+CLASSES = 12
+
+
+def probabilities(count: int, classes: int = CLASSES, seed: int = 0) -> np.ndarray:
+    logits = 3 * np.random.default_rng(seed).normal(size=(count, classes))
+    powers = np.exp(logits)
+    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+
+def table_of(keep: str, count: int = 50, top: int = 4, bad: int = 5) -> pa.Table:
+    """Rows of which every ``bad``-th is in quarantine (0: none)."""
+    reasons = ["truncated" if bad and i % bad == 2 else None for i in range(count)]
+    return label_table(np.arange(count) + (3 << 32), probabilities(count), reasons, keep, top)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_every_row_has_a_label_or_a_reason_never_both(keep: str) -> None:
+    table = table_of(keep)
+    labelled = table["label"].is_valid().to_numpy()
+    assert table["image_id"].null_count == 0
+    np.testing.assert_array_equal(labelled, table["quarantine"].is_null().to_numpy())
+    assert labelled.sum() == 40
+    for name in set(table.column_names) - {"image_id", "quarantine"}:
+        np.testing.assert_array_equal(table[name].is_valid().to_numpy(), labelled, err_msg=name)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_label_and_confidence_are_the_class_and_probability_of_the_maximum(keep: str) -> None:
+    table, truth = table_of(keep, bad=0), probabilities(50)
+    np.testing.assert_array_equal(table["label"].to_numpy(), truth.argmax(1))
+    np.testing.assert_array_equal(table["confidence"].to_numpy(), truth.max(1))
+    assert table.schema.field("label").type == pa.int16()
+    assert table.schema.field("confidence").type == pa.float32()
+
+
+@pytest.mark.parametrize(
+    ("keep", "columns"),
+    [
+        ("hard", {}),
+        (
+            "top",
+            {
+                "top_label": pa.list_(pa.int16(), 4),
+                "top_probability": pa.list_(pa.float16(), 4),
+            },
+        ),
+        ("full", {"probability": pa.list_(pa.float16(), CLASSES)}),
+    ],
+)
+def test_soft_columns_are_those_kept(keep: str, columns: dict[str, pa.DataType]) -> None:
+    found = {field.name: field.type for field in table_of(keep).schema}
+    assert list(found)[:4] == ["image_id", "label", "confidence", "quarantine"]
+    assert {name: found[name] for name in list(found)[4:]} == columns
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+@pytest.mark.parametrize("bad", [0, 5, 1], ids=["none bad", "some bad", "many bad"])
+def test_a_table_comes_back_from_parquet_as_it_went(keep: str, bad: int) -> None:
+    table = table_of(keep, bad=bad)
+    back = from_parquet(to_parquet(table, {"teacher": "abc"}), "key")
+    assert back.equals(table)
+    assert back.schema.types == table.schema.types
+    assert back.schema.metadata == {b"teacher": b"abc"}
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_an_empty_table_comes_back(keep: str) -> None:
+    table = label_table(np.arange(0), np.zeros((0, CLASSES), np.float32), [], keep, 4)
+    assert from_parquet(to_parquet(table, {}), "key").equals(table)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_the_same_table_gives_the_same_bytes(keep: str) -> None:
+    assert to_parquet(table_of(keep), {"a": "b"}) == to_parquet(table_of(keep), {"a": "b"})
+
+
+def test_only_the_columns_asked_for_are_read() -> None:
+    data = to_parquet(table_of("top"), {})
+    assert from_parquet(data, "key", ["label", "image_id"]).column_names == ["label", "image_id"]
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_soft_targets_sum_to_one(keep: str) -> None:
+    targets = soft_targets(table_of(keep, bad=0), CLASSES)
+    assert targets.shape == (50, CLASSES)
+    assert targets.dtype == np.float32
+    assert (targets >= 0).all()
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+    np.testing.assert_array_equal(targets.argmax(1), probabilities(50).argmax(1))
+
+
+@pytest.mark.parametrize("keep", ["top", "full"])
+def test_soft_targets_of_all_classes_are_the_softmax_within_float16(keep: str) -> None:
+    targets = soft_targets(table_of(keep, top=CLASSES, bad=0), CLASSES)
+    np.testing.assert_allclose(targets, probabilities(50), rtol=2e-3, atol=1e-6)
+
+
+def test_soft_targets_spread_what_was_cut_off_over_the_rest() -> None:
+    table = label_table(np.arange(1), np.array([[0.5, 0.25, 0.125, 0.0625, 0.0625]], np.float32), [None], "top", 2)
+    expected = [[0.5, 0.25, 0.25 / 3, 0.25 / 3, 0.25 / 3]]
+    np.testing.assert_allclose(soft_targets(table, 5), expected, atol=1e-6)
+
+
+def test_soft_targets_of_a_hard_table_are_one_hot() -> None:
+    expected = np.eye(CLASSES, dtype=np.float32)[probabilities(50).argmax(1)]
+    np.testing.assert_array_equal(soft_targets(table_of("hard", bad=0), CLASSES), expected)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_soft_targets_survive_parquet_filter_and_take(keep: str) -> None:
+    table = from_parquet(to_parquet(table_of(keep), {}), "key")
+    valid = table.filter(table["label"].is_valid())
+    taken = pa.concat_tables([valid.slice(30), valid.slice(0, 30)]).take(pa.array([35, 0]))
+    expected = soft_targets(
+        table_of(keep, bad=0).take(taken["image_id"].cast(pa.int64()).to_numpy() - (3 << 32)), CLASSES
+    )
+    np.testing.assert_array_equal(soft_targets(taken, CLASSES), expected)
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_flipped_bit_in_the_pages_is_caught(keep: str, record_property: Callable[[str, object], None]) -> None:
+    table = table_of(keep, 2000)
+    data = to_parquet(table, {"teacher": "abc"})
+    pages_end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    rng = np.random.default_rng(0)
+    caught = 0
+    for offset in rng.integers(4, pages_end, 150):
+        hurt = bytearray(data)
+        hurt[offset] ^= 1 << int(rng.integers(8))
+        try:
+            assert from_parquet(bytes(hurt), "labels/7").equals(table), f"bit flipped at {offset}"
+        except IntegrityError:
+            caught += 1
+    record_property("caught", f"{caught} of 150")
+    assert caught >= 130  # the others lie in fields of page headers that nobody reads
+
+
+@pytest.mark.parametrize("keep", KEEPS)
+def test_a_flipped_bit_anywhere_in_a_stored_label_shard_is_caught(keep: str, tmp_path: Path) -> None:
+    # A footer has no checksum of its own, so every reader goes through the sha256 that the commit names.
+    data = to_parquet(table_of(keep, 600), {"teacher": "abc"})
+    store = LocalStore(tmp_path)
+    stored = StoredObject("labels.parquet", sha256(data), len(data))
+    rng = np.random.default_rng(0)
+    for offset, bit in zip(rng.integers(0, len(data), 150).tolist(), rng.integers(0, 8, 150).tolist(), strict=True):
+        hurt = bytearray(data)
+        hurt[offset] ^= 1 << bit
+        store.put("labels.parquet", bytes(hurt))
+        with pytest.raises(IntegrityError, match=r"labels\.parquet"):
+            stored.read(store)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PAR1PAR1", to_parquet(table_of("top"), {})[:-30]])
+def test_bytes_that_are_no_table_are_refused_by_name(data: bytes) -> None:
+    with pytest.raises(IntegrityError, match="labels/7"):
+        from_parquet(data, "labels/7")
+
+
+def test_pages_of_every_column_have_checksums() -> None:
+    data = to_parquet(table_of("top", 2000), {})
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    group = file.metadata.row_group(0)
+    for number in range(group.num_columns):
+        column = group.column(number)
+        begin = column.dictionary_page_offset or column.data_page_offset
+        hurt = bytearray(data)
+        hurt[begin + column.total_compressed_size - 1] ^= 1
+        with pytest.raises(IntegrityError):
+            from_parquet(bytes(hurt), "key")
+
+
+@pytest.mark.parametrize(("keep", "most"), [("hard", 12), ("top", 50)])
+def test_a_row_takes_few_bytes(keep: str, most: float) -> None:
+    count = 100_000
+    rng = np.random.default_rng(0)
+    sharpness = rng.uniform(0.2, 5, (count, 1))
+    powers = np.exp(sharpness * rng.normal(size=(count, 20)))
+    soft = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    reasons = [None if draw > 0.001 else "truncated" for draw in rng.random(count)]
+    data = to_parquet(label_table(np.arange(count), soft, reasons, keep, 10), {"teacher": "0" * 64})
+    assert len(data) / count <= most

@@ -1,0 +1,152 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.layers import DropPath
+from torch import nn
+
+from ray_ns.config import Config, Data, Model
+from ray_ns.errors import InputError
+from ray_ns.models import zoo
+from ray_ns.models.names import CONFIG, WEIGHTS
+
+SMALL = {"channels": [8, 8, 16, 16], "stem_width": 8, "output_stride": 16}
+VIT = {"img_size": 16, "patch_size": 4}
+MODELS = pytest.mark.parametrize(
+    "model",
+    [
+        Model(name="resnet10t", args=SMALL, dropout=0.1, drop_path=0.1),
+        Model(name="test_efficientnet"),
+        Model(name="test_vit", args=VIT, drop_path=0.1),
+    ],
+    ids=lambda model: model.name,
+)
+
+
+def trained(model: Model, data: Data) -> nn.Module:
+    """A network whose weights and running figures are not those of a fresh one."""
+    torch.manual_seed(0)
+    network = zoo.build(model, data)
+    network.train()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(4, data.channels, data.size, data.size) * 3 + 1)
+        for weight in network.parameters():
+            weight.add_(0.01 * torch.randn_like(weight))
+    return network.eval()
+
+
+def outputs(network: nn.Module, data: Data) -> torch.Tensor:
+    images = torch.randn(5, data.channels, data.size, data.size, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return network(images)
+
+
+def test_an_unknown_model_is_refused_with_the_nearest_names(data: Data) -> None:
+    with pytest.raises(InputError, match=r"model\.name: .* has no model 'resnet10x'; did you mean .*resnet10t"):
+        zoo.build(Model(name="resnet10x"), data)
+
+
+def test_a_name_like_no_other_is_refused(data: Data) -> None:
+    with pytest.raises(InputError, match=r"model\.name: .* has no model 'qqqqqqqqq'; see timm\.list_models"):
+        zoo.build(Model(name="qqqqqqqqq"), data)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {"nope": 1},
+        {"num_classes": 7},
+        {"channels": "wide"},
+        {"stem_type": 3},
+        {"block": "basic"},
+        {"layers": [1]},
+    ],
+    ids=lambda args: next(iter(args)),
+)
+def test_arguments_that_timm_cannot_use_are_refused_by_name(data: Data, args: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=rf"model\.args: timm cannot build resnet10t with .*{next(iter(args))}"):
+        zoo.build(Model(name="resnet10t", args=args), data)
+
+
+@pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vgg11"])
+def test_an_image_size_the_model_cannot_take_is_refused(data: Data, name: str) -> None:
+    with pytest.raises(InputError, match=rf"model\.name: {name} cannot take images of 16 x 16 .*Change data\.size"):
+        zoo.check(Model(name=name), data)
+
+
+@MODELS
+def test_check_counts_the_weights_that_build_makes_without_making_them(data: Data, model: Model) -> None:
+    assert zoo.parameters(zoo.check(model, data)) == zoo.parameters(zoo.build(model, data)) > 0
+
+
+def test_check_takes_no_memory_for_weights(data: Data) -> None:
+    huge = Model(name="resnet10t", args={"channels": [16_384] * 4})
+    assert zoo.parameters(zoo.check(huge, data)) > 10**10
+
+
+def test_the_generator_decides_the_first_weights(config: Config) -> None:
+    states = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        states.append(zoo.build(config.teacher.model, config.data).state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert any(not torch.equal(states[0][name], states[2][name]) for name in states[0])
+
+
+@MODELS
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_comes_back_from_its_files_bit_for_bit(data: Data, model: Model, channels: int) -> None:
+    data = data.model_copy(update={"channels": channels, "mean": [0.5] * channels, "std": [0.25] * channels})
+    network = trained(model, data)
+    back = zoo.from_files(zoo.to_files(network, data))
+    assert not back.training
+    assert torch.equal(outputs(back, data), outputs(network, data))
+
+
+@MODELS
+def test_stock_timm_loads_the_two_files_bit_for_bit(data: Data, model: Model, tmp_path: Path) -> None:
+    network = trained(model, data)
+    files = zoo.to_files(network, data)
+    assert set(files) == {WEIGHTS, CONFIG}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    stock = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    assert torch.equal(outputs(stock, data), outputs(network, data))
+    told = stock.pretrained_cfg
+    assert [tuple(told[name]) for name in ("input_size", "mean", "std")] == [(1, 16, 16), (0.5,), (0.25,)]
+    assert (told["num_classes"], told["crop_pct"], told["interpolation"]) == (3, 1.0, "bilinear")
+
+
+def test_the_files_are_the_same_bytes_every_time(config: Config) -> None:
+    network = trained(config.teacher.model, config.data)
+    assert zoo.to_files(network, config.data) == zoo.to_files(network, config.data)
+    assert json.loads(zoo.to_files(network, config.data)[CONFIG])["architecture"] == "resnet10t"
+
+
+def test_dropout_reaches_the_classifier_and_drop_path_grows_linearly(data: Data) -> None:
+    network = zoo.build(Model(name="test_vit", args=VIT, dropout=0.3, drop_path=0.2), data)
+    rates = [module.drop_prob for module in network.modules() if isinstance(module, DropPath)]
+    assert len(rates) >= 6
+    # two per block, the first block has none; the last has the whole rate
+    np.testing.assert_allclose(rates, np.repeat(np.linspace(0, 0.2, len(rates) // 2 + 1)[1:], 2), atol=1e-6)
+    assert network.head_drop.p == 0.3
+
+
+def test_a_resnet_takes_dropout_and_drop_path_too(data: Data) -> None:
+    network = zoo.build(Model(name="resnet10t", args=SMALL, dropout=0.3, drop_path=0.3), data)
+    rates = [module.drop_prob for module in network.modules() if isinstance(module, DropPath)]
+    np.testing.assert_allclose(rates, [0.1, 0.2, 0.3])
+    images = torch.ones(2, 1, 16, 16)
+    assert not torch.equal(network.train()(images), network(images))
+    assert torch.equal(network.eval()(images), network(images))
+
+
+def test_without_rates_nothing_is_dropped(data: Data) -> None:
+    network = zoo.build(Model(name="test_vit", args=VIT), data)
+    assert not any(isinstance(module, DropPath) for module in network.modules())
+    assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} <= {0.0}

@@ -1,0 +1,146 @@
+"""Where a run stands, read from its directory alone."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
+from ray_ns.store.manifest import canonical, seal
+from ray_ns.store.objects import LocalStore
+from ray_ns.store.status import existing, read_status
+
+BEAT = {"epoch": 3, "host": "h", "pid": 1, "began": "1"}
+PROGRESS = {"stage": "rounds/1/label", "done": 40, "total": 100, "unit": "images"}
+GOES_ON = "no driver at work; the same command goes on from here"
+
+
+def free() -> None:
+    """A fence nobody has run into."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    """A run that has begun and done nothing yet."""
+    store = LocalStore(tmp_path)
+    runs.begin(store, {"run": {}}, {}, free)
+    return store
+
+
+def beat(store: LocalStore, age: float = 0.0, **progress: Any) -> None:
+    store.put(HEARTBEAT, canonical({**BEAT, "time": time.time() - age, **progress}))
+
+
+def commit(store: LocalStore, prefix: str, parts: int) -> None:
+    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+        for part in range(parts):
+            stage.publish(part, {"x": bytes([part])}, {})
+        return {}, parts
+
+    ensure(store, prefix, {}, work, free)
+
+
+def test_a_new_run_has_no_stages_and_no_driver(store: LocalStore) -> None:
+    assert read_status(store.url) == {"stages": [], "finished": False, "heartbeat": {}, "driver": GOES_ON}
+
+
+def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore) -> None:
+    commit(store, "rounds/0/train", 1)
+    commit(store, "rounds/1/label", 3)
+    store.put("rounds/1/select/plan.json", seal({"stage": "rounds/1/select", "inputs": {}}))
+    for part in range(2):
+        Stage(store, "rounds/1/select", free).publish(part, {"x": b""}, {})
+    assert read_status(store.url)["stages"] == [
+        {"stage": "rounds/0/train", "state": "committed", "parts": 1},
+        {"stage": "rounds/1/label", "state": "committed", "parts": 3},
+        {"stage": "rounds/1/select", "state": "under way", "parts": 2},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("progress", "wanted"),
+    [
+        ({}, "driver at work (epoch 3), between stages"),
+        (
+            {**PROGRESS, "rate": 0.0, "seconds_left": None},
+            "driver at work (epoch 3): rounds/1/label, 40 of 100 images",
+        ),
+        (
+            {**PROGRESS, "rate": 12.345, "seconds_left": 4.9},
+            "driver at work (epoch 3): rounds/1/label, 40 of 100 images, 12.3 a second, 5 s left",
+        ),
+    ],
+)
+def test_a_driver_at_work_is_told_with_stage_rate_and_time_left(
+    store: LocalStore, progress: dict[str, Any], wanted: str
+) -> None:
+    beat(store, **progress)
+    found = read_status(store.url)
+    assert found["driver"] == wanted
+    assert found["heartbeat"]["epoch"] == 3
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_a_run_whose_driver_left_is_told_from_one_that_works(store: LocalStore) -> None:
+    store.put(HEARTBEAT, canonical({"epoch": 3, "released": True}))
+    assert read_status(store.url)["driver"] == GOES_ON
+
+
+def test_a_silent_driver_is_told_with_the_seconds_of_silence(store: LocalStore) -> None:
+    beat(store, age=STALE_SECONDS + 100, **PROGRESS, rate=1.0, seconds_left=60.0)
+    driver = read_status(store.url)["driver"]
+    assert "epoch 3" in driver
+    assert f"silent for {STALE_SECONDS + 100:.0f} s" in driver
+    assert "takes over" in driver
+
+
+@pytest.mark.parametrize("age", [0.0, STALE_SECONDS + 100])
+def test_a_finished_run_is_finished_whatever_the_heartbeat_says(store: LocalStore, age: float) -> None:
+    commit(store, "report", 1)
+    beat(store, age)
+    found = read_status(store.url)
+    assert found["driver"] == "finished"
+    assert found["finished"] is True
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\x00\xff", b'{"epoch":', b"[]", b"null", b'{"epoch":3}'])
+def test_a_harmed_heartbeat_hides_nothing_else(store: LocalStore, garbage: bytes) -> None:
+    commit(store, "rounds/0/train", 1)
+    store.put(HEARTBEAT, garbage)
+    found = read_status(store.url)
+    assert found["stages"] == [{"stage": "rounds/0/train", "state": "committed", "parts": 1}]
+    assert found["driver"]
+
+
+def test_a_harmed_commit_is_an_integrity_error_that_names_it(store: LocalStore) -> None:
+    commit(store, "rounds/0/train", 1)
+    key = "rounds/0/train/commit.json"
+    store.put(key, (store.get(key) or b"").replace(b"rounds", b"sounds", 1))
+    with pytest.raises(IntegrityError, match=key):
+        read_status(store.url)
+
+
+@pytest.mark.parametrize("call", [existing, read_status])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_place_without_a_run_is_refused_and_named(tmp_path: Path, call: Any, made: bool) -> None:
+    place = tmp_path / "nothing"
+    if made:
+        place.mkdir()
+    with pytest.raises(InputError, match="no run has begun here") as caught:
+        call(str(place))
+    assert str(place) in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert place.exists() == made, "looking makes nothing"
+
+
+def test_reading_the_status_writes_nothing(store: LocalStore) -> None:
+    commit(store, "rounds/0/train", 1)
+    beat(store)
+    before = sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*"))
+    read_status(store.url)
+    assert sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*")) == before

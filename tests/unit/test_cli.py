@@ -1,0 +1,265 @@
+"""The command line: what it prints, where, and with which exit code it leaves."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from ray_ns import cli
+from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.manifest import seal
+from ray_ns.store.objects import LocalStore
+
+
+class Left(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Left]
+
+
+@pytest.fixture
+def ray_ns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """``ray-ns`` in this process, through the same ``main`` that the installed command calls."""
+
+    def call(*words: object) -> Left:
+        monkeypatch.setattr(sys, "argv", ["ray-ns", *map(str, words)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return Left(code, *capsys.readouterr())
+
+    return call
+
+
+def free() -> None:
+    """A fence nobody has run into."""
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> LocalStore:
+    """A small run with everything committed."""
+    store = LocalStore(tmp_path / "run")
+    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free)
+
+    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+        for part in range(2):
+            stage.publish(part, {"labels.bin": bytes([part]) * 30}, {})
+        return {}, 2
+
+    for stage in ("rounds/0/train", "report"):
+        ensure(store, stage, {"seed": 0}, work, free)
+    return store
+
+
+def one_line(text: str) -> str:
+    """``text`` as the one line of ours that it has to be."""
+    assert text.startswith("ray-ns: ")
+    assert text.endswith("\n")
+    assert text.count("\n") == 1
+    assert "Traceback" not in text
+    return text
+
+
+def test_config_prints_every_setting_as_yaml(ray_ns: Call) -> None:
+    left = ray_ns("config")
+    assert left.code == 0
+    assert left.err == ""
+    assert {"run", "data", "teacher", "student", "cluster"} <= set(yaml.safe_load(left.out))
+
+
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["status", "--help"], ["verify", "--help"]])
+def test_help_is_no_error(ray_ns: Call, words: list[str]) -> None:
+    left = ray_ns(*words)
+    assert left.code == 0
+    assert "Usage" in left.out
+
+
+def test_a_user_meets_one_line_and_exit_code_2_and_no_traceback(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from ray_ns.cli import main; main()", "run", str(tmp_path / "none.yaml")]
+    left = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "40"})
+    assert left.returncode == 2
+    assert left.stdout == ""
+    assert str(tmp_path / "none.yaml") in one_line(left.stderr)
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "wanted"),
+    [
+        (None, [], "cannot be read"),
+        ("run: [", [], "not valid YAML"),
+        ("run: {dir: x}", [], "teacher: missing"),
+        ("run: {dir: x, sed: 1}", [], "run.sed: unknown key, did you mean seed?"),
+        ("run: {dir: x}", ["run.seed"], "an override is written section.key=value"),
+    ],
+)
+def test_a_run_of_a_bad_config_leaves_with_2_and_makes_nothing(
+    ray_ns: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, overrides: list[str], wanted: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path("c.yaml").write_text(text)
+    left = ray_ns("run", "c.yaml", *overrides)
+    assert left.code == 2
+    assert wanted in one_line(left.err)
+    assert left.out == ""
+    assert {path.name for path in tmp_path.iterdir()} <= {"c.yaml"}
+
+
+@pytest.mark.parametrize("words", [["run"], ["nothing"], ["status"], ["run", "c.yaml", "--until", "lunch"]])
+def test_a_command_line_that_cannot_be_read_leaves_with_2(ray_ns: Call, words: list[str]) -> None:
+    left = ray_ns(*words)
+    assert left.code == 2
+    assert "Traceback" not in left.err
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+@pytest.mark.parametrize("place", ["empty", "nothing"])
+def test_a_folder_without_a_run_leaves_with_2(
+    ray_ns: Call, tmp_path: Path, verb: str, flags: list[str], place: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    left = ray_ns(verb, tmp_path / place, *flags)
+    assert left.code == 2
+    assert str(tmp_path / place) in one_line(left.err)
+    assert left.out == ""
+    assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_run_on_s3_leaves_with_2(ray_ns: Call, verb: str) -> None:
+    left = ray_ns(verb, "s3://bucket/run")
+    assert left.code == 2
+    assert "s3://bucket/run" in one_line(left.err)
+
+
+def test_status_lists_the_stages_and_the_driver(ray_ns: Call, finished: LocalStore) -> None:
+    finished.put("control/train/plan.json", seal({"stage": "control/train", "inputs": {}}))
+    left = ray_ns("status", finished.url)
+    assert left.code == 0
+    assert left.err == ""
+    assert [line.split() for line in left.out.splitlines()] == [
+        ["control/train", "under", "way"],
+        ["report", "committed,", "2", "parts"],
+        ["rounds/0/train", "committed,", "2", "parts"],
+        ["finished"],
+    ]
+
+
+def test_status_as_json_is_one_object(ray_ns: Call, finished: LocalStore) -> None:
+    left = ray_ns("status", finished.url, "--json")
+    found = json.loads(left.out)
+    assert left.code == 0
+    assert found["finished"] is True
+    assert {stage["stage"]: stage["state"] for stage in found["stages"]} == {
+        "rounds/0/train": "committed",
+        "report": "committed",
+    }
+
+
+def test_verify_of_an_untouched_run_says_how_much_it_checked(ray_ns: Call, finished: LocalStore) -> None:
+    count = len(list(finished.list("")))
+    left = ray_ns("verify", finished.url)
+    assert (left.code, left.out, left.err) == (0, f"{count} objects checked, all as they were written\n", "")
+    left = ray_ns("verify", finished.url, "--json")
+    assert (left.code, json.loads(left.out)) == (0, {"checked": count, "faults": {}})
+
+
+HARMED = [
+    *("corpora.json", "rounds/0/train/plan.json", "rounds/0/train/commit.json"),
+    *("rounds/0/train/done/000001.json", "rounds/0/train/data/000001"),
+]
+
+
+@pytest.mark.parametrize("prefix", HARMED)
+def test_verify_leaves_with_4_after_one_flipped_bit_and_names_the_object(
+    ray_ns: Call, finished: LocalStore, prefix: str
+) -> None:
+    (key,) = finished.list(prefix)
+    data = bytearray(finished.get(key) or b"")
+    data[len(data) // 2] ^= 16
+    finished.put(key, bytes(data))
+    left = ray_ns("verify", finished.url)
+    assert left.code == 4
+    assert left.out == ""
+    *damaged, last = left.err.splitlines(keepends=True)
+    assert damaged == [f"damaged: {key}\n"]
+    assert key in one_line(last)
+
+
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_harmed_run_record_leaves_with_4(ray_ns: Call, finished: LocalStore, verb: str) -> None:
+    finished.put("run.json", (finished.get("run.json") or b"").replace(b'"seed":0', b'"seed":1'))
+    left = ray_ns(verb, finished.url)
+    assert left.code == 4
+    assert "run.json" in one_line(left.err.splitlines(keepends=True)[-1])
+
+
+def test_verify_as_json_lists_every_fault_and_still_leaves_with_4(ray_ns: Call, finished: LocalStore) -> None:
+    harmed = sorted(finished.list("rounds/0/train/data/"))
+    for key in harmed:
+        finished.put(key, b"rot")
+    left = ray_ns("verify", finished.url, "--json")
+    assert left.code == 4
+    found = json.loads(left.out)
+    assert sorted(found["faults"]) == harmed
+    assert found["checked"] == len(list(finished.list("")))
+    *damaged, last = left.err.splitlines(keepends=True)
+    assert damaged == [f"damaged: {key}\n" for key in harmed]
+    one_line(last)
+
+
+def test_verify_of_a_missing_object_leaves_with_4(ray_ns: Call, finished: LocalStore) -> None:
+    (key,) = finished.list("report/data/000000")
+    finished.delete(key)
+    left = ray_ns("verify", finished.url)
+    assert left.code == 4
+    assert f"{key} in {finished.url} is missing" in one_line(left.err.splitlines(keepends=True)[-1])
+
+
+def test_looking_at_a_run_writes_nothing(ray_ns: Call, finished: LocalStore) -> None:
+    before = {key: finished.get(key) for key in finished.list("")}
+    for verb in ("status", "verify"):
+        ray_ns(verb, finished.url)
+    assert {key: finished.get(key) for key in finished.list("")} == before
+
+
+@pytest.mark.parametrize(("error", "code"), [(InputError, 2), (ResumableError, 3), (IntegrityError, 4)])
+def test_every_error_of_ours_is_one_line_and_its_exit_code(
+    ray_ns: Call, monkeypatch: pytest.MonkeyPatch, error: type[RayNsError], code: int
+) -> None:
+    def fail(_: str) -> None:
+        raise error("what, where, the mend")
+
+    monkeypatch.setattr("ray_ns.store.status.read_status", fail)
+    assert ray_ns("status", "x") == Left(code, "", "ray-ns: what, where, the mend\n")
+
+
+def test_a_full_disk_is_one_line_and_no_traceback(
+    ray_ns: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("ray_ns.store.status.read_status", lambda url: LocalStore(url).put("k", b"x"))
+    monkeypatch.setattr(os, "fsync", full)
+    left = ray_ns("status", tmp_path)
+    assert left.code == 3
+    assert "No space left on device" in one_line(left.err)

@@ -1,0 +1,181 @@
+import pickle
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from ray_ns.errors import InputError
+from ray_ns.images.augment import randaugment
+from ray_ns.images.corpus import Corpus, image_ids
+from ray_ns.images.decode import Decode
+from ray_ns.train.data import Batch, Images, Steps, batches, visits_of
+
+Pictures = Callable[..., list[bytes]]
+Write = Callable[..., Corpus]
+DECODE = Decode(16, 1)
+CLASSES = 3
+
+
+def all_ids(sizes: list[int]) -> np.ndarray:
+    return np.concatenate([image_ids(ordinal, np.arange(size)) for ordinal, size in enumerate(sizes)])
+
+
+def own_row(rows: np.ndarray) -> np.ndarray:
+    """Targets that tell which row of the target table they are."""
+    return np.stack([rows, np.zeros_like(rows), np.zeros_like(rows)], 1).astype(np.float32)
+
+
+@pytest.fixture
+def pool(write_corpus: Write, pictures: Pictures) -> Corpus:
+    """20 images in three shards and seven row groups."""
+    images = pictures(20, seed=1)
+    return write_corpus("pool", [images[:9], images[9:10], images[10:]])
+
+
+def of(corpus: Corpus, copies: list[int] | np.ndarray | None = None) -> Images:
+    ids = all_ids([sum(corpus.open(shard).group_rows) for shard in corpus.shards])
+    many = np.ones(len(ids), int) if copies is None else np.asarray(copies)
+    return Images(corpus, visits_of(corpus, ids[many > 0], many[many > 0]), DECODE, own_row)
+
+
+def test_copies_are_spread_over_visits_never_within_one(pool: Corpus) -> None:
+    rng = np.random.default_rng(0)
+    ids = all_ids([9, 1, 10])
+    for _ in range(20):
+        copies = rng.integers(0, 5, 20) * (rng.random(20) < 0.7)
+        used = copies > 0
+        visits = visits_of(pool, ids[used], copies[used])
+        seen: Counter[int] = Counter()
+        for visit in visits:
+            first = sum(pool.open(visit.shard).group_rows[: visit.group])
+            found = image_ids(visit.shard.ordinal, visit.rows + first)
+            assert len(set(found.tolist())) == len(found) > 0
+            np.testing.assert_array_equal(ids[used][visit.targets], found)
+            seen.update(found.tolist())
+        assert seen == {int(one): int(many) for one, many in zip(ids, copies, strict=True) if many}
+
+
+def test_visits_lie_within_their_row_group(pool: Corpus) -> None:
+    visits = visits_of(pool, all_ids([9, 1, 10]), np.ones(20, int))
+    sizes = [(visit.shard.ordinal, visit.group, len(visit.rows)) for visit in visits]
+    assert sizes == [(0, 0, 4), (0, 1, 4), (0, 2, 1), (1, 0, 1), (2, 0, 4), (2, 1, 4), (2, 2, 2)]
+
+
+def test_shards_and_groups_without_a_chosen_image_have_no_visit(pool: Corpus) -> None:
+    visits = visits_of(pool, np.array([image_ids(2, np.array([5]))[0]]), np.array([2]))
+    assert [(visit.shard.ordinal, visit.group, visit.rows.tolist()) for visit in visits] == [(2, 1, [1])] * 2
+
+
+def test_pixels_and_targets_are_those_of_the_image(pool: Corpus, pictures: Pictures) -> None:
+    images = of(pool, [2] * 20)
+    originals = [DECODE(data) for data in pictures(20, seed=1)]
+    seen: Counter[int] = Counter()
+    for visit, size in enumerate(images.sizes):
+        for entry in range(size):
+            row = images.target_row(visit, entry)
+            np.testing.assert_array_equal(images.image(visit, entry), originals[row])
+            np.testing.assert_array_equal(images.image(visit, entry), originals[row])  # once more, from memory
+            seen[row] += 1
+    assert seen == dict.fromkeys(range(20), 2)
+
+
+def test_pixels_are_the_same_where_nothing_fits_in_memory(pool: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = of(pool)
+    monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 300)
+    read = of(pool)
+    for visit, size in enumerate(kept.sizes):
+        for entry in range(size):
+            np.testing.assert_array_equal(read.image(visit, entry), kept.image(visit, entry))
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_unreadable_training_image_is_refused_with_its_place(
+    write_corpus: Write, pictures: Pictures, loaders: int
+) -> None:
+    images: list[bytes | None] = [*pictures(9)]
+    images[6] = b"not an image"
+    corpus = write_corpus("bad", [images])
+    steps = Steps(of(corpus), None, 3, 0, 1, 0, 1, None)
+    with pytest.raises(InputError) as caught:
+        list(batches(steps, 0, 3, loaders))
+    expected = f"{corpus.root}/00000.parquet row group 1 row 2: a training image is not_an_image. Remove or mend it."
+    assert str(caught.value) == expected
+
+
+@pytest.fixture
+def steps_of(pool: Corpus, write_corpus: Write, pictures: Pictures) -> Callable[..., Steps]:
+    labelled = write_corpus("labelled", [pictures(5, seed=2), pictures(3, seed=3)])
+
+    def made(rank: int = 0, world: int = 1, augment: bool = False, key: int = 7) -> Steps:
+        noise = randaugment(9, 2, True) if augment else None
+        return Steps(of(labelled), of(pool, [1, 2] * 10), 4, 3, key, rank, world, noise)
+
+    return made
+
+
+def same(one: Batch, two: Batch) -> bool:
+    return (
+        torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets) and one.labelled == two.labelled
+    )
+
+
+def test_a_batch_has_its_labelled_images_first_and_ratio_times_as_many_others(steps_of: Callable[..., Steps]) -> None:
+    batch = steps_of()[3]
+    assert batch.labelled == 4
+    assert batch.images.shape == (16, 16, 16, 1)
+    assert batch.images.dtype == torch.uint8
+    assert batch.targets.shape == (16, CLASSES)
+    assert batch.targets.dtype == torch.float32
+    assert batch.targets[:4, 0].max() < 8
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_the_workers_shares_make_up_the_one_global_batch(steps_of: Callable[..., Steps], augment: bool) -> None:
+    for step in (0, 5):
+        whole = steps_of(augment=augment)[step]
+        for world in (2, 4):
+            shares = [steps_of(rank, world, augment)[step] for rank in range(world)]
+            assert {share.labelled for share in shares} == {4 // world}
+            for field in ("images", "targets"):
+                parts = [getattr(share, field) for share in shares]
+                cut = 4 // world
+                joined = torch.cat([part[:cut] for part in parts] + [part[cut:] for part in parts])
+                assert torch.equal(joined, getattr(whole, field)), (field, world)
+
+
+def test_a_batch_is_a_function_of_key_and_step_alone(steps_of: Callable[..., Steps]) -> None:
+    steps = steps_of(augment=True)
+    walked = [steps[step] for step in range(6)]
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    assert all(same(steps_of(augment=True)[step], walked[step]) for step in (5, 0, 3))
+    assert not same(steps_of(augment=True, key=8)[0], walked[0])
+
+
+def test_the_same_image_is_noised_anew_every_time(write_corpus: Write, pictures: Pictures) -> None:
+    one = write_corpus("one", [pictures(1)])
+    noised = Steps(of(one), None, 8, 0, 1, 0, 1, randaugment(9, 2, True))
+    images = torch.cat([noised[step].images for step in range(3)]).flatten(1)
+    assert len({tuple(image.tolist()) for image in images}) > 12
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_a_loader_process_gives_the_same_batches(steps_of: Callable[..., Steps], augment: bool) -> None:
+    here = list(batches(steps_of(augment=augment), 2, 6, 0))
+    there = list(batches(steps_of(augment=augment), 2, 6, 1))
+    assert len(here) == len(there) == 4
+    assert all(same(one, two) for one, two in zip(here, there, strict=True))
+
+
+def test_a_finished_training_has_no_batches(steps_of: Callable[..., Steps]) -> None:
+    assert list(batches(steps_of(), 8, 8, 0)) == []
+
+
+def test_visits_can_travel(pool: Corpus) -> None:
+    visits = visits_of(pool, all_ids([9, 1, 10]), np.ones(20, int))
+    back = pickle.loads(pickle.dumps(visits))
+    assert [visit.shard for visit in back] == [visit.shard for visit in visits]

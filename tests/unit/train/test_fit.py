@@ -1,0 +1,155 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ray_ns.config import Config, Data, Student
+from ray_ns.images.corpus import Corpus
+from ray_ns.images.decode import Decode
+from ray_ns.store import checkpoint
+from ray_ns.store.objects import LocalStore
+from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.fit import Worker, fit
+from ray_ns.train.state import TrainState
+
+CPU = torch.device("cpu")
+STEPS = 8
+KEY = 5
+
+
+@pytest.fixture
+def steps(write_corpus: Callable[..., Corpus], pictures: Callable[..., list[bytes]]) -> Steps:
+    """9 labelled images and 12 with soft labels, the class of each to be seen in its brightness."""
+
+    def images(name: str, count: int, sharpness: float) -> Images:
+        corpus = write_corpus(name, [pictures(count, seed=count)])
+        table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
+        table[np.arange(count), np.arange(count) % 3] = sharpness
+        visits = visits_of(corpus, np.arange(count), np.ones(count, int))
+        return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
+
+    return Steps(images("labelled", 9, 1.0), images("pool", 12, 0.8), 4, 2, KEY, 0, 1, None)
+
+
+def recipe_of(config: Config, **changes: Any) -> Student:
+    return Student.model_validate({**config.student.model_dump(), **changes})
+
+
+def train(
+    recipe: Student,
+    data: Data,
+    steps: Steps,
+    state: TrainState,
+    after_step: Callable[[TrainState, float], None] = lambda state, loss: None,
+    loaders: int = 0,
+) -> TrainState:
+    fit(recipe, data, steps, state, Worker(CPU, KEY, 0, loaders), state.network, after_step)
+    return state
+
+
+def differing(one: TrainState, two: TrainState) -> list[str]:
+    left, right = one.tensors(), two.tensors()
+    assert left.keys() == right.keys()
+    return [name for name in left if not torch.equal(left[name], right[name])]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "precision", "ema"),
+    [
+        ("sgd", "float32", 0.9),
+        ("sgd", "bfloat16", 0.9),
+        ("adamw", "float32", 0.9),
+        ("adamw", "bfloat16", 0.9),
+        ("sgd", "float32", None),
+    ],
+)
+def test_a_training_resumed_after_any_step_equals_the_uninterrupted_one(
+    config: Config, steps: Steps, tmp_path: Path, optimizer: str, precision: str, ema: float | None
+) -> None:
+    rate = {"name": optimizer, "lr": 0.05 if optimizer == "sgd" else 0.005, "warmup_steps": 2}
+    recipe = recipe_of(config, optimizer=rate, precision=precision, ema_decay=ema)
+    store = LocalStore(tmp_path / "store")
+    losses: list[float] = []
+
+    def keep(state: TrainState, loss: float) -> None:
+        losses.append(loss)
+        checkpoint.save(store, f"after/{state.step}", checkpoint.Checkpoint(state.step, state.tensors(), state.facts()))
+
+    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), keep)
+    assert whole.step == STEPS
+    for after in range(1, STEPS + 1):
+        found = checkpoint.latest(store, f"after/{after}", pytest.fail)
+        assert found is not None
+        assert found.step == after
+        # A network of another key: whatever is not restored shows.
+        state = TrainState.fresh(recipe, config.data, KEY + after, CPU)
+        state.load(found.step, found.tensors, found.facts)
+        rest: list[float] = []
+        train(recipe, config.data, steps, state, lambda _, loss, rest=rest: rest.append(loss))
+        assert rest == losses[after:], f"resumed after step {after}"
+        assert differing(state, whole) == [], f"resumed after step {after}"
+        assert state.facts() == whole.facts()
+
+
+def test_a_resume_that_forgot_the_step_would_show(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    held: dict[str, Any] = {}
+
+    def keep(state: TrainState, loss: float) -> None:
+        if state.step == 4:
+            held.update(tensors={name: it.clone() for name, it in state.tensors().items()}, facts=state.facts())
+
+    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), keep)
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    state.load(5, **held)
+    assert differing(train(recipe, config.data, steps, state), whole)
+
+
+def test_the_same_training_twice_is_the_same_bit_for_bit(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    runs = [train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU)) for _ in range(2)]
+    assert differing(*runs) == []
+
+
+def test_a_loader_process_changes_nothing(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    runs = [
+        train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), loaders=loaders)
+        for loaders in (0, 1)
+    ]
+    assert differing(*runs) == []
+
+
+def test_a_finished_training_takes_no_step(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    state.step = STEPS
+    train(recipe, config.data, steps, state, lambda *_: pytest.fail("a step was taken"))
+
+
+def test_every_step_has_its_learning_rate(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config, optimizer={"lr": 0.4, "warmup_steps": 4, "schedule": "constant"})
+    rates: list[float] = []
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    train(recipe, config.data, steps, state, lambda it, _: rates.append(it.optimizer.param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_small_problem_is_learned(config: Config, steps: Steps, precision: str) -> None:
+    quiet = {"augment": "affine", "magnitude": 0.2, "flip": False}
+    model = {**config.student.model.model_dump(), "dropout": 0.0, "drop_path": 0.0}
+    rate = {"lr": 0.1, "warmup_steps": 5}
+    recipe = recipe_of(config, steps=50, optimizer=rate, precision=precision, noise=quiet, model=model)
+    losses: list[float] = []
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    train(recipe, config.data, steps, state, lambda _, loss: losses.append(loss))
+    assert sum(losses[:2]) / 2 > 1
+    assert sum(losses[-10:]) / 10 < 0.65, losses[-10:]  # 0.43 is the entropy of the targets
+    pixels = (steps[0].images.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
+    with torch.inference_mode():
+        right = state.result.eval()(pixels).argmax(1) == steps[0].targets.argmax(1)
+    assert right.float().mean() > 0.9

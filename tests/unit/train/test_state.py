@@ -1,0 +1,86 @@
+import json
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+
+from ray_ns.config import Config, Student
+from ray_ns.train.state import TrainState
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def student(config: Config) -> Callable[..., Student]:
+    def made(name: str = "sgd", ema: float | None = 0.9) -> Student:
+        using = config.student.optimizer.model_copy(update={"name": name})
+        return config.student.model_copy(update={"optimizer": using, "ema_decay": ema})
+
+    return made
+
+
+def turned(state: TrainState, steps: int = 2) -> TrainState:
+    """The state after some steps on random images, so that nothing in it is as it began."""
+    torch.manual_seed(5)
+    for _ in range(steps):
+        loss = F.cross_entropy(state.network.train()(torch.randn(4, 1, 16, 16)), torch.tensor([0, 1, 2, 0]))
+        state.optimizer.zero_grad()
+        loss.backward()
+        state.optimizer.step()
+        state.step += 1
+        if state.ema is not None:
+            state.ema.update(state.network, state.step)
+    return state
+
+
+def test_the_key_decides_the_first_weights(config: Config) -> None:
+    one, two, other = (TrainState.fresh(config.student, config.data, key, CPU).tensors() for key in (1, 1, 2))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", "rmsproptf", "lamb"])
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_a_state_comes_back_from_bytes_bit_for_bit(
+    config: Config, student: Callable[..., Student], name: str, ema: float | None
+) -> None:
+    state = turned(TrainState.fresh(student(name, ema), config.data, 1, CPU))
+    tensors, facts = load(save(state.tensors())), json.loads(json.dumps(state.facts()))
+    back = TrainState.fresh(student(name, ema), config.data, 2, CPU)
+    back.load(state.step, tensors, facts)
+    assert back.step == 2
+    assert back.tensors().keys() == state.tensors().keys()
+    assert all(torch.equal(tensor, state.tensors()[key]) for key, tensor in back.tensors().items())
+    assert back.facts() == state.facts()
+    one, two = turned(state).tensors(), turned(back).tensors()
+    assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "slots"), [("sgd", {"momentum_buffer"}), ("adamw", {"step", "exp_avg", "exp_avg_sq"})]
+)
+def test_tensors_hold_network_average_and_optimiser(
+    config: Config, student: Callable[..., Student], name: str, slots: set[str]
+) -> None:
+    tensors = turned(TrainState.fresh(student(name), config.data, 1, CPU)).tensors()
+    assert {key.split("/")[0] for key in tensors} == {"network", "ema", "optimizer"}
+    assert {key.split("/")[2] for key in tensors if key.startswith("optimizer/")} == slots
+    assert all(tensor.is_contiguous() and not tensor.requires_grad for tensor in tensors.values())
+
+
+def test_the_result_is_the_average_where_there_is_one(config: Config, student: Callable[..., Student]) -> None:
+    plain = TrainState.fresh(student(ema=None), config.data, 1, CPU)
+    average = TrainState.fresh(student(), config.data, 1, CPU)
+    assert plain.ema is None
+    assert plain.result is plain.network
+    assert average.ema is not None
+    assert average.result is average.ema.module
+
+
+def test_weights_of_another_shape_are_refused(config: Config) -> None:
+    state = turned(TrainState.fresh(config.student, config.data, 1, CPU))
+    wider = config.data.model_copy(update={"classes": 5})
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        TrainState.fresh(config.student, wider, 1, CPU).load(2, state.tensors(), state.facts())
