@@ -30,13 +30,14 @@ def run(
     until: Annotated[
         Literal["label", "select", "train"] | None, typer.Option(help="End after this stage of round 1.")
     ] = None,
+    grow: Annotated[bool, typer.Option("--grow", help="Take in shards that the pool has gained.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the loop, or resume it: the same command goes on from whatever was committed."""
     from ray_ns.engine.driver import drive
     from ray_ns.report import table
 
-    with drive(config, overrides or [], "json" if as_json else "auto") as session:
+    with drive(config, overrides or [], "json" if as_json else "auto", grow) as session:
         from ray_ns.loop import noisy_student
 
         outcome = noisy_student(session, until)

@@ -49,7 +49,7 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
     rounds = [teacher]
     idle = 0
     for number in range(1, config.run.rounds + 1):
-        place = f"rounds/{number}"
+        place = f"{session.place}rounds/{number}"
         labels = label(session, f"{place}/label", teacher.network)
         if until == "label":
             return Outcome(rounds, _best(rounds), None, False)
@@ -66,7 +66,7 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
         teacher = _best(rounds)
     control = None
     if config.control.enabled:
-        control = _trained(session, len(rounds), CONTROL, config.student, None)
+        control = _trained(session, config.run.rounds + 1, CONTROL, config.student, None)
     return Outcome(rounds, _best(rounds), control, True)
 
 

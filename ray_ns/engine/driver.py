@@ -16,8 +16,10 @@ from ray_ns.store.objects import open_store
 
 
 @contextmanager
-def drive(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
+def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -> Iterator[Session]:
     """A session on the run of a config. A new run is written down; a finished one is opened for reading only.
+
+    ``grow``: take in shards that the pool has gained; else they are told of and left out.
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
@@ -25,20 +27,26 @@ def drive(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
     store = open_store(config.run.dir)
     settings = configs.results_of(config)
     begun = runs.check_owner(store, settings, configs.differences)
-    pinned = (runs.read(store, runs.CORPORA) or {}).get("corpora", {})
-    known = {name: [Shard(**it) for it in shards] for name, shards in pinned.items()}
+    pinned = runs.generations(store)
+    known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     corpora = preflight.scan_corpora(config, known)
     reporter = Reporter(mode)
+    pools = [len(generation["pool"]) for generation in pinned]
     for name, shards in known.items():
         new = len(corpora[name].shards) - len(shards)
-        if new:
-            reporter.note(f"data.{name}: {new} new shards are not part of this run; a new run.dir takes them in.")
+        if new and not (grow and name == "pool"):
+            mend = "--grow" if name == "pool" else "a new run.dir"
+            reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
             corpora[name] = replace(corpora[name], shards=tuple(shards))
-    with Session(config, store, corpora, Lease(store), reporter) as session:
-        if find_commit(store, "report") is None:
+    if len(corpora["pool"].shards) not in pools:
+        pools.append(len(corpora["pool"].shards))
+    with Session(config, store, corpora, tuple(pools), Lease(store), reporter) as session:
+        if find_commit(store, f"{session.place}report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)
+        seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
             runs.begin(store, settings, seen, session.lease.check)
+        elif len(pools) > len(pinned):
+            runs.grow(store, seen, len(pools), session.lease.check)
         yield session

@@ -1,6 +1,8 @@
 """Label the pool and commit its labels, label shard by label shard."""
 
+import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,14 +16,18 @@ from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.labels import schema
-from ray_ns.store.commit import Commit, Stage
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
 from ray_ns.store.manifest import digest
 
 LABELS = "labels.parquet"
 
 
 def label(session: Session, prefix: str, teacher: Commit) -> Commit:
-    """The committed labels of the pool by ``teacher``: one part per label shard."""
+    """The committed labels of the pool by ``teacher``: one part per label shard.
+
+    Where the pool has grown, the parts that the same teacher made of the pool as it was are taken as they are.
+    """
     config, pool = session.config, session.corpora["pool"]
     inputs = {
         "teacher": teacher.digest,
@@ -32,8 +38,12 @@ def label(session: Session, prefix: str, teacher: Commit) -> Commit:
     }
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        jobs = label_shards(pool, config.label.shard_rows)
+        bounds = itertools.pairwise([0, *session.pools])
+        generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
+        jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
         done = stage.done()
+        for part, made in _made_before(session, prefix, inputs).items():
+            done[part] = done.get(part) or stage.adopt(part, made)
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         session.reporter.begin(prefix, len(jobs), "label shards", len(done))
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
@@ -49,6 +59,17 @@ def label(session: Session, prefix: str, teacher: Commit) -> Commit:
         return summary, len(jobs)
 
     return session.ensure(prefix, inputs, work)
+
+
+def _made_before(session: Session, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:
+    """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
+    if len(session.pools) == 1:
+        return {}
+    before = runs.place(len(session.pools) - 1) + prefix.removeprefix(session.place)
+    planned = planned_inputs(session.store, before)
+    if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
+        return {}
+    return Stage(session.store, before, session.lease.check).done()
 
 
 def label_shards(pool: Corpus, rows: int) -> list[Job]:

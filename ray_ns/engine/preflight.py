@@ -29,6 +29,8 @@ def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Cor
 
 def check_writable(url: str) -> None:
     """Raise ``InputError`` where the run directory cannot be made or written."""
+    if "://" in url:
+        return  # the first write says it, before anything expensive
     folder = Path(url)
     while not folder.exists():
         folder = folder.parent

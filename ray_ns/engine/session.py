@@ -20,6 +20,7 @@ from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
 from ray_ns.store import commit
+from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Stage
 from ray_ns.store.lease import Lease
 from ray_ns.store.manifest import canonical
@@ -47,11 +48,15 @@ _LOCAL_ENVIRONMENT = {
 
 @dataclass
 class Session:
-    """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end."""
+    """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
+
+    ``pools``: how many shards the pool had in each generation, the present one last.
+    """
 
     config: Config
     store: ObjectStore
     corpora: dict[str, Corpus]
+    pools: tuple[int, ...]
     lease: Lease
     reporter: Reporter
     _started: bool = field(default=False, init=False)
@@ -73,6 +78,11 @@ class Session:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._give_back()
+
+    @property
+    def place(self) -> str:
+        """Prefix of the stages that depend on the pool as it is now."""
+        return runs.place(len(self.pools))
 
     def ray(self) -> None:
         """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""

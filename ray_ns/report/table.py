@@ -26,7 +26,7 @@ def commit_report(session: Session, outcome: Outcome) -> Commit:
         return {}, 1
 
     stages = [digest for it in _all(outcome) for digest in (it.network.digest, it.scores.digest)]
-    return session.ensure("report", {"stages": stages, "report": value}, work)
+    return session.ensure(f"{session.place}report", {"stages": stages, "report": value}, work)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:

@@ -7,12 +7,15 @@ open only what it names. None of them holds a time, a host or an attempt, so the
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.store.manifest import digest, seal, sha256, unseal
 from ray_ns.store.objects import ObjectStore
+
+READERS = 16  # done records read at once: a ledger of thousands must not wait for each in turn
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,10 @@ class Stage:
 
     def done(self) -> dict[int, Part]:
         """The parts that earlier attempts finished, by number."""
-        parts = {}
-        for key in self.store.list(f"{self.prefix}/done/"):
-            record = _read_sealed(self.store, key)
-            if record is not None:
-                parts[int(record["part"])] = Part.from_json(record)
-        return parts
+        keys = self.store.list(f"{self.prefix}/done/")
+        with ThreadPoolExecutor(READERS) as readers:
+            records = readers.map(lambda key: _read_sealed(self.store, key), keys)
+        return {int(record["part"]): Part.from_json(record) for record in records if record is not None}
 
     def publish(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
         """Store a part: its data first, then its ``done`` record. Returns the part that won, if another came first."""
@@ -89,7 +90,15 @@ class Stage:
             self.store.put(f"{place}/{name}", data)
             stored[name] = {"key": f"{place}/{name}", "sha256": hashes[name], "size": len(data)}
         record = {"part": part, "objects": stored, "facts": dict(facts)}
-        key = f"{self.prefix}/done/{part:06d}.json"
+        return self._record(record)
+
+    def adopt(self, part: int, made: Part) -> Part:
+        """Take a part that another stage made from the very same inputs: its objects stay where they are."""
+        objects = {name: vars(stored) for name, stored in made.objects.items()}
+        return self._record({"part": part, "objects": objects, "facts": dict(made.facts)})
+
+    def _record(self, record: dict[str, Any]) -> Part:
+        key = f"{self.prefix}/done/{record['part']:06d}.json"
         self._fence()
         if not self.store.put_if_absent(key, seal(record)):
             record = _read_sealed(self.store, key) or record
@@ -123,6 +132,12 @@ def find_commit(store: ObjectStore, prefix: str) -> Commit | None:
     return Commit(value["stage"], digest(value), value["inputs"], parts, value["summary"])
 
 
+def planned_inputs(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
+    """What the stage at ``prefix`` was begun with, or None where it was not."""
+    plan = _read_sealed(store, f"{prefix}/plan.json")
+    return None if plan is None else plan["inputs"]
+
+
 def ensure(
     store: ObjectStore,
     prefix: str,
@@ -152,10 +167,10 @@ def ensure(
 
 
 def _refuse_other_inputs(store: ObjectStore, prefix: str, wanted: str) -> None:
-    plan = _read_sealed(store, f"{prefix}/plan.json") or {}
+    begun = digest(planned_inputs(store, prefix))
     raise InputError(
-        f"{prefix} in {store.url} was begun with other inputs (digest {digest(plan.get('inputs'))[:12]}, now "
-        f"{wanted[:12]}): its data, weights or settings have changed since. Give a new run.dir, or delete that folder."
+        f"{prefix} in {store.url} was begun with other inputs (digest {begun[:12]}, now {wanted[:12]}): its data, "
+        f"weights or settings have changed since. Give a new run.dir, or delete that folder."
     )
 
 

@@ -124,8 +124,12 @@ def _fsync_folder(folder: Path) -> None:
 
 
 def open_store(url: str) -> ObjectStore:
-    """The store of a run directory. Today a local path; ``InputError`` for any other scheme."""
+    """The store of a run directory: a local path or ``s3://bucket/prefix``; ``InputError`` for any other scheme."""
     scheme, separator, _ = url.partition("://")
+    if scheme == "s3" and separator:
+        from ray_ns.store.s3 import S3Store
+
+        return S3Store(url)
     if separator and scheme != "file":
-        raise InputError(f"run.dir={url}: only local directories hold a run today, not {scheme}://. Give a path.")
+        raise InputError(f"run.dir={url}: a run lives in a local directory or in s3://, not in {scheme}://.")
     return LocalStore(url.removeprefix("file://"))

@@ -1,9 +1,12 @@
 """The run directory: whose it is, and the corpora it was begun with.
 
-``run.json`` holds the settings that decide the result, ``corpora.json`` the shards of every corpus with their
-ordinals; both are written once. Below lie ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``.
+``run.json`` holds the settings that decide the result, ``corpora-1.json`` the shards of every corpus with their
+ordinals; both are written once. When the user has the run take in a pool that has grown, ``corpora-2.json`` follows,
+and so on. Below lie ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; what learns from a grown pool lies
+below ``pool-2/`` and so on.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,24 +17,52 @@ from ray_ns.store.objects import ObjectStore
 
 FORMAT = 1
 RUN = "run.json"
-CORPORA = "corpora.json"
+CORPORA = re.compile(r"corpora-\d+\.json")
+
+
+def corpora_key(generation: int) -> str:
+    """Where the corpora of a generation (1: those the run began with) are written."""
+    return f"corpora-{generation}.json"
+
+
+def place(generation: int) -> str:
+    """Prefix of the stages that depend on the pool of a generation."""
+    return "" if generation == 1 else f"pool-{generation}/"
 
 
 def read(store: ObjectStore, key: str) -> dict[str, Any] | None:
-    """``run.json`` or ``corpora.json``, or None where the run has not begun."""
+    """A sealed object at the root of the run, or None where there is none."""
     data = store.get(key)
     return None if data is None else unseal(data, key)
+
+
+def generations(store: ObjectStore) -> list[dict[str, Any]]:
+    """The corpora of every generation, each a mapping of name to shards."""
+    found: list[dict[str, Any]] = []
+    while (corpora := read(store, corpora_key(len(found) + 1))) is not None:
+        found.append(corpora["corpora"])
+    return found
 
 
 def begin(store: ObjectStore, config: Mapping[str, Any], corpora: Mapping[str, Any], fence: Callable[[], None]) -> None:
     """Write what the run is, where it is new."""
     fence()
-    for key, value in ((CORPORA, {"corpora": corpora}), (RUN, {"config": config})):
-        if not store.put_if_absent(key, seal({"format": FORMAT, **value})):
-            raise InputError(
-                f"{store.url} was begun by another driver meanwhile, with another {key}. Give a new run.dir, or run "
-                f"the same command again to see what differs."
-            )
+    _write(store, corpora_key(1), {"corpora": corpora})
+    _write(store, RUN, {"config": config})
+
+
+def grow(store: ObjectStore, corpora: Mapping[str, Any], generation: int, fence: Callable[[], None]) -> None:
+    """Write the corpora of a further generation."""
+    fence()
+    _write(store, corpora_key(generation), {"corpora": corpora})
+
+
+def _write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
+    if not store.put_if_absent(key, seal({"format": FORMAT, **value})):
+        raise InputError(
+            f"{store.url} was begun by another driver meanwhile, with another {key}. Give a new run.dir, or run the "
+            f"same command again to see what differs."
+        )
 
 
 def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Callable[[Any, Any], list[str]]) -> bool:
@@ -66,7 +97,7 @@ def verify(store: ObjectStore) -> Iterator[tuple[str, str | None]]:
     """Re-hash the whole run: every sealed object and all that commits name; each key with its fault, or None."""
     for key in store.list(""):
         name = key.rsplit("/", 1)[-1]
-        sealed = key in {RUN, CORPORA} or name == "plan.json" or "/done/" in key
+        sealed = key == RUN or CORPORA.fullmatch(key) or name == "plan.json" or "/done/" in key
         if sealed and "/data/" not in key:
             try:
                 unseal(store.get(key) or b"", key)

@@ -30,7 +30,7 @@ class Labeller:
         self._store = LocalStore(folder / "store")
         config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1"])
         self._corpora = preflight.scan_corpora(config, {})
-        self._session = Session(config, self._store, self._corpora, Lease(self._store), Reporter("plain"))
+        self._session = Session(config, self._store, self._corpora, (3,), Lease(self._store), Reporter("plain"))
         self._teacher = self._committed(config)
 
     def _committed(self, config) -> Commit:

@@ -119,3 +119,21 @@ def test_a_pool_shard_that_changed_is_refused_by_name(finished, tmp_path: Path) 
         shutil.copy2(tmp_path / "data/pool/1.parquet", finished.config.parent / "data/pool/1.parquet")
     assert done.returncode == 2
     assert "pool/1.parquet" in done.stderr
+
+
+def test_a_pool_that_has_grown_is_labelled_only_where_it_is_new(finished, tmp_path: Path) -> None:
+    run, pool = tmp_path / "run", tmp_path / "pool"
+    shutil.copytree(finished.run, run)
+    shutil.copytree(finished.config.parent / "data/pool", pool, copy_function=shutil.copy2)
+    shutil.copy2(pool / "0.parquet", pool / "new.parquet")
+    words = [str(finished.config), f"run.dir={run}", f"data.pool={pool}", "--until", "label"]
+    assert "1 new shards are not part of this run" in ray_ns("run", *words).stderr
+    ray_ns("run", *words, "--grow")
+    before, after = (json.loads((run / place / "commit.json").read_text()) for place in ("rounds/1/label", GROWN))
+    assert after["parts"][:3] == before["parts"]
+    assert after["summary"]["rows"] == 800
+    assert [path.name[:6] for path in (run / GROWN / "data").iterdir()] == ["000003"]
+    assert ray_ns("verify", str(run)).returncode == 0
+
+
+GROWN = "pool-2/rounds/1/label"

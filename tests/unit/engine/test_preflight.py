@@ -43,7 +43,7 @@ def test_a_config_that_can_run_passes_and_is_written_down(tiny: Path, tmp_path: 
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}"], "plain"):
         pass
     assert (tmp_path / "run/run.json").exists()
-    assert (tmp_path / "run/corpora.json").exists()
+    assert (tmp_path / "run/corpora-1.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,14 @@ def test_a_pool_that_grew_is_told_of_and_left_out(
     shutil.copy2(pool / "0.parquet", pool / "00-new.parquet")
     with drive(str(tiny), words, "plain") as session:
         assert session.corpora["pool"] == first
-    assert "data.pool: 1 new shards are not part of this run" in capsys.readouterr().err
+    assert "data.pool: 1 new shards are not part of this run; --grow takes them in" in capsys.readouterr().err
+    for _ in range(2):
+        with drive(str(tiny), words, "plain", grow=True) as session:
+            assert session.corpora["pool"].shards[:3] == first.shards
+            assert session.pools == (3, 4)
+            assert session.place == "pool-2/"
+    with drive(str(tiny), words, "plain") as session:
+        assert session.pools == (3, 4), "what was taken in stays in"
 
 
 def test_every_shipped_config_is_valid() -> None:

@@ -315,7 +315,7 @@ def test_delete_removes_and_minds_no_absence(store: LocalStore) -> None:
     store.delete("never/was")
 
 
-@pytest.mark.parametrize("url", ["s3://bucket/run", "gs://bucket/run", "hdfs://host/run", "http://host/run"])
+@pytest.mark.parametrize("url", ["gs://bucket/run", "hdfs://host/run", "http://host/run"])
 def test_remote_runs_are_refused_as_the_users_input(url: str) -> None:
     with pytest.raises(InputError, match=url) as caught:
         open_store(url)

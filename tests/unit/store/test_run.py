@@ -48,7 +48,7 @@ def test_a_new_place_belongs_to_nobody(store: LocalStore) -> None:
 
 def test_a_run_knows_its_own_config_and_corpora(begun: LocalStore) -> None:
     assert runs.check_owner(begun, CONFIG, differences) is True
-    assert runs.read(begun, runs.CORPORA) == {"format": runs.FORMAT, "corpora": CORPORA}
+    assert runs.read(begun, runs.corpora_key(1)) == {"format": runs.FORMAT, "corpora": CORPORA}
 
 
 def test_another_config_is_refused_with_every_setting_that_differs(begun: LocalStore) -> None:

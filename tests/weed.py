@@ -1,0 +1,80 @@
+"""A real S3 server on loopback for tests: SeaweedFS in one process, gone with the test."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret", "AWS_REGION": "us-east-1"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports below 10000 (Ray's workers take the ones above) whose gRPC twin 10000 above is free as well."""
+    found: list[int] = []
+    for port in range(8300 + os.getpid() % 1000, 9990):
+        with contextlib.ExitStack() as stack:
+            try:
+                for number in (port, port + 10000):
+                    stack.enter_context(socket.socket()).bind(("127.0.0.1", number))
+            except OSError:
+                continue
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise AssertionError("no free ports")
+
+
+def has_bucket(env: dict[str, str], bucket: str) -> bool:
+    """Whether the server answers and has made its bucket, which it does a while after it answers."""
+    import boto3
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = boto3.client(
+        "s3",
+        endpoint_url=env["AWS_ENDPOINT_URL"],
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        region_name=env["AWS_REGION"],
+    )
+    try:
+        client.put_object(Bucket=bucket, Key="up", Body=b"")
+    except (BotoCoreError, ClientError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def weed(folder: Path, bucket: str) -> Iterator[dict[str, str]]:
+    """The environment that leads boto3 to a server with ``bucket``."""
+    s3, master, volume, filer, admin = free_ports(5)
+    identity = {"accessKey": KEYS["AWS_ACCESS_KEY_ID"], "secretKey": KEYS["AWS_SECRET_ACCESS_KEY"]}
+    users = [{"name": "test", "credentials": [identity], "actions": ["Admin", "Read", "List", "Tagging", "Write"]}]
+    (folder / "s3.json").write_text(json.dumps({"identities": users}))
+    (folder / "data").mkdir()
+    command = [
+        *(str(Path(sys.executable).with_name("weed")), "-logtostderr=true", "mini", f"-dir={folder / 'data'}"),
+        *("-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false", "-admin.ui=false", "-webdav=false"),
+        *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.autoCreateBucket=false", f"-bucket={bucket}"),
+        *(f"-s3.port={s3}", f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"),
+        *(f"-admin.port={admin}", f"-s3.config={folder / 's3.json'}"),
+        *(f"-s3.localSocket={folder / 's3.sock'}", f"-filer.localSocket={folder / 'filer.sock'}"),
+    ]
+    log = (folder / "weed.log").open("wb")
+    server = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "GOMEMLIMIT": "256MiB"})
+    env = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{s3}"}
+    try:
+        deadline = time.monotonic() + 60
+        while not has_bucket(env, bucket):
+            assert server.poll() is None, (folder / "weed.log").read_text()[-2000:]
+            assert time.monotonic() < deadline, "the S3 server did not come up"
+            time.sleep(0.1)
+        yield env
+    finally:
+        server.kill()
+        server.wait()
+        log.close()
