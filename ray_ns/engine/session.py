@@ -114,7 +114,7 @@ class Session:
         context.execution_no_progress_timeout_s = int(cluster.timeout_seconds)
         for name in ("ray.data", "ray.train"):
             for handler in logging.getLogger(name).handlers:
-                if type(handler) is not logging.FileHandler and "File" not in type(handler).__name__:
+                if "File" not in type(handler).__name__:  # its log files keep everything
                     handler.setLevel(logging.ERROR)
         self._started = True
 
