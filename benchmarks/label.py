@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POOL = ROOT / "data" / "bench-label"
 IMAGES, SHARD_ROWS, GROUP_ROWS, REPEATS = 4000, 500, 256, 50
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
-    "decode": ("resnet10t", {"channels": [8, 16, 16, 32], "stem_width": 8}),
+    "decode": ("test_vit", {"img_size": 224, "patch_size": 32, "depth": 1}),
     "resnet18": ("resnet18", {}),
     "efficientnet_b0": ("efficientnet_b0", {}),
 }
