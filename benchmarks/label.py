@@ -201,7 +201,9 @@ def write_pool() -> None:
             left, top = rng.integers(image.width - width), rng.integers(image.height - width * 3 // 4 + 1)
             box = (int(left), int(top), int(left) + width, int(top) + width * 3 // 4)
             sink = io.BytesIO()
-            image.resize((500, 375), Image.Resampling.BICUBIC, box).save(sink, "JPEG", quality=int(rng.integers(80, 98)))
+            image.resize((500, 375), Image.Resampling.BICUBIC, box).save(
+                sink, "JPEG", quality=int(rng.integers(80, 98))
+            )
             if 40_000 <= sink.tell() <= 110_000:
                 encoded.append(sink.getvalue())
         path = POOL / f"{shard:05d}.parquet"

@@ -22,7 +22,7 @@ from ray_ns.engine import predict
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.decode import Decode
-from ray_ns.labels.predict import Teacher
+from ray_ns.labels.predict import Teacher, keep_memory
 from ray_ns.models import zoo
 from ray_ns.observe import Reporter
 from ray_ns.store import commit
@@ -119,6 +119,7 @@ def bare(task: Task) -> None:
 
 def _bare(task: Task, encoded: list[bytes]) -> None:
     torch.set_num_threads(1)
+    keep_memory()
     config, events = task.config(), Events()
     rows = config.label.slice_rows
     decode = Decode(SIZE, 3)
@@ -133,7 +134,7 @@ def _bare(task: Task, encoded: list[bytes]) -> None:
 
 
 def ray_recipe(task: Task) -> None:
-    """Ray Data's documented batch inference: rows mapped one by one with PIL and torchvision, float32, an actor pool."""
+    """Ray Data's documented batch inference: rows mapped one by one with PIL and torchvision, float32, actors."""
     import ray
     from PIL import Image
     from torchvision import transforms
@@ -221,4 +222,3 @@ def run(values: dict[str, Any]) -> None:
     """Run the contender of ``values``, the fields of a ``Task``, until it is stopped."""
     task = Task(**values)
     {"ours": ours, "bare": bare, "ray_recipe": ray_recipe, "dataloader": dataloader}[task.contender](task)
-

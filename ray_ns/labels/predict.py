@@ -1,14 +1,27 @@
 """The teacher: fixed batches of images to class probabilities."""
 
+import ctypes
+import sys
+
 import numpy as np
 import torch
 from torch import nn
 
 from ray_ns.config import Data
 
-# On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224. A larger batch is
-# slower by half, its activations being new memory from the system every time.
+# On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224.
 CPU_PIXELS = 16 * 224 * 224
+
+
+def keep_memory() -> None:
+    """Let this process keep freed memory for its next batch: a fifth of a forward pass on a CPU is page faults else.
+
+    glibc gives every large block back to the system and takes it anew; these two settings of its ``mallopt`` stop it.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        max_mmaps, trim_threshold = -4, -1
+        libc.mallopt(max_mmaps, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 class Teacher:
@@ -42,7 +55,8 @@ class Teacher:
         """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels)."""
         if not len(images):
             return self._forward(images)
-        return np.concatenate([self._forward(images[at : at + self._batch]) for at in range(0, len(images), self._batch)])
+        begins = range(0, len(images), self._batch)
+        return np.concatenate([self._forward(images[begin : begin + self._batch]) for begin in begins])
 
     def _forward(self, images: np.ndarray) -> np.ndarray:
         count = len(images)
