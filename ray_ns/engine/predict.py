@@ -117,11 +117,12 @@ class TeacherActor:
     def __init__(self, store_url: str, files: dict[str, Row], corpora: dict[str, Corpus], config: Config) -> None:
         import torch
 
-        from ray_ns.labels.predict import Teacher
+        from ray_ns.labels.predict import Teacher, keep_memory
         from ray_ns.models.zoo import from_files
 
         label = config.label
         torch.set_num_threads(label.threads)
+        keep_memory()
         store = open_store(store_url)
         network = from_files({name: StoredObject(**it).read(store) for name, it in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")

@@ -1,17 +1,35 @@
 """The teacher: fixed batches of images to class probabilities."""
 
+import ctypes
+import sys
+
 import numpy as np
 import torch
 from torch import nn
 
 from ray_ns.config import Data
 
+# On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224.
+CPU_PIXELS = 16 * 224 * 224
+
+
+def keep_memory() -> None:
+    """Let this process keep freed memory for its next batch: a fifth of a forward pass on a CPU is page faults else.
+
+    glibc gives every large block back to the system and takes it anew; these two settings of its ``mallopt`` stop it.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        max_mmaps, trim_threshold = -4, -1
+        libc.mallopt(max_mmaps, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)
+
 
 class Teacher:
     """An un-noised network that labels images.
 
-    Every batch is padded to ``batch`` images, because the bits of a result depend on the batch's shape; with the
-    same weights, device type, precision, threads and batch, the same images give the same bits.
+    The network sees batches of one size only, the last one padded, because the bits of a result depend on the batch's
+    shape: on a GPU ``batch`` images, on a CPU as many as ``CPU_PIXELS`` allow. With the same weights, device type,
+    precision, threads and batch, the same images give the same bits.
     """
 
     def __init__(
@@ -25,23 +43,30 @@ class Teacher:
     ) -> None:
         network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._network = torch.compile(network) if compiled else network
-        self._batch = batch
+        self._batch = batch if device.type == "cuda" else max(1, min(batch, CPU_PIXELS // data.size**2))
         self._device = device
         self._bfloat16 = precision == "bfloat16"
-        self._mean = 255 * torch.tensor(data.mean, device=device)[:, None, None]
-        self._std = 255 * torch.tensor(data.std, device=device)[:, None, None]
+        # Repeated for a row of pixels: a run of three numbers is too short for the processor's vectors.
+        self._mean = (255 * torch.tensor(data.mean, device=device)).repeat(data.size)
+        self._std = (255 * torch.tensor(data.std, device=device)).repeat(data.size)
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels) with n <= batch."""
+        """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels)."""
+        if not len(images):
+            return self._forward(images)
+        begins = range(0, len(images), self._batch)
+        return np.concatenate([self._forward(images[begin : begin + self._batch]) for begin in begins])
+
+    def _forward(self, images: np.ndarray) -> np.ndarray:
         count = len(images)
         if count < self._batch:
             images = np.concatenate([images, np.zeros((self._batch - count, *images.shape[1:]), np.uint8)])
         held = torch.from_numpy(images if images.flags.writeable else images.copy())
         if self._device.type == "cuda":
             held = held.pin_memory()
-        pixels = held.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
-        pixels = pixels.sub_(self._mean).div_(self._std)  # NHWC in memory all along, which is channels_last
+        pixels = held.to(self._device, non_blocking=True).float().flatten(2).sub_(self._mean).div_(self._std)
+        pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # NHWC in memory all along, which is channels_last
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             logits = self._network(pixels)
         return torch.softmax(logits.float(), 1)[:count].cpu().numpy()

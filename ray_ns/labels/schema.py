@@ -35,7 +35,7 @@ def label_table(
         "quarantine": pa.array(reasons, pa.string()),
     }
     if keep == "top":
-        order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top]
+        order = _largest(probabilities, top)
         columns["top_label"] = _lists(order.astype(np.int16), bad)
         columns["top_probability"] = _lists(np.take_along_axis(probabilities, order, 1).astype(np.float16), bad)
     elif keep == "full":
@@ -89,6 +89,17 @@ def from_parquet(data: bytes, key: str, columns: Sequence[str] | None = None) ->
         return pq.read_table(pa.BufferReader(data), columns=columns, page_checksum_verification=True)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
+
+
+def _largest(probabilities: np.ndarray, top: int) -> np.ndarray:
+    """Where the ``top`` largest of each row are, the largest first, ties by index: a full sort's, but faster."""
+    found = np.sort(np.argpartition(-probabilities, top - 1, axis=1)[:, :top], axis=1)
+    values = np.take_along_axis(probabilities, found, 1)
+    found = np.take_along_axis(found, np.argsort(-values, axis=1, kind="stable"), 1)
+    # A tie across the edge, where the partition took any of the equals; and NaN, which equals nothing.
+    unclear = (probabilities >= values.min(1, keepdims=True)).sum(1) != top
+    found[unclear] = np.argsort(-probabilities[unclear], axis=1, kind="stable")[:, :top]
+    return found
 
 
 def _lists(rows: np.ndarray, bad: np.ndarray) -> pa.Array:
