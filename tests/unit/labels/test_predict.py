@@ -71,7 +71,7 @@ def test_channels_are_normalised_each_by_its_own(data: Data) -> None:
             return pixels.mean((2, 3))
 
     colours = data.model_copy(update={"channels": 3, "mean": [0.0, 0.5, 1.0], "std": [1.0, 0.5, 0.25]})
-    white = np.full((1, 4, 4, 3), 255, np.uint8)
+    white = np.full((1, colours.size, colours.size, 3), 255, np.uint8)
     logits = torch.tensor([[1.0, 1.0, 0.0]])
     found = Teacher(Mean(), colours, 2, "float32", CPU)(white)
     np.testing.assert_allclose(found, torch.softmax(logits, 1).numpy(), atol=1e-6)
