@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_ns.config import Select
 from ray_ns.labels import select
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -18,6 +19,11 @@ class Case:
     k: int | str
     balance: bool
     seed: int
+
+    @property
+    def terms(self) -> select.Terms:
+        settings = Select(threshold=self.threshold, per_class=self.k, balance=self.balance)
+        return select.terms(settings, self.classes, self.seed)
 
 
 @st.composite
@@ -38,19 +44,31 @@ def cases(draw: st.DrawFn) -> Case:
     return Case((ids, labels, confidence), classes, threshold, k, draw(st.booleans()), draw(st.integers(0, 9)))
 
 
-def by_shards(case: Case, shards: list[np.ndarray]) -> tuple[np.ndarray, select.Quotas]:
+def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[np.ndarray, select.Quotas]:
     """Copies of every row, selected in three passes over ``shards`` (row numbers), and the quotas."""
-    parts = [tuple(column[shard] for column in case.rows) for shard in shards]
-    counts = [select.count(*part, case.classes, case.threshold, case.seed) for part in parts]
-    quota = select.quotas(sum(counts[1:], counts[0]), case.k, case.balance)
-    edges = [select.on_edge(*part, quota, case.threshold, case.seed) for part in parts]
-    edge = [np.concatenate([part[i][at] for part, (at, _) in zip(parts, edges, strict=True)]) for i in range(3)]
-    drawn = [np.concatenate([part[i][at] for part, (_, at) in zip(parts, edges, strict=True)]) for i in range(2)]
-    cut = select.cuts(quota, (edge[0], edge[1], edge[2]), (drawn[0], drawn[1]), case.seed)
-    copies = np.zeros(len(case.rows[0]), np.int32)
+    parts = [tuple(column[shard] for column in rows) for shard in shards]
+    counts = []
+    for _, labels, confidence in parts:
+        tally = select.Tally(asked)
+        tally.add(labels, confidence)
+        counts.append(tally.counts())
+    quota = select.quotas(sum(counts), asked)
+    seen = None
+    if asked.rule == "paper":
+        seen = select.merged([select.look(*part, quota, select.bands(quota), asked) for part in parts])
+        missed = select.missed(quota, seen)
+        if missed.any():
+            seen = select.merged([select.look(*part, quota, select.bands(quota, missed), asked) for part in parts])
+    ends = select.plan(quota, seen, asked)
+    copies = np.zeros(len(rows[0]), np.int32)
     for shard, part in zip(shards, parts, strict=True):
-        copies[shard] = select.choose(*part, quota, cut, case.threshold, case.seed)
+        chosen, times = select.choose(*part, ends, asked.seed)
+        copies[shard[chosen]] = times
     return copies, quota
+
+
+def by_shards(case: Case, shards: list[np.ndarray]) -> tuple[np.ndarray, select.Quotas]:
+    return passes(case.rows, shards, case.terms)
 
 
 def by_sorting(case: Case) -> np.ndarray:
