@@ -16,16 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.config import results_of
-from ray_ns.engine.label import LABELS
+from ray_ns.engine.label import LABELS, SELECTION
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
-from ray_ns.store.commit import Commit, Stage, StoredObject
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Commit, Stage, StoredObject, find_commit
 from ray_ns.store.lease import fence
+from ray_ns.store.manifest import digest
 from ray_ns.store.objects import ObjectStore, open_store
 
-SELECTION = "selection.parquet"
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
 TASKS_PER_CPU = 8
 WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
@@ -34,41 +35,86 @@ COLUMNS = ("image_id", "label", "confidence")
 
 @dataclass(frozen=True)
 class Shard:
-    """One label shard, and what else is known of the same images: earlier labels, or the selection they come from."""
+    """One label shard; earlier labels of the same images and the selection they are restricted to, where there are."""
 
     part: int
     labels: StoredObject
-    other: StoredObject | None = None
+    before: StoredObject | None
+    chosen: StoredObject | None
 
 
-def select(session: Session, prefix: str, labels: Commit) -> Commit:
-    """The committed selection from ``labels``: one part per label shard, and in its summary the counts per class."""
+def select(
+    session: Session, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None
+) -> Commit:
+    """The committed selection from ``labels``: one part per label shard, and in its summary the counts per class.
+
+    ``before``: earlier labels of the same pool, for how they changed. ``chosen``: the selection to which these labels
+    were restricted; its images and copies stay as they are, with the new labels.
+    """
     config = session.config
-    inputs = {"labels": labels.digest, "select": results_of(config.select), "seed": config.run.seed}
+    inputs = {
+        "labels": labels.digest,
+        "before": before.digest if before else None,
+        "chosen": chosen.digest if chosen else None,
+        "select": results_of(config.select),
+        "seed": config.run.seed,
+    }
     asked = rule.terms(config.select, config.data.classes, config.run.seed)
+    if chosen:
+        asked = rule.everything(config.data.classes, config.run.seed)
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        passes = 2 if asked.rule == "official" else 3
-        session.reporter.begin(prefix, passes * len(labels.parts), "label shards read")
-        shards = _Shards(session, [Shard(part, it.objects[LABELS]) for part, it in enumerate(labels.parts)])
+        looks = asked.rule == "paper"
+        session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
+        shards = _Shards(session, labels, before, chosen)
         quota = rule.quotas(sum(shards.each(_count, asked)), asked)
         _check(quota, asked, labels)
-        ends = rule.plan(quota, _seen(shards, quota, asked) if asked.rule == "paper" else None, asked)
+        ends = rule.plan(quota, _seen(shards, quota, asked) if looks else None, asked)
         used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
-        summary = _summary(quota, ends, used, asked, labels)
+        summary = _summary(quota, ends, used, asked, labels, bool(chosen))
+        if before:
+            summary["churn"] = _churn_summary(sum(shards.each(_churn, asked.classes)))
         session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
         return summary, len(labels.parts)
 
     return session.ensure(prefix, inputs, work)
 
 
+def select_again(session: Session, number: int | None) -> Commit:
+    """The selection from a round's committed labels by other settings than the run's; it lies beside the run's own.
+
+    ``number``: the round; None: the last one whose whole pool is labelled. No image is read and no teacher asked.
+    """
+    store, settings = session.store, results_of(session.config.select)
+    last = 1 if session.config.run.mode == "filter_once" else session.config.run.rounds
+    if number is not None and not 1 <= number <= last:
+        raise InputError(f"round {number}: the pool is labelled in rounds 1 to {last} of this run, at most.")
+    found = {at: find_commit(store, f"rounds/{at}/label") for at in range(1, last + 1)}
+    number = number or max((at for at, labels in found.items() if labels), default=1)
+    labels = found[number]
+    if labels is None:
+        raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
+    own = (runs.read(store, runs.RUN) or {})["config"]["select"] == settings
+    place = f"rounds/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
+    return select(session, place, labels, found.get(number - 1))
+
+
 class _Shards:
     """The shards of a commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
 
-    def __init__(self, session: Session, shards: list[Shard]) -> None:
+    def __init__(self, session: Session, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
         session.ray()
         import ray
 
+        shards = [
+            Shard(
+                part,
+                it.objects[LABELS],
+                before.parts[part].objects[LABELS] if before else None,
+                chosen.parts[part].objects[SELECTION] if chosen else None,
+            )
+            for part, it in enumerate(labels.parts)
+        ]
         least, most = SHARDS_PER_TASK
         tasks = TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         size = min(max(-(-len(shards) // tasks), least), most)
@@ -93,7 +139,7 @@ def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *arg
     return function(open_store(store_url), run, *args)
 
 
-def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] | None = COLUMNS) -> pa.Table:
+def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
     """The rows of a label shard that have a label, of a shard that the first pass has verified."""
     with stored.open(store) as file:
         return _with_label(schema.from_parquet(file, stored.key, columns))
@@ -136,13 +182,27 @@ def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, pr
     used = np.zeros((2, classes), np.int64)
     with _Writer(Stage(store, prefix, fence(store, epoch))) as writer:
         for shard in run:
-            table = _labelled(store, shard.labels, None).drop_columns(["quarantine"])
+            table = _labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
             ids, labels, confidence = _arrays(table, *COLUMNS)
-            rows, copies = rule.choose(ids, labels, confidence, ends, seed)
+            if shard.chosen:
+                earlier = schema.from_parquet(shard.chosen.read(store), shard.chosen.key, ("image_id", "copies"))
+                rows, copies = rule.carry(ids, *_arrays(earlier, "image_id", "copies"))
+            else:
+                rows, copies = rule.choose(ids, labels, confidence, ends, seed)
             used += np.bincount(labels[rows], minlength=classes)
             used[1] += np.bincount(labels[rows], copies - 1, minlength=classes).astype(np.int64)
             writer.publish(shard.part, table.take(pa.array(rows)).append_column("copies", pa.array(copies)))
     return used
+
+
+def _churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
+    found = np.zeros((3, classes), np.int64)
+    for shard in run:
+        assert shard.before is not None
+        ids, labels = _arrays(_labelled(store, shard.labels), "image_id", "label")
+        earlier = _arrays(_labelled(store, shard.before), "image_id", "label")
+        found += rule.churn(ids, labels, earlier[0], earlier[1], classes)
+    return found
 
 
 class _Writer:
@@ -194,15 +254,16 @@ def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
 
 
 def _summary(
-    quota: rule.Quotas, ends: rule.Plan, used: np.ndarray, asked: rule.Terms, labels: Commit
+    quota: rule.Quotas, ends: rule.Plan, used: np.ndarray, asked: rule.Terms, labels: Commit, carried: bool
 ) -> dict[str, Any]:
     """The selection in figures, lists of one value per class. Raises where they do not add up."""
     kept, copies = used
-    if asked.rule == "paper" and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
+    exact = asked.rule == "paper" and not carried
+    if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
         raise IntegrityError(f"{labels.stage}: its label shards changed while they were read; run the command again.")
     cut = np.where(quota.kept > 0, ends.cut, np.nan)
     return {
-        "rule": asked.rule,
+        "rule": "carried over" if carried else asked.rule,
         "images": int(kept.sum()),
         "copies": int(copies.sum()),
         "dropped": {
@@ -221,6 +282,16 @@ def _summary(
                 f"q{round(100 * share)}": _numbers(quota.quantiles[:, at]) for at, share in enumerate(rule.QUANTILES)
             },
         },
+    }
+
+
+def _churn_summary(found: np.ndarray) -> dict[str, Any]:
+    """``churn.compared`` images had a label before too; lists by the class before, ``arrived`` by the class now."""
+    compared, left, arrived = found
+    return {
+        "compared": int(compared.sum()),
+        "changed": int(left.sum()),
+        "per_class": {"compared": compared.tolist(), "left": left.tolist(), "arrived": arrived.tolist()},
     }
 
 

@@ -20,7 +20,7 @@ from ray_ns.config import Select
 from ray_ns.keyed import hashes
 
 ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
-SHIFT = 17  # bins of 1/64 octave of a label's distance from 1
+SHIFT = 18  # bins of 1/32 octave of a label's distance from 1
 FIRST = (ONE >> SHIFT) - 1
 BINS = {"paper": ((127 + 30) << (23 - SHIFT)) - FIRST + 2, "official": 101}
 GRID = (np.arange(101) / 100).astype(np.float32)
@@ -116,6 +116,11 @@ def terms(settings: Select, classes: int, seed: int) -> Terms:
     for label, count in settings.quotas.items():
         wanted[label] = count
     return Terms(settings.rule, threshold, wanted, settings.balance, seed)
+
+
+def everything(classes: int, seed: int) -> Terms:
+    """Every label once."""
+    return terms(Select(threshold=0.0, balance=False), classes, seed)
 
 
 def check(labels: np.ndarray, confidence: np.ndarray, classes: int) -> None:
@@ -281,10 +286,30 @@ def choose(
     return rows[used], copies[used]
 
 
+def carry(ids: np.ndarray, chosen: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An earlier selection (``chosen`` ids with ``copies``) in one shard's rows: their row numbers and copies."""
+    _, rows, at = np.intersect1d(ids, chosen, assume_unique=True, return_indices=True)
+    return rows, copies[at]
+
+
+def churn(
+    ids: np.ndarray, labels: np.ndarray, ids_before: np.ndarray, labels_before: np.ndarray, classes: int
+) -> np.ndarray:
+    """How labels changed, of the images labelled both times: int64 (3, classes).
+
+    By the class before: how many were compared, how many changed; by the class now: how many came from another.
+    """
+    _, rows, at = np.intersect1d(ids, ids_before, assume_unique=True, return_indices=True)
+    now, before = labels[rows], labels_before[at]
+    changed = now != before
+    counted = before, before[changed], now[changed]
+    return np.stack([np.bincount(it, minlength=classes) for it in counted])
+
+
 def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarray:
     """Bins int32 (n,) that never rise with the confidence; a threshold ends the bin it lies in.
 
-    ``official``: steps of 0.01. ``paper``: 64 to every octave of the distance from 1, which float32 holds exactly as an
+    ``official``: steps of 0.01. ``paper``: 32 to every octave of the distance from 1, which float32 holds exactly as an
     integer, so that the ``K`` most confident labels of a full class end in a narrow bin however near to 1 they are.
     """
     if asked.rule == "official":
