@@ -109,7 +109,7 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
         }
     )
     store = open_store(folder)
-    with Session(config, store, {}, Lease(store), Reporter("plain")) as session:
+    with Session(config, store, {}, (0,), Lease(store), Reporter("plain")) as session:
         labels = find_commit(store, LABELS)
         assert labels is not None
         select(session, SELECTION, labels)

@@ -60,7 +60,8 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]
     config = configs.load(path, overrides)
     store = open_store(existing(config.run.dir))
     runs.check_owner(store, configs.results_of(config), _differences_but_select)
-    with Session(config, store, {}, Lease(store), Reporter(mode)) as session:
+    pools = tuple(len(generation["pool"]) for generation in runs.generations(store))
+    with Session(config, store, {}, pools, Lease(store), Reporter(mode)) as session:
         yield session
 
 

@@ -89,13 +89,14 @@ def select_again(session: Session, number: int | None) -> Commit:
     last = 1 if session.config.run.mode == "filter_once" else session.config.run.rounds
     if number is not None and not 1 <= number <= last:
         raise InputError(f"round {number}: the pool is labelled in rounds 1 to {last} of this run, at most.")
-    found = {at: find_commit(store, f"rounds/{at}/label") for at in range(1, last + 1)}
+    rounds = f"{session.place}rounds"
+    found = {at: find_commit(store, f"{rounds}/{at}/label") for at in range(1, last + 1)}
     number = number or max((at for at, labels in found.items() if labels), default=1)
     labels = found[number]
     if labels is None:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
     own = (runs.read(store, runs.RUN) or {})["config"]["select"] == settings
-    place = f"rounds/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
+    place = f"{rounds}/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
     return select(session, place, labels, found.get(number - 1))
 
 

@@ -99,3 +99,27 @@ def test_a_confidence_that_is_none_is_refused_with_its_row(wrong: float) -> None
 @pytest.mark.parametrize("edge", [0.0, 1.0])
 def test_confidences_of_zero_and_one_are_counted(edge: float) -> None:
     assert chosen([0], [edge], 1, 0.0, 1)[0] == [1]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_refused_with_its_row(label: int) -> None:
+    rows = np.array([0, label, 1], np.int16), np.full(3, 0.5, np.float32)
+    with pytest.raises(ValueError, match=r"in row 1; expected 0\.\.1"):
+        select.Tally(select.terms(Select(), 2, 0)).add(*rows)
+
+
+def test_quantiles_are_right_to_within_a_bin() -> None:
+    rng = np.random.default_rng(0)
+    for rule in ("paper", "official"):
+        confidence = rng.beta(2, 1, 20_000).astype(np.float32)
+        tally = select.Tally(select.terms(Select(rule=rule), 2, 0))
+        tally.add(np.zeros(len(confidence), np.int16), confidence)
+        found = select.quotas(tally.counts(), select.terms(Select(rule=rule), 2, 0)).quantiles
+        np.testing.assert_allclose(found[0], np.quantile(confidence, select.QUANTILES), atol=0.03)
+        assert np.isnan(found[1]).all()
+
+
+def test_a_quota_of_zero_leaves_the_class_out() -> None:
+    copies, quota = chosen([0, 0, 1], [0.9, 0.8, 0.7], 2, 0.3, 2, quotas={0: 0})
+    assert copies == [0, 0, 2]
+    assert quota.over.tolist() == [2, 1]
