@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-ledger clean
+.PHONY: demo test check chaos demo-seeds bench-ledger bench-select clean
 
 demo: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
@@ -26,6 +26,10 @@ demo-seeds: $(READY)
 
 bench-ledger: $(READY)
 	$(BIN)/python benchmarks/ledger.py
+
+bench-select: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/select.py --rows 300000000
 
 clean:
 	rm -rf .venv data runs

@@ -1,4 +1,4 @@
-"""The command line: ``ray-ns run | status | verify | config | demo-data``."""
+"""The command line: ``ray-ns run | select | status | verify | config | demo-data``."""
 
 import json
 import sys
@@ -49,6 +49,26 @@ def run(
             table.show(session, outcome)
         else:
             out.print(f"ended after --until {until}; run again without it to go on.")
+
+
+@app.command()
+def select(
+    config: Annotated[str, typer.Argument(help="The config of a run whose pool is labelled.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="select.key=value, laid over the config.")] = None,
+    number: Annotated[int | None, typer.Option("--round", help="Whose labels; default: the last round's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Filter and balance a run's labels, with other settings than the run's if asked; no teacher runs again."""
+    from ray_ns.engine.driver import reopen
+    from ray_ns.engine.select import select_again
+    from ray_ns.report import selection
+
+    with reopen(config, overrides or [], "json" if as_json else "auto") as session:
+        found = select_again(session, number)
+        if as_json:
+            print(json.dumps(selection.as_json(found)))
+        else:
+            selection.show(found)
 
 
 @app.command()

@@ -12,13 +12,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 
 from ray_ns.errors import InputError
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _number(key: Any) -> Any:
+    """A class, as JSON and dotted overrides write it, as the integer it is."""
+    return int(key) if isinstance(key, str) and key.isdecimal() else key
+
+
+ClassNumber = Annotated[int, Field(ge=0), BeforeValidator(_number)]
 
 
 def how(default: Any, description: str, **limits: Any) -> Any:
@@ -38,6 +55,11 @@ class Run(Section):
     dir: str = how(..., "directory that holds everything this run makes; the same command on it resumes", min_length=1)
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
     rounds: Positive = Field(2, le=20, description="turns of the loop after the teacher of round 0, at most")
+    mode: Literal["every_round", "filter_once"] = Field(
+        "every_round",
+        description="every_round: each teacher labels the whole pool, which is filtered again; filter_once: the first "
+        "teacher chooses the images, later ones label only those (the paper's way)",
+    )
     patience: Positive = Field(
         1, description="stop after this many rounds in a row without a better top-1 on the validation images"
     )
@@ -192,13 +214,31 @@ class Label(Section):
 class Select(Section):
     """Which labels train the student."""
 
+    rule: Literal["paper", "official"] = Field(
+        "paper",
+        description="paper: exactly the K most confident of each class; official: the released code's threshold per "
+        "class in steps of 0.01, and about K by keyed coins",
+    )
     threshold: Share = Field(0.3, description="lowest confidence that is kept")
+    thresholds: dict[ClassNumber, Share] = Field({}, description="class: threshold, where a class has its own")
     per_class: Positive | Literal["auto"] = Field(
         "auto", description="images per class, K; auto: images at or over the threshold / classes"
+    )
+    quotas: dict[ClassNumber, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="class: K, where a class has its own; 0 leaves it out"
     )
     balance: bool = Field(
         True, description="true: the K most confident of each class, scarce classes duplicated to K; false: all"
     )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Select":
+        if not self.balance and (self.quotas or self.rule == "official"):
+            raise ValueError("quotas and rule: official balance the classes; balance is false")
+        off = [it for it in (self.threshold, *self.thresholds.values()) if abs(100 * it - round(100 * it)) > 1e-9]
+        if self.rule == "official" and off:
+            raise ValueError(f"rule: official takes thresholds in steps of 0.01, found {off[0]:g}")
+        return self
 
 
 class Control(Section):
@@ -254,6 +294,10 @@ class Config(Section):
                 )
         if self.student.targets == "soft" and self.label.keep == "hard":
             raise ValueError("student.targets: soft needs label.keep: top or full, found hard")
+        for name in ("thresholds", "quotas"):
+            unknown = [label for label in getattr(self.select, name) if label >= self.data.classes]
+            if unknown:
+                raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
 
 
@@ -265,6 +309,8 @@ def results_of(section: BaseModel) -> dict[str, Any]:
         if isinstance(extra, dict) and extra.get("result") is False:
             continue
         value = getattr(section, name)
+        if isinstance(value, dict):  # keys as JSON has them, so that a setting equals itself read back
+            value = {str(key): it for key, it in value.items()}
         values[name] = results_of(value) if isinstance(value, BaseModel) else value
     return values
 

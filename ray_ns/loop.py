@@ -47,13 +47,16 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
     config = session.config
     teacher = _trained(session, 0, "rounds/0", config.teacher, None)
     rounds = [teacher]
+    labels: Commit | None = None
+    chosen: Commit | None = None
     idle = 0
     for number in range(1, config.run.rounds + 1):
         place = f"{session.place}rounds/{number}"
-        labels = label(session, f"{place}/label", teacher.network)
+        before, labels = labels, label(session, f"{place}/label", teacher.network, chosen)
         if until == "label":
             return Outcome(rounds, _best(rounds), None, False)
-        selection = select(session, f"{place}/select", labels)
+        selection = select(session, f"{place}/select", labels, before, chosen)
+        chosen = selection if config.run.mode == "filter_once" else None
         if until == "select":
             return Outcome(rounds, _best(rounds), None, False)
         student = _trained(session, number, place, config.student, selection)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from ray_ns import config as configs
 from ray_ns.engine import preflight
@@ -13,6 +14,7 @@ from ray_ns.store import run as runs
 from ray_ns.store.commit import find_commit
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import open_store
+from ray_ns.store.status import existing
 
 
 @contextmanager
@@ -50,3 +52,18 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
         elif len(pools) > len(pinned):
             runs.grow(store, seen, len(pools), session.lease.check)
         yield session
+
+
+@contextmanager
+def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
+    """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
+    config = configs.load(path, overrides)
+    store = open_store(existing(config.run.dir))
+    runs.check_owner(store, configs.results_of(config), _differences_but_select)
+    pools = tuple(len(generation["pool"]) for generation in runs.generations(store))
+    with Session(config, store, {}, pools, Lease(store), Reporter(mode)) as session:
+        yield session
+
+
+def _differences_but_select(old: Any, new: Any) -> list[str]:
+    return [line for line in configs.differences(old, new) if not line.startswith("select.")]

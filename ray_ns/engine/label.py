@@ -21,12 +21,14 @@ from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
 from ray_ns.store.manifest import digest
 
 LABELS = "labels.parquet"
+SELECTION = "selection.parquet"
 
 
-def label(session: Session, prefix: str, teacher: Commit) -> Commit:
+def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
     """The committed labels of the pool by ``teacher``: one part per label shard.
 
-    Where the pool has grown, the parts that the same teacher made of the pool as it was are taken as they are.
+    ``only``: a selection from labels of the same pool, to whose images the labelling is restricted. Where the pool has
+    grown, the parts that the same teacher made of the pool as it was are taken as they are.
     """
     config, pool = session.config, session.corpora["pool"]
     inputs = {
@@ -35,12 +37,16 @@ def label(session: Session, prefix: str, teacher: Commit) -> Commit:
         "label": results_of(config.label),
         "data": results_of(config.data),
         "decode": decode.VERSION,
+        "only": only.digest if only else None,
     }
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         bounds = itertools.pairwise([0, *session.pools])
         generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
         jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
+        if only is not None:
+            chosen = (part.objects[SELECTION] for part in only.parts)
+            jobs = [replace(job, only=stored) for job, stored in zip(jobs, chosen, strict=True)]
         done = stage.done()
         for part, made in _made_before(session, prefix, inputs).items():
             done[part] = done.get(part) or stage.adopt(part, made)

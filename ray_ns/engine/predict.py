@@ -20,7 +20,7 @@ import pyarrow as pa
 from ray_ns.config import Config
 from ray_ns.engine.session import Session
 from ray_ns.images import decode
-from ray_ns.images.corpus import Corpus, Shard, image_ids
+from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import open_store
@@ -39,10 +39,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """Pieces of one corpus whose labels make one table, in this order."""
+    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of that selection."""
 
     corpus: str
     pieces: tuple[Piece, ...]
+    only: StoredObject | None = None
 
 
 def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[tuple[Job, pa.Table]]:
@@ -65,10 +66,13 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     config = session.config
     items = [
         {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
+        | ({"only": vars(job.only)} if job.only else {})
         for number, job in enumerate(jobs)
         for at, it in enumerate(job.pieces)
     ]
-    list_them = partial(list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows)
+    list_them = partial(
+        list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows, store_url=session.store.url
+    )
     rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
     if config.label.layout_here == "tasks":
         rows = rows.map_batches(partial(decode_slice, corpora=session.corpora, config=config), batch_size=1)
@@ -89,19 +93,36 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
 LISTING_CPUS = 0.25
 
 
-def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int) -> list[Row]:
-    """The slices of one piece: runs of at most ``slice_rows`` rows of one row group, from the shard's footer alone."""
-    group_rows = corpora[row["corpus"]].open(Shard(**row["shard"])).group_rows
+def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url: str = "") -> list[Row]:
+    """The slices of one piece: runs of at most ``slice_rows`` rows of one row group, from the shard's footer alone.
+
+    Where the row names a selection (``only``), a slice holds that many selected rows, listed in ``at``.
+    """
+    shard = Shard(**row["shard"])
+    group_rows = corpora[row["corpus"]].open(shard).group_rows
     first = np.concatenate([[0], np.cumsum(group_rows)])
     groups = range(row["part"] * len(group_rows) // row["parts"], (row["part"] + 1) * len(group_rows) // row["parts"])
-    slices = [
-        {"group": group, "begin": begin, "rows": min(slice_rows, group_rows[group] - begin), "first": int(first[group])}
-        for group in groups
-        for begin in range(0, group_rows[group], slice_rows)
-    ]
+    only = row.pop("only", None)
+    wanted = None if only is None else selected_rows(StoredObject(**only), store_url, shard)
+    slices: list[Row] = []
+    for group in groups:
+        at = None if wanted is None else wanted[slice(*wanted.searchsorted(first[group : group + 2]))] - first[group]
+        rows = group_rows[group] if at is None else len(at)
+        for begin in range(0, rows, slice_rows):
+            count = min(slice_rows, rows - begin)
+            listed = {} if at is None else {"at": at[begin : begin + count].tobytes()}
+            slices.append({"group": group, "begin": begin, "rows": count, "first": int(first[group]), **listed})
     # A piece without rows still has one slice, so that its job too comes to an end.
-    slices = slices or [{"group": -1, "begin": 0, "rows": 0, "first": 0}]
+    empty = {"group": -1, "begin": 0, "rows": 0, "first": 0} | ({} if wanted is None else {"at": b""})
+    slices = slices or [empty]
     return [{**row, **it, "slice": number, "slices": len(slices)} for number, it in enumerate(slices)]
+
+
+def selected_rows(selection: StoredObject, store_url: str, shard: Shard) -> np.ndarray:
+    """The rows of ``shard``, int64 ascending, that a part of a selection holds."""
+    table = schema.from_parquet(selection.read(open_store(store_url)), selection.key, ["image_id"])
+    ordinals, rows = split_ids(table["image_id"].to_numpy())
+    return np.sort(rows[ordinals == shard.ordinal])
 
 
 def decode_slice(batch: dict[str, np.ndarray], corpora: dict[str, Corpus], config: Config) -> dict[str, np.ndarray]:
@@ -138,7 +159,7 @@ class TeacherActor:
             images, reasons = row["images"], [reason or None for reason in row["reasons"]]
         else:
             images, reasons = self._reader.read(self._corpora, row)
-        ids = image_ids(row["shard"]["ordinal"], int(row["first"] + row["begin"]) + np.arange(len(images)))
+        ids = image_ids(row["shard"]["ordinal"], int(row["first"]) + rows_of(row))
         table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -177,7 +198,8 @@ class _Reader:
         if not count:
             return images, reasons
         corpus, shard = corpora[row["corpus"]], Shard(**row["shard"])
-        encoded = self._group(corpus, shard, group).result().slice(int(row["begin"]), count)
+        encoded = self._group(corpus, shard, group).result()
+        encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
         if group + 1 < len(self._shard(corpus, shard).group_rows):
             self._group(corpus, shard, group + 1)
         values = (value.as_py() for value in encoded)
@@ -193,6 +215,11 @@ class _Reader:
 
 
 _reader: _Reader | None = None
+
+
+def rows_of(row: Row) -> np.ndarray:
+    """The rows of its row group, int64, that a slice holds."""
+    return np.frombuffer(row["at"], np.int64) if "at" in row else int(row["begin"]) + np.arange(int(row["rows"]))
 
 
 def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

@@ -1,110 +1,301 @@
-"""Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards."""
+"""Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
 
-from collections.abc import Callable
+A task takes a run of shards and gives back one small result for all of them; what a shard's selection holds is written
+by the task itself, so no label crosses the object store. The first pass reads whole shards and checks their sha256
+(4 % of the time; a flipped bit in a Parquet footer is not covered by page checksums), the others read the columns they
+need, with page checksums.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.config import Select, results_of
-from ray_ns.engine.label import LABELS
+from ray_ns.config import results_of
+from ray_ns.engine.label import LABELS, SELECTION
 from ray_ns.engine.session import Session
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
-from ray_ns.store.commit import Commit, Part, Stage
-from ray_ns.store.objects import open_store
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Commit, Stage, StoredObject, find_commit
+from ray_ns.store.lease import fence
+from ray_ns.store.manifest import digest
+from ray_ns.store.objects import ObjectStore, open_store
 
-SELECTION = "selection.parquet"
+SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
+TASKS_PER_CPU = 8
+WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
+COLUMNS = ("image_id", "label", "confidence")
 
 
-def select(session: Session, prefix: str, labels: Commit) -> Commit:
-    """The committed selection from ``labels``: one part per label shard, and the counts of every class."""
+@dataclass(frozen=True)
+class Shard:
+    """One label shard; earlier labels of the same images and the selection they are restricted to, where there are."""
+
+    part: int
+    labels: StoredObject
+    before: StoredObject | None
+    chosen: StoredObject | None
+
+
+def select(
+    session: Session, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None
+) -> Commit:
+    """The committed selection from ``labels``: one part per label shard, and in its summary the counts per class.
+
+    ``before``: earlier labels of the same pool, for how they changed. ``chosen``: the selection to which these labels
+    were restricted; its images and copies stay as they are, with the new labels.
+    """
     config = session.config
-    inputs = {"labels": labels.digest, "select": results_of(config.select), "seed": config.run.seed}
+    inputs = {
+        "labels": labels.digest,
+        "before": before.digest if before else None,
+        "chosen": chosen.digest if chosen else None,
+        "select": results_of(config.select),
+        "seed": config.run.seed,
+    }
+    asked = rule.terms(config.select, config.data.classes, config.run.seed)
+    if chosen:
+        asked = rule.everything(config.data.classes, config.run.seed)
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        session.reporter.begin(prefix, 3 * len(labels.parts), "label shards read")
-        passes = _Passes(session, labels)
-        counts = passes.run(_count, config.data.classes, config.select.threshold, config.run.seed)
-        quota = rule.quotas(sum(counts[1:], counts[0]), config.select.per_class, config.select.balance)
-        if not quota.kept.any():
-            raise InputError(
-                f"select.threshold = {config.select.threshold:g}: no image of the pool has a label so confident. "
-                f"Lower it, or train the teacher longer."
-            )
-        edges = passes.run(_on_edge, quota, config.select.threshold, config.run.seed)
-        ids, classes, confidence = (np.concatenate([edge[i] for edge, _ in edges]) for i in range(3))
-        drawn_ids, drawn_labels = (np.concatenate([drawn[i] for _, drawn in edges]) for i in range(2))
-        cut = rule.cuts(quota, (ids, classes, confidence), (drawn_ids, drawn_labels), config.run.seed)
-        published = passes.run(_choose, quota, cut, config.select, config.run.seed, stage.prefix)
-        for part, (data, facts) in enumerate(published):
-            stage.publish(part, {SELECTION: data}, facts)
-        summary = _summary(quota, config.select)
+        looks = asked.rule == "paper"
+        session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
+        shards = _Shards(session, labels, before, chosen)
+        quota = rule.quotas(sum(shards.each(_count, asked)), asked)
+        _check(quota, asked, labels)
+        ends = rule.plan(quota, _seen(shards, quota, asked) if looks else None, asked)
+        used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
+        summary = _summary(quota, ends, used, asked, labels, bool(chosen))
+        if before:
+            summary["churn"] = _churn_summary(sum(shards.each(_churn, asked.classes)))
         session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
         return summary, len(labels.parts)
 
     return session.ensure(prefix, inputs, work)
 
 
-class _Passes:
-    """Runs one function over every label shard, as Ray tasks; results come in the order of the shards."""
+def select_again(session: Session, number: int | None) -> Commit:
+    """The selection from a round's committed labels by other settings than the run's; it lies beside the run's own.
 
-    def __init__(self, session: Session, labels: Commit) -> None:
+    ``number``: the round; None: the last one whose whole pool is labelled. No image is read and no teacher asked.
+    """
+    store, settings = session.store, results_of(session.config.select)
+    last = 1 if session.config.run.mode == "filter_once" else session.config.run.rounds
+    if number is not None and not 1 <= number <= last:
+        raise InputError(f"round {number}: the pool is labelled in rounds 1 to {last} of this run, at most.")
+    rounds = f"{session.place}rounds"
+    found = {at: find_commit(store, f"{rounds}/{at}/label") for at in range(1, last + 1)}
+    number = number or max((at for at, labels in found.items() if labels), default=1)
+    labels = found[number]
+    if labels is None:
+        raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
+    own = (runs.read(store, runs.RUN) or {})["config"]["select"] == settings
+    place = f"{rounds}/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
+    return select(session, place, labels, found.get(number - 1))
+
+
+class _Shards:
+    """The shards of a commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
+
+    def __init__(self, session: Session, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
         session.ray()
-        self._session, self._labels, self._passed = session, labels, 0
-
-    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         import ray
 
-        task = ray.remote(_on_shard)
+        shards = [
+            Shard(
+                part,
+                it.objects[LABELS],
+                before.parts[part].objects[LABELS] if before else None,
+                chosen.parts[part].objects[SELECTION] if chosen else None,
+            )
+            for part, it in enumerate(labels.parts)
+        ]
+        least, most = SHARDS_PER_TASK
+        tasks = TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        size = min(max(-(-len(shards) // tasks), least), most)
+        self._session, self._passed = session, 0
+        self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
+
+    def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """The results of ``function(store, run of shards, *args)`` for every run, in whatever order they come."""
+        import ray
+
+        task = ray.remote(_on_run)
         shared = [ray.put(arg) for arg in args]
-        waiting = [task.remote(function, self._session.store.url, part, *shared) for part in self._labels.parts]
-        for done in range(len(waiting)):
-            ray.wait(waiting, num_returns=done + 1)
-            self._passed += 1
+        waiting = {task.remote(function, self._session.store.url, run, *shared): len(run) for run in self._runs}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            self._passed += waiting.pop(done)
             self._session.reporter.progress(self._passed)
-        return ray.get(waiting)
+            yield ray.get(done)
 
 
-def _on_shard(function: Callable[..., Any], store_url: str, part: Part, *args: Any) -> Any:
-    stored = part.objects[LABELS]
-    table = schema.from_parquet(stored.read(open_store(store_url)), stored.key)
-    return function(table.filter(pa.compute.is_valid(table["label"])), *args)
+def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *args: Any) -> Any:
+    return function(open_store(store_url), run, *args)
 
 
-def _columns(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return tuple(table[name].to_numpy() for name in ("image_id", "label", "confidence"))  # type: ignore[return-value]
+def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
+    """The rows of a label shard that have a label, of a shard that the first pass has verified."""
+    with stored.open(store) as file:
+        return _with_label(schema.from_parquet(file, stored.key, columns))
 
 
-def _count(table: pa.Table, classes: int, threshold: float, seed: int) -> rule.Counts:
-    return rule.count(*_columns(table), classes, threshold, seed)
+def _with_label(table: pa.Table) -> pa.Table:
+    return table.filter(pa.compute.is_valid(table["label"])) if table["label"].null_count else table
 
 
-def _on_edge(table: pa.Table, quota: rule.Quotas, threshold: float, seed: int) -> tuple[Any, Any]:
-    ids, labels, confidence = _columns(table)
-    edge, drawn = rule.on_edge(ids, labels, confidence, quota, threshold, seed)
-    return (ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn])
+def _arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
+    return [table[name].to_numpy() for name in names]
 
 
-def _choose(
-    table: pa.Table, quota: rule.Quotas, cut: rule.Cuts, settings: Select, seed: int, prefix: str
-) -> tuple[bytes, dict[str, Any]]:
-    copies = rule.choose(*_columns(table), quota, cut, settings.threshold, seed)
-    chosen = table.append_column("copies", pa.array(copies)).filter(pa.array(copies > 0)).drop_columns(["quarantine"])
-    facts = {"images": chosen.num_rows, "copies": int(copies.sum())}
-    return schema.to_parquet(chosen, {"selection": prefix}), facts
+def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
+    tally = rule.Tally(asked)
+    for shard in run:
+        whole = shard.labels.read(store)
+        table = _with_label(schema.from_parquet(whole, shard.labels.key, ("label", "confidence")))
+        try:
+            tally.add(*_arrays(table, "label", "confidence"))
+        except ValueError as error:
+            raise InputError(
+                f"{shard.labels.key}: {error}. The teacher's network is of no use: train it anew, with a lower "
+                f"learning rate where it has diverged."
+            ) from error
+    return tally.counts()
 
 
-def _summary(quota: rule.Quotas, settings: Select) -> dict[str, Any]:
+def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
+    seen = []
+    for shard in run:
+        ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
+        seen.append(rule.look(ids, labels, confidence, quota, band, asked))
+    return rule.merged(seen)
+
+
+def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, prefix: str, epoch: int) -> np.ndarray:
+    """Write the selections of a run of shards. Returns per class the images and, with copies, int64 (2, classes)."""
+    classes = len(ends.cut)
+    used = np.zeros((2, classes), np.int64)
+    with _Writer(Stage(store, prefix, fence(store, epoch))) as writer:
+        for shard in run:
+            table = _labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            ids, labels, confidence = _arrays(table, *COLUMNS)
+            if shard.chosen:
+                earlier = schema.from_parquet(shard.chosen.read(store), shard.chosen.key, ("image_id", "copies"))
+                rows, copies = rule.carry(ids, *_arrays(earlier, "image_id", "copies"))
+            else:
+                rows, copies = rule.choose(ids, labels, confidence, ends, seed)
+            used += np.bincount(labels[rows], minlength=classes)
+            used[1] += np.bincount(labels[rows], copies - 1, minlength=classes).astype(np.int64)
+            writer.publish(shard.part, table.take(pa.array(rows)).append_column("copies", pa.array(copies)))
+    return used
+
+
+def _churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
+    found = np.zeros((3, classes), np.int64)
+    for shard in run:
+        assert shard.before is not None
+        ids, labels = _arrays(_labelled(store, shard.labels), "image_id", "label")
+        earlier = _arrays(_labelled(store, shard.before), "image_id", "label")
+        found += rule.churn(ids, labels, earlier[0], earlier[1], classes)
+    return found
+
+
+class _Writer:
+    """Publishes finished shards in threads, so that computing does not wait for the disk; a few at a time."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._threads = ThreadPoolExecutor(WRITERS)
+        self._waiting: deque[Future[Any]] = deque()
+
+    def __enter__(self) -> "_Writer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            for future in self._waiting:
+                future.result()
+        self._threads.shutdown(cancel_futures=True)
+
+    def publish(self, part: int, table: pa.Table) -> None:
+        data = schema.to_parquet(table, {"selection": self._stage.prefix})
+        facts = {"images": table.num_rows, "copies": pa.compute.sum(table["copies"]).as_py() or 0}
+        self._waiting.append(self._threads.submit(self._stage.publish, part, {SELECTION: data}, facts))
+        if len(self._waiting) > 2 * WRITERS:
+            self._waiting.popleft().result()
+
+
+def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> rule.Seen:
+    """Everything that decides where the classes end; looked at again, wider, in the rare case of a missed draw."""
+    seen = rule.merged(list(shards.each(_look, quota, rule.bands(quota), asked)))
+    missed = rule.missed(quota, seen)
+    if missed.any():
+        seen = rule.merged(list(shards.each(_look, quota, rule.bands(quota, missed), asked)))
+    return seen
+
+
+def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
+    """Raise where the labels read are not those that were committed, or nothing can be selected from them."""
+    if quota.candidates.tolist() != labels.summary["per_class"]:
+        raise IntegrityError(
+            f"{labels.stage}: the label shards hold {int(quota.candidates.sum())} labels, not those per class that its "
+            f"commit names. Restore them from a backup, or delete its folder and run again to label anew."
+        )
+    if not quota.kept.any():
+        raise InputError(
+            f"select.threshold = {float(asked.threshold.min()):g}: no image of the pool has a label so confident (of "
+            f"{int(quota.candidates.sum())}), or every quota is 0. Lower it, or train the teacher longer."
+        )
+
+
+def _summary(
+    quota: rule.Quotas, ends: rule.Plan, used: np.ndarray, asked: rule.Terms, labels: Commit, carried: bool
+) -> dict[str, Any]:
+    """The selection in figures, lists of one value per class. Raises where they do not add up."""
+    kept, copies = used
+    exact = asked.rule == "paper" and not carried
+    if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
+        raise IntegrityError(f"{labels.stage}: its label shards changed while they were read; run the command again.")
+    cut = np.where(quota.kept > 0, ends.cut, np.nan)
     return {
-        "images": int(quota.kept.sum()),
-        "copies": int(quota.totals.sum()),
-        "threshold": settings.threshold,
+        "rule": "carried over" if carried else asked.rule,
+        "images": int(kept.sum()),
+        "copies": int(copies.sum()),
+        "dropped": {
+            "below_threshold": int((quota.candidates - quota.over).sum()),
+            "beyond_quota": int((quota.over - kept).sum()),
+        },
+        "quarantine": labels.summary["quarantine"],
         "per_class": {
             "candidates": quota.candidates.tolist(),
             "over_threshold": quota.over.tolist(),
-            "kept": quota.kept.tolist(),
-            "with_copies": quota.totals.tolist(),
+            "kept": kept.tolist(),
+            "with_copies": copies.tolist(),
+            "threshold": _numbers(asked.threshold),
+            "cut": _numbers(cut),
+            "confidence": {
+                f"q{round(100 * share)}": _numbers(quota.quantiles[:, at]) for at, share in enumerate(rule.QUANTILES)
+            },
         },
     }
+
+
+def _churn_summary(found: np.ndarray) -> dict[str, Any]:
+    """``churn.compared`` images had a label before too; lists by the class before, ``arrived`` by the class now."""
+    compared, left, arrived = found
+    return {
+        "compared": int(compared.sum()),
+        "changed": int(left.sum()),
+        "per_class": {"compared": compared.tolist(), "left": left.tolist(), "arrived": arrived.tolist()},
+    }
+
+
+def _numbers(values: np.ndarray) -> list[float | None]:
+    """Floats as JSON has them: the shortest that say the same float32, None for NaN."""
+    return [None if np.isnan(it) else float(str(it)) for it in values.astype(np.float32)]

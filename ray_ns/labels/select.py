@@ -1,49 +1,59 @@
 """Filter by confidence and balance by class: which labels train the student, and how many copies of each.
 
-The rule is the paper's (Noisy Student, section 3): labels of confidence at least ``threshold``; the ``K`` most
-confident of each class, ties by image id; a scarce class is duplicated so that it totals exactly ``K``. Nothing is
-shuffled or sorted as a whole: a histogram over the shards finds for each class the one bin that holds its K-th label,
-the rows of these bins are looked at, and each class gets an exact cut (a confidence and an image id). Memory does not
-grow with the number of labels. The steps, each over label shards in any order: ``count`` -> ``quotas`` -> ``on_edge``
--> ``cuts`` -> ``choose``.
+Rule ``paper`` (Noisy Student, section 3): labels of confidence at least the threshold; the ``K`` most confident of each
+class, ties by image id; a scarce class is duplicated so that it totals exactly ``K``. Rule ``official`` (the released
+``filter_unlabel.py``): a threshold per class on a grid of 0.01, and so many copies of each label over it that the class
+totals about ``K``, by a coin per image; the coin is keyed here, so it falls the same way every time.
+
+Nothing is shuffled or sorted as a whole: a histogram over the shards (``Tally``) finds for each class the one bin that
+holds its K-th label (``quotas``), the few rows that lie there are looked at (``look``), which gives every class an
+exact end (``plan``), and each shard is cut there (``choose``). All steps take shards in any order and of any size; the
+memory they need grows with the classes, not with the labels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from ray_ns.config import Select
 from ray_ns.keyed import hashes
 
-CONFIDENCE_SHIFT = 15
-LOWEST_BITS = 0x3A800000  # 2 ** -10: every confidence below it shares the lowest bin
-CONFIDENCE_BINS = ((0x3F800000 - LOWEST_BITS) >> CONFIDENCE_SHIFT) + 1
-DRAW_BINS = 4096
+ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
+SHIFT = 18  # bins of 1/32 octave of a label's distance from 1
+FIRST = (ONE >> SHIFT) - 1
+BINS = {"paper": ((127 + 30) << (23 - SHIFT)) - FIRST + 2, "official": 101}
+GRID = (np.arange(101) / 100).astype(np.float32)
+BATCH = 2_000_000
+QUANTILES = (0.1, 0.5, 0.9)
+AUTO = -1
+NOTHING = np.float32(2)  # a cut that no confidence reaches
+HIGHEST = np.iinfo(np.int64).max
+DEVIATIONS = 6.0
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Histograms of labels: all of them, and those over the threshold by confidence bin and by draw bin.
+class Terms:
+    """What is asked, by class: ``threshold`` float32 and ``wanted`` int64 (K, or AUTO) of shape (classes,)."""
 
-    ``candidates`` int64 (classes,), ``confidence`` int64 (classes, CONFIDENCE_BINS), ``draw`` int64 (classes,
-    DRAW_BINS). Counts of several shards are added with ``+``.
-    """
+    rule: str
+    threshold: np.ndarray
+    wanted: np.ndarray
+    balance: bool
+    seed: int
 
-    candidates: np.ndarray
-    confidence: np.ndarray
-    draw: np.ndarray
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.candidates + other.candidates, self.confidence + other.confidence, self.draw + other.draw)
+    @property
+    def classes(self) -> int:
+        return len(self.threshold)
 
 
 @dataclass(frozen=True)
 class Quotas:
-    """What each class gives: int64 (classes,) each.
+    """What each class gives: int64 (classes,) each, but ``threshold`` and ``quantiles`` (classes, 3), float32.
 
-    ``over``: labels at or over the threshold; ``kept``: distinct images that are used; ``copies`` and ``extra``: every
-    kept image is used ``copies`` times and ``extra`` drawn ones once more, so ``kept x copies + extra`` is the class's
-    total. ``edge`` and ``draw_edge``: the bins that hold the last image kept and the last one drawn (-1: none), with
-    how many of that bin's images are taken.
+    ``over``: labels at or over the threshold; ``kept``: distinct images that are used; every kept image is used
+    ``copies`` times and ``extra`` drawn ones once more. ``edge``: the bin that holds the last image kept (-1: all
+    are kept), with ``taken`` of its ``held`` labels. ``quantiles`` are of the candidates' confidence, within a bin.
     """
 
     candidates: np.ndarray
@@ -52,9 +62,9 @@ class Quotas:
     copies: np.ndarray
     extra: np.ndarray
     edge: np.ndarray
-    edge_taken: np.ndarray
-    draw_edge: np.ndarray
-    draw_edge_taken: np.ndarray
+    taken: np.ndarray
+    held: np.ndarray
+    quantiles: np.ndarray
 
     @property
     def totals(self) -> np.ndarray:
@@ -63,138 +73,294 @@ class Quotas:
 
 
 @dataclass(frozen=True)
-class Cuts:
-    """The exact ends: of each class, the last image kept and the last one drawn, as (value, image id).
+class Bands:
+    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``."""
 
-    An image is kept where (-confidence, id) <= (-confidence_cut, id_cut), drawn where (draw, id) <= the draw cut.
+    low: np.ndarray
+    high: np.ndarray
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The rows that decide: those in their class's edge bin, those drawn within the band, and how many lie below it.
+
+    ``below`` int64 (classes,); ``edge`` (ids, labels, confidence), ``drawn`` (ids, labels).
     """
 
-    confidence: np.ndarray
-    confidence_id: np.ndarray
-    draw: np.ndarray
-    draw_id: np.ndarray
+    edge: tuple[np.ndarray, np.ndarray, np.ndarray]
+    drawn: tuple[np.ndarray, np.ndarray]
+    below: np.ndarray
 
 
-def check_confidence(confidence: np.ndarray) -> None:
-    """Raise ``ValueError`` where a confidence is NaN or outside 0..1."""
-    wrong = ~((confidence >= 0) & (confidence <= 1))
-    if wrong.any():
-        raise ValueError(f"confidence {confidence[wrong][0]} in row {int(wrong.argmax())}; expected 0..1")
+@dataclass(frozen=True)
+class Plan:
+    """The exact ends of each class (arrays of shape (classes,)).
+
+    An image is kept where (-confidence, id) <= (-cut, cut_id); it is used ``copies`` times, and once more where
+    (draw, id) <= (last_draw, last_id).
+    """
+
+    cut: np.ndarray
+    cut_id: np.ndarray
+    copies: np.ndarray
+    last_draw: np.ndarray
+    last_id: np.ndarray
+
+
+def terms(settings: Select, classes: int, seed: int) -> Terms:
+    """What ``settings`` ask of ``classes`` classes."""
+    threshold = np.full(classes, settings.threshold, np.float32)
+    wanted = np.full(classes, AUTO if settings.per_class == "auto" else settings.per_class, np.int64)
+    for label, value in settings.thresholds.items():
+        threshold[label] = value
+    for label, count in settings.quotas.items():
+        wanted[label] = count
+    return Terms(settings.rule, threshold, wanted, settings.balance, seed)
+
+
+def everything(classes: int, seed: int) -> Terms:
+    """Every label once."""
+    return terms(Select(threshold=0.0, balance=False), classes, seed)
+
+
+def check(labels: np.ndarray, confidence: np.ndarray, classes: int) -> None:
+    """Raise ``ValueError`` where a confidence is NaN or outside 0..1, or a label is no class."""
+    if not len(labels):
+        return
+    if confidence.view(np.uint32).max() > ONE:
+        row = int((confidence.view(np.uint32) > ONE).argmax())
+        raise ValueError(f"confidence {confidence[row]} in row {row}; expected 0..1")
+    if labels.min() < 0 or labels.max() >= classes:
+        row = int(((labels < 0) | (labels >= classes)).argmax())
+        raise ValueError(f"label {labels[row]} in row {row}; expected 0..{classes - 1}")
 
 
 def draw(ids: np.ndarray, seed: int) -> np.ndarray:
-    """A uniform uint64 for every image id: which images of a scarce class get one copy more."""
+    """A uniform uint64 for every image id: which images of a class get one copy more."""
     return hashes(ids, seed)
 
 
-def count(
-    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, classes: int, threshold: float, seed: int
-) -> Counts:
-    """Pass 1 over one shard's labelled rows: ids int64, labels int, confidence float32, all (n,)."""
-    check_confidence(confidence)
-    over = confidence >= np.float32(threshold)
-    cells = labels[over].astype(np.int64)
-    by_confidence = np.bincount(
-        cells * CONFIDENCE_BINS + _confidence_bin(confidence[over]), minlength=classes * CONFIDENCE_BINS
-    )
-    by_draw = np.bincount(cells * DRAW_BINS + _draw_bin(draw(ids[over], seed)), minlength=classes * DRAW_BINS)
-    return Counts(
-        np.bincount(labels, minlength=classes),
-        by_confidence.reshape(classes, CONFIDENCE_BINS),
-        by_draw.reshape(classes, DRAW_BINS),
-    )
+class Tally:
+    """Pass 1: counts of labels by class and confidence bin, int64 (classes, bins). Sums of tallies are tallies.
 
-
-def quotas(counts: Counts, per_class: int | str, balance: bool) -> Quotas:
-    """How many images each class gives. ``per_class`` is K, or ``auto``: images over the threshold / classes.
-
-    A class without any image over the threshold gives none, whatever K is.
+    Counting costs a walk over the whole table, whatever the rows, so it is done for many shards at once.
     """
-    over = counts.confidence.sum(1)
-    k = max(int(over.sum()) // len(over), 1) if per_class == "auto" else int(per_class)
-    kept = np.minimum(over, k) if balance else over
-    full = np.where(kept > 0, k, 0) if balance else over
+
+    def __init__(self, asked: Terms) -> None:
+        self._terms = asked
+        self._shape = (asked.classes, BINS[asked.rule])
+        self._counts = np.zeros(self._shape[0] * self._shape[1], np.int64)
+        self._waiting: list[np.ndarray] = []
+
+    def add(self, labels: np.ndarray, confidence: np.ndarray) -> None:
+        """Count one shard's labelled rows: labels int16, confidence float32, both (n,)."""
+        check(labels, confidence, self._terms.classes)
+        cells = labels.astype(np.int64)
+        bins = _bins(cells, confidence, self._terms)
+        cells *= self._shape[1]
+        cells += bins
+        self._waiting.append(cells)
+        if sum(map(len, self._waiting)) > BATCH:
+            self._count()
+
+    def counts(self) -> np.ndarray:
+        """All that was added."""
+        self._count()
+        return self._counts.reshape(self._shape)
+
+    def _count(self) -> None:
+        if self._waiting:
+            self._counts += np.bincount(np.concatenate(self._waiting), minlength=len(self._counts))
+            self._waiting = []
+
+
+def quotas(counts: np.ndarray, asked: Terms) -> Quotas:
+    """How many images each class gives, from the counts of all shards.
+
+    K ``auto`` is all labels over their thresholds / classes. A class without a label over its threshold gives none,
+    whatever K is. Under the official rule ``kept`` and the copies are what is expected, not what the coins give.
+    """
+    rows = np.arange(asked.classes)
+    reached = counts.cumsum(1)
+    over = reached[rows, _bins(rows, asked.threshold, asked)]
+    auto = max(int(over.sum()) // asked.classes, 1)
+    k = np.where(asked.wanted == AUTO, auto, asked.wanted) if asked.balance else over
+    if asked.rule == "official":
+        return _official(counts, reached, over, k, asked)
+    kept = np.minimum(over, k)
+    full = np.where(kept > 0, k, 0)
     copies = full // np.maximum(kept, 1)
-    extra = full - copies * kept
-    edge, edge_taken = _edges(counts.confidence[:, ::-1], np.where(kept < over, kept, 0))
-    draw_edge, draw_edge_taken = _edges(counts.draw, extra)
-    edge = np.where(edge >= 0, CONFIDENCE_BINS - 1 - edge, -1)
-    return Quotas(counts.candidates, over, kept, copies, extra, edge, edge_taken, draw_edge, draw_edge_taken)
+    cut = (kept > 0) & (kept < over)
+    edge = np.minimum((reached < kept[:, None]).sum(1), counts.shape[1] - 1)
+    held = counts[rows, edge]
+    taken = kept - (reached[rows, edge] - held)
+    ends = (np.where(cut, edge, -1), np.where(cut, taken, 0), np.where(cut, held, 0))
+    return Quotas(reached[:, -1], over, kept, copies, full - copies * kept, *ends, _quantiles(reached, asked))
 
 
-def on_edge(
-    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, threshold: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pass 2 over one shard: the row numbers that lie in their class's edge bin, and in its draw edge bin."""
-    over = confidence >= np.float32(threshold)
-    at_edge = over & (quota.edge[labels] == _confidence_bin(confidence))
-    at_draw_edge = over & (quota.draw_edge[labels] == _draw_bin(draw(ids, seed)))
-    return np.flatnonzero(at_edge), np.flatnonzero(at_draw_edge)
+def bands(quota: Quotas, wide: np.ndarray | None = None) -> Bands:
+    """Where the last draw of each class must lie but for bad luck: a draw is uniform, so its rank is known beforehand.
+
+    ``wide`` marks classes whose last draw was not in its band: every draw of theirs is looked at.
+    """
+    share = quota.extra / np.maximum(quota.kept, 1)
+    spread = DEVIATIONS * np.sqrt(share * (1 - share) / np.maximum(quota.kept, 1)) + 1 / np.maximum(quota.kept, 1)
+    if wide is not None:
+        spread = np.where(wide, 1.0, spread)
+    low, high = _as_draw(share - spread), _as_draw(share + spread)
+    drawn = quota.extra > 0
+    return Bands(np.where(drawn, low, np.uint64(1)), np.where(drawn, high, np.uint64(0)))
 
 
-def cuts(
-    quota: Quotas, edge: tuple[np.ndarray, np.ndarray, np.ndarray], draw_edge: tuple[np.ndarray, np.ndarray], seed: int
-) -> Cuts:
-    """The exact ends, from the edge rows of all shards: (ids, labels, confidence) and (ids, labels) of the draw's."""
-    ids, labels, confidence = edge
-    drawn_ids, drawn_labels = draw_edge
-    last = _last(labels, -confidence.astype(np.float64), ids, quota.edge_taken)
-    values = draw(drawn_ids, seed)
-    last_drawn = _last(drawn_labels, values, drawn_ids, quota.draw_edge_taken)
-    highest = np.iinfo(np.int64).max
-    unlimited = np.where(quota.kept == quota.over, highest, np.int64(-1))
-    result = Cuts(
-        np.where(unlimited == highest, np.float32(0), np.float32(2)),
-        unlimited,
-        np.zeros(len(quota.kept), np.uint64),
-        np.full(len(quota.kept), -1, np.int64),
+def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, band: Bands, asked: Terms) -> Seen:
+    """Pass 2 over one shard's labelled rows: what decides where the classes end."""
+    index = labels.astype(np.int64)
+    edge = np.flatnonzero(_bins(index, confidence, asked) == quota.edge.astype(np.int32)[index])
+    scarce = np.flatnonzero((quota.extra > 0)[index])
+    scarce = scarce[confidence[scarce] >= asked.threshold[index[scarce]]]
+    classes, values = index[scarce], draw(ids[scarce], asked.seed)
+    below = np.bincount(classes[values < band.low[classes]], minlength=asked.classes)
+    drawn = scarce[(values >= band.low[classes]) & (values <= band.high[classes])]
+    return Seen((ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn]), below)
+
+
+def merged(seen: Sequence[Seen]) -> Seen:
+    """What several shards showed."""
+    edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
+    return Seen(
+        tuple(np.concatenate(columns) for columns in zip(*edge, strict=True)),  # type: ignore[arg-type]
+        tuple(np.concatenate(columns) for columns in zip(*drawn, strict=True)),  # type: ignore[arg-type]
+        np.sum([part.below for part in seen], axis=0),
     )
-    for label, row in last.items():
-        result.confidence[label], result.confidence_id[label] = confidence[row], ids[row]
-    for label, row in last_drawn.items():
-        result.draw[label], result.draw_id[label] = values[row], drawn_ids[row]
+
+
+def missed(quota: Quotas, seen: Seen) -> np.ndarray:
+    """Classes (bool) whose last draw lies outside the band that was looked at."""
+    within = np.bincount(seen.drawn[1], minlength=len(quota.extra))
+    found = (seen.below < quota.extra) & (quota.extra <= seen.below + within)
+    return (quota.extra > 0) & ~found
+
+
+def plan(quota: Quotas, seen: Seen | None, asked: Terms) -> Plan:
+    """The exact ends. ``seen``: the merged rows of all shards under the rule ``paper``, None under ``official``."""
+    classes = asked.classes
+    result = Plan(
+        np.where(quota.kept > 0, asked.threshold, NOTHING),
+        np.full(classes, HIGHEST),
+        quota.copies.astype(np.int32),
+        np.zeros(classes, np.uint64),
+        np.full(classes, -1),
+    )
+    if seen is None:
+        share = quota.extra / np.maximum(quota.kept, 1)
+        result.cut[:] = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], NOTHING)
+        result.last_draw[:] = _as_draw(share)
+        result.last_id[:] = np.where(quota.extra > 0, HIGHEST, -1)
+        return result
+    ids, labels, confidence = seen.edge
+    for label, row in _last(labels, -confidence.astype(np.float64), ids, quota.taken).items():
+        result.cut[label], result.cut_id[label] = confidence[row], ids[row]
+    ids, labels = seen.drawn
+    values = draw(ids, asked.seed)
+    for label, row in _last(labels, values, ids, quota.extra - seen.below).items():
+        result.last_draw[label], result.last_id[label] = values[row], ids[row]
     return result
 
 
 def choose(
-    ids: np.ndarray,
-    labels: np.ndarray,
-    confidence: np.ndarray,
-    quota: Quotas,
-    cut: Cuts,
-    threshold: float,
-    seed: int,
+    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Plan, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pass 3 over one shard's labelled rows: the row numbers that are selected, and their copies (int32)."""
+    index = labels.astype(np.int64)
+    cut = ends.cut[index]
+    rows = np.flatnonzero(confidence >= cut)
+    index = index[rows]
+    inside = (confidence[rows] > cut[rows]) | (ids[rows] <= ends.cut_id[index])
+    rows, index = rows[inside], index[inside]
+    copies = ends.copies[index]
+    drawing = np.flatnonzero((ends.last_id >= 0)[index])
+    classes, values = index[drawing], draw(ids[rows[drawing]], seed)
+    last = ends.last_draw[classes]
+    copies[drawing] += (values < last) | ((values == last) & (ids[rows[drawing]] <= ends.last_id[classes]))
+    used = copies > 0
+    return rows[used], copies[used]
+
+
+def carry(ids: np.ndarray, chosen: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """An earlier selection (``chosen`` ids with ``copies``) in one shard's rows: their row numbers and copies."""
+    _, rows, at = np.intersect1d(ids, chosen, assume_unique=True, return_indices=True)
+    return rows, copies[at]
+
+
+def churn(
+    ids: np.ndarray, labels: np.ndarray, ids_before: np.ndarray, labels_before: np.ndarray, classes: int
 ) -> np.ndarray:
-    """Pass 3 over one shard: copies of every row, int32 (n,), 0 where it is not selected."""
-    over = confidence >= np.float32(threshold)
-    above = confidence > cut.confidence[labels]
-    kept = over & (above | ((confidence == cut.confidence[labels]) & (ids <= cut.confidence_id[labels])))
-    values = draw(ids, seed)
-    below = values < cut.draw[labels]
-    drawn = below | ((values == cut.draw[labels]) & (ids <= cut.draw_id[labels]))
-    return np.where(kept, quota.copies[labels] + drawn, 0).astype(np.int32)
+    """How labels changed, of the images labelled both times: int64 (3, classes).
 
-
-def _confidence_bin(confidence: np.ndarray) -> np.ndarray:
-    """A bin that never falls as confidence rises: the upper bits of a float32 in 0..1 order as the float does."""
-    bits = np.ascontiguousarray(confidence, np.float32).view(np.uint32).astype(np.int64)
-    return np.clip((bits - LOWEST_BITS) >> CONFIDENCE_SHIFT, 0, CONFIDENCE_BINS - 1)
-
-
-def _draw_bin(values: np.ndarray) -> np.ndarray:
-    return (values >> np.uint64(52)).astype(np.int64)
-
-
-def _edges(histogram: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row of ``histogram``, the bin that holds the ``wanted``-th item from the left, and how many it gives.
-
-    (-1, 0) where nothing is wanted.
+    By the class before: how many were compared, how many changed; by the class now: how many came from another.
     """
-    reached = histogram.cumsum(1)
-    edge = np.minimum((reached < wanted[:, None]).sum(1), histogram.shape[1] - 1)
-    rows = np.arange(len(wanted))
-    before = reached[rows, edge] - histogram[rows, edge]
-    return np.where(wanted > 0, edge, -1), np.where(wanted > 0, wanted - before, 0)
+    _, rows, at = np.intersect1d(ids, ids_before, assume_unique=True, return_indices=True)
+    now, before = labels[rows], labels_before[at]
+    changed = now != before
+    counted = before, before[changed], now[changed]
+    return np.stack([np.bincount(it, minlength=classes) for it in counted])
+
+
+def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarray:
+    """Bins int32 (n,) that never rise with the confidence; a threshold ends the bin it lies in.
+
+    ``official``: steps of 0.01. ``paper``: 32 to every octave of the distance from 1, which float32 holds exactly as an
+    integer, so that the ``K`` most confident labels of a full class end in a narrow bin however near to 1 they are.
+    """
+    if asked.rule == "official":
+        return (101 - GRID.searchsorted(confidence, "right")).astype(np.int32)
+    distance = ONE - confidence.view(np.int32)
+    bins = distance.astype(np.float32).view(np.int32)
+    bins >>= SHIFT
+    bins -= FIRST
+    np.maximum(bins, 0, out=bins)
+    bins += confidence < asked.threshold[labels]
+    return bins
+
+
+def _official(counts: np.ndarray, reached: np.ndarray, over: np.ndarray, k: np.ndarray, asked: Terms) -> Quotas:
+    """The released rule: the first step of the grid from 1 down over which at least K labels lie, else the threshold.
+
+    Copies are K / labels over it: its whole part for each, and one more with the rest as probability.
+    """
+    rows = np.arange(asked.classes)
+    lowest = _bins(rows, asked.threshold, asked)
+    edge = np.minimum((reached < k[:, None]).sum(1), lowest)
+    kept = np.where(k > 0, reached[rows, edge], 0)
+    full = np.where(kept > 0, k, 0)
+    copies = full // np.maximum(kept, 1)
+    quantiles = _quantiles(reached, asked)
+    held = counts[rows, edge]
+    return Quotas(reached[:, -1], over, kept, copies, full - copies * kept, edge, held, held, quantiles)
+
+
+def _quantiles(reached: np.ndarray, asked: Terms) -> np.ndarray:
+    """Confidences (classes, 3) under which the shares ``QUANTILES`` of a class's candidates lie; NaN where none are."""
+    candidates = reached[:, -1]
+    found = np.full((asked.classes, len(QUANTILES)), np.nan, np.float32)
+    for column, share in enumerate(QUANTILES):
+        bins = (reached < np.ceil((1 - share) * candidates)[:, None]).sum(1)
+        found[:, column] = np.where(candidates > 0, _lowest(bins, asked), np.nan)
+    return found
+
+
+def _lowest(bins: np.ndarray, asked: Terms) -> np.ndarray:
+    """About the lowest confidence, float32, of each bin."""
+    if asked.rule == "official":
+        return GRID[np.clip(100 - bins, 0, 100)]
+    bits = np.clip(bins + FIRST, 0, (127 + 30) << (23 - SHIFT)).astype(np.int32) << SHIFT
+    distance = bits.view(np.float32).astype(np.int64)
+    return np.clip(ONE - distance, 0, ONE).astype(np.int32).view(np.float32)
+
+
+def _as_draw(share: np.ndarray) -> np.ndarray:
+    """The draw, uint64, below which a ``share`` of all draws lies."""
+    return np.array([min(max(int(it * 2**64), 0), 2**64 - 1) for it in share.tolist()], np.uint64)
 
 
 def _last(labels: np.ndarray, values: np.ndarray, ids: np.ndarray, taken: np.ndarray) -> dict[int, int]:

@@ -9,7 +9,7 @@ open only what it names. None of them holds a time, a host or an attempt, so the
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.store.manifest import digest, seal, sha256, unseal
@@ -36,6 +36,13 @@ class StoredObject:
                 f"Restore it from a backup, or delete its stage's folder and run again to make it anew."
             )
         return data
+
+    def open(self, store: ObjectStore) -> BinaryIO:
+        """The object for reading in parts, by whoever checks what is read. ``IntegrityError`` where it is missing."""
+        file = store.open(self.key)
+        if file is None:
+            raise IntegrityError(f"{self.key} in {store.url} is missing; the commit names {self.size} bytes.")
+        return file
 
 
 @dataclass(frozen=True)

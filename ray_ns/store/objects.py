@@ -9,7 +9,7 @@ import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.store.manifest import check_key
@@ -22,6 +22,9 @@ class ObjectStore(Protocol):
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
+
+    def open(self, key: str) -> BinaryIO | None:
+        """The object as a seekable file, for reading some of it, or None where there is none."""
 
     def put(self, key: str, data: bytes) -> None:
         """Write or replace. For content-addressed data, pointers and heartbeats, where replacing is harmless."""
@@ -61,6 +64,12 @@ class LocalStore:
                 f"{self.path(key)}: cannot be read ({error.strerror or error}). Mend the disk or the permission, then "
                 f"run the same command again."
             ) from None
+
+    def open(self, key: str) -> BinaryIO | None:
+        try:
+            return open(self.path(key), "rb")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def put(self, key: str, data: bytes) -> None:
         with self._written(key, data) as (temporary, target):

@@ -4,8 +4,9 @@
 environment as boto3 reads them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...) and are written nowhere.
 """
 
+import io
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.store.manifest import check_key
@@ -43,6 +44,10 @@ class S3Store:
                 return None
 
         return self._tried(key, "read", read)
+
+    def open(self, key: str) -> BinaryIO | None:
+        data = self.get(key)  # one request: several for parts of it would take longer than the rest of a shard
+        return None if data is None else io.BytesIO(data)
 
     def put(self, key: str, data: bytes) -> None:
         self._tried(key, "written", lambda: self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data))

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ray_ns.config import Select
 from ray_ns.labels import select
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -18,6 +19,11 @@ class Case:
     k: int | str
     balance: bool
     seed: int
+
+    @property
+    def terms(self) -> select.Terms:
+        settings = Select(threshold=self.threshold, per_class=self.k, balance=self.balance)
+        return select.terms(settings, self.classes, self.seed)
 
 
 @st.composite
@@ -38,19 +44,31 @@ def cases(draw: st.DrawFn) -> Case:
     return Case((ids, labels, confidence), classes, threshold, k, draw(st.booleans()), draw(st.integers(0, 9)))
 
 
-def by_shards(case: Case, shards: list[np.ndarray]) -> tuple[np.ndarray, select.Quotas]:
+def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[np.ndarray, select.Quotas]:
     """Copies of every row, selected in three passes over ``shards`` (row numbers), and the quotas."""
-    parts = [tuple(column[shard] for column in case.rows) for shard in shards]
-    counts = [select.count(*part, case.classes, case.threshold, case.seed) for part in parts]
-    quota = select.quotas(sum(counts[1:], counts[0]), case.k, case.balance)
-    edges = [select.on_edge(*part, quota, case.threshold, case.seed) for part in parts]
-    edge = [np.concatenate([part[i][at] for part, (at, _) in zip(parts, edges, strict=True)]) for i in range(3)]
-    drawn = [np.concatenate([part[i][at] for part, (_, at) in zip(parts, edges, strict=True)]) for i in range(2)]
-    cut = select.cuts(quota, (edge[0], edge[1], edge[2]), (drawn[0], drawn[1]), case.seed)
-    copies = np.zeros(len(case.rows[0]), np.int32)
+    parts = [tuple(column[shard] for column in rows) for shard in shards]
+    counts = []
+    for _, labels, confidence in parts:
+        tally = select.Tally(asked)
+        tally.add(labels, confidence)
+        counts.append(tally.counts())
+    quota = select.quotas(sum(counts), asked)
+    seen = None
+    if asked.rule == "paper":
+        seen = select.merged([select.look(*part, quota, select.bands(quota), asked) for part in parts])
+        missed = select.missed(quota, seen)
+        if missed.any():
+            seen = select.merged([select.look(*part, quota, select.bands(quota, missed), asked) for part in parts])
+    ends = select.plan(quota, seen, asked)
+    copies = np.zeros(len(rows[0]), np.int32)
     for shard, part in zip(shards, parts, strict=True):
-        copies[shard] = select.choose(*part, quota, cut, case.threshold, case.seed)
+        chosen, times = select.choose(*part, ends, asked.seed)
+        copies[shard[chosen]] = times
     return copies, quota
+
+
+def by_shards(case: Case, shards: list[np.ndarray]) -> tuple[np.ndarray, select.Quotas]:
+    return passes(case.rows, shards, case.terms)
 
 
 def by_sorting(case: Case) -> np.ndarray:
@@ -133,3 +151,104 @@ def test_hundred_thousand_rows_with_ties_equal_sorting(seed: int) -> None:
     case = Case((rng.permutation(count).astype(np.int64), labels, confidence), 10, 0.3, "auto", True, seed)
     copies, _ = by_shards(case, np.array_split(np.arange(count), 13))
     np.testing.assert_array_equal(copies, by_sorting(case))
+
+
+@st.composite
+def asked(draw: st.DrawFn, case: Case, rule: str) -> select.Terms:
+    """Terms of ``rule`` with thresholds and quotas of some classes' own."""
+    label = st.integers(0, case.classes - 1)
+    settings = Select(
+        rule=rule,
+        threshold=case.threshold,
+        thresholds=draw(st.dictionaries(label, st.sampled_from([0.0, 0.05, 0.3, 0.58, 1.0]), max_size=3)),
+        per_class=case.k,
+        quotas=draw(st.dictionaries(label, st.integers(0, 50), max_size=3)),
+    )
+    return select.terms(settings, case.classes, case.seed)
+
+
+@given(st.data(), cases())
+def test_thresholds_and_quotas_of_single_classes_hold_exactly(data: st.DataObject, case: Case) -> None:
+    terms = data.draw(asked(case, "paper"))
+    copies, quota = passes(case.rows, np.array_split(np.arange(len(case.rows[0])), 3), terms)
+    _, labels, confidence = case.rows
+    over = confidence >= terms.threshold[labels]
+    assert not (copies[~over]).any()
+    auto = max(int(over.sum()) // case.classes, 1)
+    for label in range(case.classes):
+        k = auto if terms.wanted[label] == select.AUTO else terms.wanted[label]
+        mine = over & (labels == label)
+        assert copies[mine].sum() == (k if mine.any() else 0) == quota.totals[label]
+        assert (copies[mine] > 0).sum() == min(k, mine.sum()) == quota.kept[label]
+
+
+@given(st.data(), cases(), st.integers(1, 7), st.randoms(use_true_random=False))
+def test_the_official_rule_is_the_released_one(data: st.DataObject, case: Case, shards: int, draw: object) -> None:
+    terms = data.draw(asked(case, "official"))
+    order = np.arange(len(case.rows[0]))
+    draw.shuffle(order)  # type: ignore[attr-defined]
+    copies, quota = passes(case.rows, np.array_split(order, shards), terms)
+    ids, labels, confidence = case.rows
+    over = confidence >= terms.threshold[labels]
+    auto = max(int(over.sum()) // case.classes, 1)
+    for label in range(case.classes):
+        k = int(auto if terms.wanted[label] == select.AUTO else terms.wanted[label])
+        mine = np.flatnonzero(labels == label)
+        assert quota.candidates[label] == len(mine)
+        lowest = round(100 * float(terms.threshold[label]))
+        grid = [np.float32(step / 100) for step in range(100, lowest - 1, -1)]
+        cut = next((step for step in grid if (confidence[mine] >= step).sum() >= k), grid[-1])
+        kept = mine[confidence[mine] >= cut]
+        assert not copies[np.setdiff1d(mine, kept)].any()
+        if len(kept):
+            ratio = k / len(kept)
+            coins = select.draw(ids[kept], case.seed) / 2**64 <= ratio - int(ratio)
+            np.testing.assert_array_equal(copies[kept], int(ratio) + coins if k else 0)
+
+
+@given(cases(), st.integers(1, 5))
+def test_an_earlier_selection_is_carried_to_the_same_images(case: Case, step: int) -> None:
+    ids = case.rows[0]
+    copies, _ = by_shards(case, whole(case))
+    chosen = np.flatnonzero(copies)
+    again = ids[::step]
+    rows, times = select.carry(again, ids[chosen], copies[chosen])
+    np.testing.assert_array_equal(again[rows], np.intersect1d(again, ids[chosen]))
+    assert dict(zip(again[rows].tolist(), times.tolist(), strict=True)).items() <= dict(
+        zip(ids.tolist(), copies.tolist(), strict=True)
+    ).items()
+
+
+@given(cases(), st.integers(0, 9))
+def test_churn_counts_every_image_labelled_both_times(case: Case, seed: int) -> None:
+    ids, before, _ = case.rows
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(len(ids))[: len(ids) // 2]
+    now = rng.integers(0, case.classes, len(rows)).astype(np.int16)
+    compared, left, arrived = select.churn(ids[rows], now, ids, before, case.classes)
+    np.testing.assert_array_equal(compared, np.bincount(before[rows], minlength=case.classes))
+    for label in range(case.classes):
+        assert left[label] == ((before[rows] == label) & (now != label)).sum()
+        assert arrived[label] == ((before[rows] != label) & (now == label)).sum()
+
+
+@given(cases())
+def test_a_draw_outside_its_band_is_found_by_a_wider_look(case: Case) -> None:
+    narrow = pytest.MonkeyPatch()
+    with narrow.context() as patch:
+        patch.setattr(select, "DEVIATIONS", -1e9)  # bands that hold nothing: every class is missed
+        copies, quota = by_shards(case, whole(case))
+        seen = select.look(*case.rows, quota, select.bands(quota), case.terms)
+        assert (select.missed(quota, seen) == (quota.extra > 0)).all()
+    np.testing.assert_array_equal(copies, by_sorting(case))
+
+
+@given(st.lists(st.floats(0, 1, width=32), min_size=2, max_size=200))
+def test_bins_never_rise_with_the_confidence(values: list[float]) -> None:
+    ordered = np.sort(np.array(values, np.float32))
+    for rule in ("paper", "official"):
+        terms = select.terms(Select(rule=rule), 1, 0)
+        bins = select._bins(np.zeros(len(ordered), np.int64), ordered, terms)
+        assert (np.diff(bins) <= 0).all()
+        assert bins.min() >= 0
+        assert bins.max() < select.BINS[rule]

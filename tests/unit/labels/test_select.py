@@ -1,20 +1,28 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
+from ray_ns.config import Select
 from ray_ns.labels import select
 
 K = 4
 
 
 def chosen(
-    labels: list[int], confidence: list[float], classes: int, threshold: float, k: int | str, balance: bool = True
+    labels: list[int], confidence: list[float], classes: int, threshold: float, k: int | str, **settings: Any
 ) -> tuple[list[int], select.Quotas]:
     """Copies of every row when one shard holds them all; ids are the rows' numbers."""
+    asked = select.terms(Select(threshold=threshold, per_class=k, **settings), classes, 0)
     rows = np.arange(len(labels)), np.array(labels, np.int16), np.array(confidence, np.float32)
-    quota = select.quotas(select.count(*rows, classes, threshold, 0), k, balance)
-    edge, drawn = select.on_edge(*rows, quota, threshold, 0)
-    cut = select.cuts(quota, tuple(it[edge] for it in rows), tuple(it[drawn] for it in rows[:2]), 0)  # type: ignore[arg-type]
-    return select.choose(*rows, quota, cut, threshold, 0).tolist(), quota
+    tally = select.Tally(asked)
+    tally.add(*rows[1:])
+    quota = select.quotas(tally.counts(), asked)
+    seen = select.look(*rows, quota, select.bands(quota), asked) if asked.rule == "paper" else None
+    copies = np.zeros(len(labels), np.int32)
+    used, times = select.choose(*rows, select.plan(quota, seen, asked), 0)
+    copies[used] = times
+    return copies.tolist(), quota
 
 
 def test_the_most_confident_of_each_class_are_kept() -> None:
@@ -83,11 +91,35 @@ def test_which_images_get_one_copy_more_depends_on_the_seed() -> None:
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.1, 1.1, np.inf, -np.inf])
 def test_a_confidence_that_is_none_is_refused_with_its_row(wrong: float) -> None:
-    rows = np.arange(3), np.zeros(3, np.int16), np.array([0.5, wrong, 0.5], np.float32)
+    rows = np.zeros(3, np.int16), np.array([0.5, wrong, 0.5], np.float32)
     with pytest.raises(ValueError, match=r"in row 1; expected 0\.\.1"):
-        select.count(*rows, 1, 0.3, 0)
+        select.Tally(select.terms(Select(), 1, 0)).add(*rows)
 
 
 @pytest.mark.parametrize("edge", [0.0, 1.0])
 def test_confidences_of_zero_and_one_are_counted(edge: float) -> None:
     assert chosen([0], [edge], 1, 0.0, 1)[0] == [1]
+
+
+@pytest.mark.parametrize("label", [-1, 2])
+def test_a_label_that_is_no_class_is_refused_with_its_row(label: int) -> None:
+    rows = np.array([0, label, 1], np.int16), np.full(3, 0.5, np.float32)
+    with pytest.raises(ValueError, match=r"in row 1; expected 0\.\.1"):
+        select.Tally(select.terms(Select(), 2, 0)).add(*rows)
+
+
+def test_quantiles_are_right_to_within_a_bin() -> None:
+    rng = np.random.default_rng(0)
+    for rule in ("paper", "official"):
+        confidence = rng.beta(2, 1, 20_000).astype(np.float32)
+        tally = select.Tally(select.terms(Select(rule=rule), 2, 0))
+        tally.add(np.zeros(len(confidence), np.int16), confidence)
+        found = select.quotas(tally.counts(), select.terms(Select(rule=rule), 2, 0)).quantiles
+        np.testing.assert_allclose(found[0], np.quantile(confidence, select.QUANTILES), atol=0.03)
+        assert np.isnan(found[1]).all()
+
+
+def test_a_quota_of_zero_leaves_the_class_out() -> None:
+    copies, quota = chosen([0, 0, 1], [0.9, 0.8, 0.7], 2, 0.3, 2, quotas={0: 0})
+    assert copies == [0, 0, 2]
+    assert quota.over.tolist() == [2, 1]
