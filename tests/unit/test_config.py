@@ -55,12 +55,16 @@ SETTINGS = [
     "label.threads",
     "label.top",
     "run.dir",
+    "run.mode",
     "run.patience",
     "run.rounds",
     "run.seed",
     "select.balance",
     "select.per_class",
+    "select.quotas",
+    "select.rule",
     "select.threshold",
+    "select.thresholds",
     "student.batch",
     "student.ema_decay",
     "student.label_smoothing",
@@ -153,9 +157,9 @@ def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[
 
 
 def leaves(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of nested mappings with its dotted name; ``args`` is one setting."""
+    """Every setting of nested mappings with its dotted name; a setting that is a mapping is one setting."""
     for name, inner in value.items():
-        if isinstance(inner, dict) and name != "args":
+        if isinstance(inner, dict) and name not in {"args", "quotas", "thresholds"}:
             yield from leaves(inner, f"{path}{name}.")
         else:
             yield f"{path}{name}", inner
