@@ -112,7 +112,7 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
 @app.command()
 def config() -> None:
     """Print every setting with its meaning, range and default, as commented YAML."""
-    from ray_ns.config import schema_as_yaml
+    from ray_ns.config_help import schema_as_yaml
 
     print(schema_as_yaml(), end="")
 

@@ -1,7 +1,7 @@
 """The one schema of a run: every setting with its unit, range and default; what may not be is refused by name.
 
-``ray-ns config`` prints this file's content as commented YAML. A setting marked ``how()`` says how the work is done
-and may change between two runs of the same command; ``results_of`` is all the others, which decide the result.
+``config_help.py`` prints it as commented YAML. A setting marked ``how()`` says how the work is done and may change
+between two runs of the same command; ``results_of`` is all the others, which decide the result.
 """
 
 import difflib
@@ -18,11 +18,9 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
-    create_model,
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
 from ray_ns.errors import InputError
 
@@ -401,39 +399,3 @@ def _keys_at(location: Sequence[int | str]) -> list[str]:
         section = field.annotation if field else None
     fields = getattr(section, "model_fields", {})
     return list(fields)
-
-
-def schema_as_yaml() -> str:
-    """The whole schema as commented YAML: each setting with its description, range and default."""
-    return "\n".join(["# Every setting of ray-ns, with its default.", *_section_lines(Config, "")]) + "\n"
-
-
-def _section_lines(section: type[BaseModel], indent: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield f"{indent}{name}:  # {(kind.__doc__ or '').strip()}"
-            yield from _section_lines(kind, indent + "  ")
-            continue
-        value = "# required" if field.is_required() else _as_yaml(field.get_default())
-        yield f"{indent}# {field.description}{_limits(field)}"
-        yield f"{indent}{name}: {value}"
-
-
-def _as_yaml(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True)
-    return text.removesuffix("...\n").strip()
-
-
-def _limits(field: FieldInfo) -> str:
-    """The allowed values of a field, in words, from its own schema."""
-    model: Any = create_model("One", x=(field.rebuild_annotation(), ...))
-    facts = model.model_json_schema()["properties"]["x"]
-    suffix = " (does not change the result)" if field.json_schema_extra == {"result": False} else ""
-    words = {"minimum": ">= ", "exclusiveMinimum": "> ", "maximum": "<= ", "exclusiveMaximum": "< "}
-    parts = []
-    for one in facts.get("anyOf", [facts]):
-        parts += [f"{sign}{one[word]}" for word, sign in words.items() if word in one]
-        parts += [" | ".join(str(value) for value in one["enum"])] if "enum" in one else []
-        parts += [f"or {one['const']}"] if "const" in one else []
-    return (f" [{', '.join(parts)}]" if parts else "") + suffix

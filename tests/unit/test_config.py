@@ -12,7 +12,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, differences, load, results_of, schema_as_yaml
+from ray_ns.config import Config, differences, load, results_of
+from ray_ns.config_help import schema_as_yaml
 from ray_ns.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"

@@ -1,0 +1,46 @@
+"""The whole schema as commented YAML, for ``ray-ns config``: each setting with its description, range and default."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
+
+from ray_ns.config import Config
+
+
+def schema_as_yaml() -> str:
+    """The whole schema as commented YAML: each setting with its description, range and default."""
+    return "\n".join(["# Every setting of ray-ns, with its default.", *_section_lines(Config, "")]) + "\n"
+
+
+def _section_lines(section: type[BaseModel], indent: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield f"{indent}{name}:  # {(kind.__doc__ or '').strip()}"
+            yield from _section_lines(kind, indent + "  ")
+            continue
+        value = "# required" if field.is_required() else _as_yaml(field.get_default())
+        yield f"{indent}# {field.description}{_limits(field)}"
+        yield f"{indent}{name}: {value}"
+
+
+def _as_yaml(value: Any) -> str:
+    text: str = yaml.safe_dump(value, default_flow_style=True)
+    return text.removesuffix("...\n").strip()
+
+
+def _limits(field: FieldInfo) -> str:
+    """The allowed values of a field, in words, from its own schema."""
+    model: Any = create_model("One", x=(field.rebuild_annotation(), ...))
+    facts = model.model_json_schema()["properties"]["x"]
+    suffix = " (does not change the result)" if field.json_schema_extra == {"result": False} else ""
+    words = {"minimum": ">= ", "exclusiveMinimum": "> ", "maximum": "<= ", "exclusiveMaximum": "< "}
+    parts = []
+    for one in facts.get("anyOf", [facts]):
+        parts += [f"{sign}{one[word]}" for word, sign in words.items() if word in one]
+        parts += [" | ".join(str(value) for value in one["enum"])] if "enum" in one else []
+        parts += [f"or {one['const']}"] if "const" in one else []
+    return (f" [{', '.join(parts)}]" if parts else "") + suffix
