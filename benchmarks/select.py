@@ -7,14 +7,15 @@ CPUs, and they select the same images (they make no copies of scarce classes). T
 """
 
 # ruff: noqa: E402
+import os
 import sys
 
-del sys.path[0]  # this folder: Python's own module select has this file's name
+# Without this folder: Python's own module select has this file's name.
+sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.dirname(os.path.realpath(__file__))]
 
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import threading

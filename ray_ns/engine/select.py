@@ -143,7 +143,7 @@ def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *arg
 def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
     """The rows of a label shard that have a label, of a shard that the first pass has verified."""
     with stored.open(store) as file:
-        return _with_label(schema.from_parquet(file, stored.key, columns))
+        return _with_label(schema.from_parquet(file, stored.key, columns, lists=False))
 
 
 def _with_label(table: pa.Table) -> pa.Table:
