@@ -214,9 +214,10 @@ def test_an_earlier_selection_is_carried_to_the_same_images(case: Case, step: in
     again = ids[::step]
     rows, times = select.carry(again, ids[chosen], copies[chosen])
     np.testing.assert_array_equal(again[rows], np.intersect1d(again, ids[chosen]))
-    assert dict(zip(again[rows].tolist(), times.tolist(), strict=True)).items() <= dict(
-        zip(ids.tolist(), copies.tolist(), strict=True)
-    ).items()
+    assert (
+        dict(zip(again[rows].tolist(), times.tolist(), strict=True)).items()
+        <= dict(zip(ids.tolist(), copies.tolist(), strict=True)).items()
+    )
 
 
 @given(cases(), st.integers(0, 9))

@@ -55,12 +55,16 @@ SETTINGS = [
     "label.threads",
     "label.top",
     "run.dir",
+    "run.mode",
     "run.patience",
     "run.rounds",
     "run.seed",
     "select.balance",
     "select.per_class",
+    "select.quotas",
+    "select.rule",
     "select.threshold",
+    "select.thresholds",
     "student.batch",
     "student.ema_decay",
     "student.label_smoothing",
@@ -153,9 +157,9 @@ def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[
 
 
 def leaves(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting of nested mappings with its dotted name; ``args`` is one setting."""
+    """Every setting of nested mappings with its dotted name; a mapping of the user's own is one setting."""
     for name, inner in value.items():
-        if isinstance(inner, dict) and name != "args":
+        if isinstance(inner, dict) and name not in {"args", "quotas", "thresholds"}:
             yield from leaves(inner, f"{path}{name}.")
         else:
             yield f"{path}{name}", inner
@@ -554,3 +558,30 @@ def test_a_setting_that_decides_the_result_makes_a_difference(file: Path, settin
 def test_settings_that_say_how_make_none(file: Path) -> None:
     overrides = ["run.dir=elsewhere", "label.actors=4", "cluster.cpus=2", "cluster.train_loaders=3"]
     assert differences(results_of(load(file)), results_of(load(file, overrides))) == []
+
+
+# Settings of single classes.
+
+
+@pytest.mark.parametrize("words", [["select.quotas={3: 7}"], ["select.quotas.3=7"], ['select.quotas={"3": 7}']])
+def test_a_class_is_the_same_however_its_number_is_written(file: Path, words: list[str]) -> None:
+    config = load(file, words)
+    assert config.select.quotas == {3: 7}
+    assert differences(json.loads(json.dumps(results_of(config))), results_of(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["select.quotas={-1: 7}"], "select.quotas"),
+        (["select.quotas={1: -7}"], "select.quotas"),
+        (["select.thresholds={1: 1.5}"], "select.thresholds"),
+        (["select.thresholds={cat: 0.5}"], "select.thresholds"),
+        (["select.quotas={99999: 7}"], "class 99999 is not one of data.classes"),
+        (["select.balance=false", "select.quotas={1: 7}"], "balance is false"),
+        (["select.balance=false", "select.rule=official"], "balance is false"),
+        (["select.rule=official", "select.thresholds={1: 0.555}"], "steps of 0.01, found 0.555"),
+    ],
+)
+def test_what_cannot_be_of_a_class_is_refused(file: Path, words: list[str], said: str) -> None:
+    assert said in refusal(file, *words)
