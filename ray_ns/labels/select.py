@@ -30,6 +30,7 @@ AUTO = -1
 NOTHING = np.float32(2)  # a cut that no confidence reaches
 HIGHEST = np.iinfo(np.int64).max
 DEVIATIONS = 6.0
+EDGE_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -235,14 +236,22 @@ def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quo
     return Seen((ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn]), below)
 
 
-def merged(seen: Sequence[Seen]) -> Seen:
-    """What several shards showed."""
+def merged(seen: Sequence[Seen], quota: Quotas) -> Seen:
+    """What several shards showed.
+
+    Of edge rows no more are kept than can be taken, once they are many: a teacher that is quite sure of everything
+    gives millions of labels the very same confidence.
+    """
     edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
-    return Seen(
-        tuple(np.concatenate(columns) for columns in zip(*edge, strict=True)),  # type: ignore[arg-type]
-        tuple(np.concatenate(columns) for columns in zip(*drawn, strict=True)),  # type: ignore[arg-type]
-        np.sum([part.below for part in seen], axis=0),
-    )
+    ids, labels, confidence = (np.concatenate(columns) for columns in zip(*edge, strict=True))
+    if len(ids) > EDGE_ROWS:
+        order = np.lexsort((ids, -confidence, labels))
+        ordered = labels[order]
+        place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+        order = order[place < quota.taken[ordered]]
+        ids, labels, confidence = ids[order], labels[order], confidence[order]
+    drawn_ids, drawn_labels = (np.concatenate(columns) for columns in zip(*drawn, strict=True))
+    return Seen((ids, labels, confidence), (drawn_ids, drawn_labels), np.sum([part.below for part in seen], axis=0))
 
 
 def missed(quota: Quotas, seen: Seen) -> np.ndarray:
