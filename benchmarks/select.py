@@ -7,14 +7,15 @@ CPUs, and they select the same images (they make no copies of scarce classes). T
 """
 
 # ruff: noqa: E402
+import os
 import sys
 
-del sys.path[0]  # this folder: Python's own module select has this file's name
+# Without this folder: Python's own module select has this file's name.
+sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.dirname(os.path.realpath(__file__))]
 
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import threading
@@ -34,12 +35,13 @@ THRESHOLD = 0.3
 SAMPLE_SECONDS = 0.25
 
 
-def labels_of(shard: int, rows: int, classes: int, soft: bool) -> pa.Table:
+def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> pa.Table:
     """The label table of one synthetic shard."""
     rng = np.random.default_rng((0, shard))
     share = np.cumsum(np.arange(1, classes + 1) ** -0.8)
     label = np.searchsorted(share / share[-1], rng.random(rows)).astype(np.int16)
     confidence = rng.beta(0.7, 0.6, rows).astype(np.float32)
+    confidence[rng.random(rows) < sure] = 1
     columns = {
         "image_id": pa.array((np.int64(shard) << 32) + np.arange(rows)),
         "label": pa.array(label),
@@ -55,14 +57,14 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool) -> pa.Table:
     return pa.table(columns)
 
 
-def publish(job: tuple[str, int, int, int, bool]) -> np.ndarray:
+def publish(job: tuple[str, int, int, int, bool, float]) -> np.ndarray:
     """Write one shard as the label stage does. Returns its labels per class."""
     from ray_ns.engine.label import LABELS as NAME
     from ray_ns.store.commit import Stage
     from ray_ns.store.objects import open_store
 
-    folder, shard, rows, classes, soft = job
-    table = labels_of(shard, rows, classes, soft)
+    folder, shard, rows, classes, soft, sure = job
+    table = labels_of(shard, rows, classes, soft, sure)
     per_class = np.bincount(table["label"].to_numpy(), minlength=classes)
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "per_class": per_class.tolist(), "quarantine": {}}
     stage = Stage(open_store(folder), LABELS, lambda: None)
@@ -70,7 +72,7 @@ def publish(job: tuple[str, int, int, int, bool]) -> np.ndarray:
     return per_class
 
 
-def generate(folder: Path, rows: int, classes: int, soft: bool) -> None:
+def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
     """Commit the synthetic labels, where they are not there yet."""
     from ray_ns.store.commit import Stage, find_commit
     from ray_ns.store.objects import open_store
@@ -79,11 +81,11 @@ def generate(folder: Path, rows: int, classes: int, soft: bool) -> None:
     if find_commit(store, LABELS) is not None:
         return
     sizes = [min(SHARD_ROWS, rows - at) for at in range(0, rows, SHARD_ROWS)]
-    jobs = [(str(folder), shard, size, classes, soft) for shard, size in enumerate(sizes)]
+    jobs = [(str(folder), shard, size, classes, soft, sure) for shard, size in enumerate(sizes)]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         per_class = sum(pool.imap_unordered(publish, jobs, chunksize=4), np.zeros(classes, np.int64))
     summary = {"rows": rows, "per_class": per_class.tolist(), "quarantine": {}}
-    Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft]}, summary, len(jobs))
+    Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, len(jobs))
 
 
 def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
@@ -217,6 +219,7 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--per-class", type=int, default=0, help="K; 0: 130,000 for 300 M rows and in proportion")
     parser.add_argument("--soft", action="store_true", help="with soft labels (top 10), which ours carries along")
+    parser.add_argument("--sure", type=float, default=0.0, help="share of labels of confidence exactly 1")
     parser.add_argument("--data", default="", help="folder for the labels, kept and used again; default: temporary")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=list(CONTENDERS), choices=list(CONTENDERS))
@@ -239,8 +242,10 @@ def main() -> None:
 
 def compare(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
     """All figures of one run."""
-    generate(folder, args.rows, args.classes, args.soft)
-    result: dict[str, Any] = {name: getattr(args, name) for name in ("rows", "classes", "per_class", "soft", "cpus")}
+    generate(folder, args.rows, args.classes, args.soft, args.sure)
+    result: dict[str, Any] = {
+        name: getattr(args, name) for name in ("rows", "classes", "per_class", "soft", "sure", "cpus")
+    }
     chosen = {}
     for contender in args.only:
         shutil.rmtree(folder / "rounds/1/select", ignore_errors=True)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from ray_ns.store.objects import ObjectStore, open_store
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
 TASKS_PER_CPU = 8
+MERGED = 8  # looks that are held until they are made one
 WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
 COLUMNS = ("image_id", "label", "confidence")
 
@@ -143,7 +145,7 @@ def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *arg
 def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
     """The rows of a label shard that have a label, of a shard that the first pass has verified."""
     with stored.open(store) as file:
-        return _with_label(schema.from_parquet(file, stored.key, columns))
+        return _with_label(schema.from_parquet(file, stored.key, columns, lists=False))
 
 
 def _with_label(table: pa.Table) -> pa.Table:
@@ -170,11 +172,12 @@ def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarra
 
 
 def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
-    seen = []
-    for shard in run:
-        ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
-        seen.append(rule.look(ids, labels, confidence, quota, band, asked))
-    return rule.merged(seen)
+    def looks() -> Iterator[rule.Seen]:
+        for shard in run:
+            ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
+            yield rule.look(ids, labels, confidence, quota, band, asked)
+
+    return _merged(looks(), quota)
 
 
 def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, prefix: str, epoch: int) -> np.ndarray:
@@ -233,10 +236,18 @@ class _Writer:
 
 def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> rule.Seen:
     """Everything that decides where the classes end; looked at again, wider, in the rare case of a missed draw."""
-    seen = rule.merged(list(shards.each(_look, quota, rule.bands(quota), asked)))
+    seen = _merged(shards.each(_look, quota, rule.bands(quota), asked), quota)
     missed = rule.missed(quota, seen)
     if missed.any():
-        seen = rule.merged(list(shards.each(_look, quota, rule.bands(quota, missed), asked)))
+        seen = _merged(shards.each(_look, quota, rule.bands(quota, missed), asked), quota)
+    return seen
+
+
+def _merged(parts: Iterator[rule.Seen], quota: rule.Quotas) -> rule.Seen:
+    """``parts`` as one, a few at a time, so that what is not needed goes early."""
+    seen = rule.merged(list(islice(parts, MERGED)), quota)
+    while more := list(islice(parts, MERGED)):
+        seen = rule.merged([seen, *more], quota)
     return seen
 
 

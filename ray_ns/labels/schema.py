@@ -75,8 +75,7 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
     every reading. Lists lie in the file as fixed_size_binary, little-endian, with the type of their items in the
     field's metadata: as Parquet lists they would take ten times as long to read and write.
     """
-    soft = [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]
-    for name in soft:
+    for name in [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]:
         item = table.schema.field(name).type.value_type
         packed = _packed(table[name])
         field = pa.field(name, packed.type, metadata={ITEM: str(item)})
@@ -89,17 +88,20 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
         use_dictionary=[name for name in table.column_names if name in {"label", "quarantine", "copies"}],
         column_encoding={"image_id": "DELTA_BINARY_PACKED"},
         write_page_checksum=True,
-        write_statistics=[name for name in table.column_names if name not in soft],
+        write_statistics=[name for name in table.column_names if name not in SOFT],
         store_schema=True,
     )
     return sink.getvalue().to_pybytes()
 
 
-def from_parquet(source: bytes | BinaryIO, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+def from_parquet(
+    source: bytes | BinaryIO, key: str, columns: Sequence[str] | None = None, lists: bool = True
+) -> pa.Table:
     """A table that ``to_parquet`` wrote, read by one thread: from its bytes, or the ``columns`` alone from a file.
 
-    The sha256 of the whole must have been checked (``StoredObject.read``) by whoever reads it first: page checksums
-    are checked here, but a Parquet footer has none. Raises ``IntegrityError`` naming ``key``.
+    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. The sha256 of the
+    whole must have been checked (``StoredObject.read``) by whoever reads it first: page checksums are checked here, but
+    a Parquet footer has none. Raises ``IntegrityError`` naming ``key``.
     """
     file = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
@@ -107,7 +109,7 @@ def from_parquet(source: bytes | BinaryIO, key: str, columns: Sequence[str] | No
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
     for at, field in enumerate(table.schema):
-        if field.metadata and ITEM in field.metadata:
+        if lists and field.metadata and ITEM in field.metadata:
             table = table.set_column(at, field.name, _unpacked(table[field.name], field.metadata[ITEM].decode()))
     return table
 

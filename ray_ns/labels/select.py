@@ -30,6 +30,7 @@ AUTO = -1
 NOTHING = np.float32(2)  # a cut that no confidence reaches
 HIGHEST = np.iinfo(np.int64).max
 DEVIATIONS = 6.0
+EDGE_ROWS = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Terms:
     @property
     def classes(self) -> int:
         return len(self.threshold)
+
+    def below(self, labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+        """Which confidences, float32, lie below the threshold of their class (labels int64), bool (n,)."""
+        if (self.threshold == self.threshold[0]).all():
+            return confidence < self.threshold[0]  # a look-up per label takes ten times as long
+        return confidence < self.threshold[labels]
 
 
 @dataclass(frozen=True)
@@ -150,28 +157,33 @@ class Tally:
         self._terms = asked
         self._shape = (asked.classes, BINS[asked.rule])
         self._counts = np.zeros(self._shape[0] * self._shape[1], np.int64)
-        self._waiting: list[np.ndarray] = []
+        self._cells = np.empty(BATCH, np.int64)
+        self._filled = 0
 
     def add(self, labels: np.ndarray, confidence: np.ndarray) -> None:
         """Count one shard's labelled rows: labels int16, confidence float32, both (n,)."""
         check(labels, confidence, self._terms.classes)
-        cells = labels.astype(np.int64)
-        bins = _bins(cells, confidence, self._terms)
-        cells *= self._shape[1]
-        cells += bins
-        self._waiting.append(cells)
-        if sum(map(len, self._waiting)) > BATCH:
-            self._count()
+        for at in range(0, len(labels), BATCH):
+            self._add(labels[at : at + BATCH], confidence[at : at + BATCH])
 
     def counts(self) -> np.ndarray:
         """All that was added."""
         self._count()
         return self._counts.reshape(self._shape)
 
+    def _add(self, labels: np.ndarray, confidence: np.ndarray) -> None:
+        if self._filled + len(labels) > BATCH:
+            self._count()
+        cells = self._cells[self._filled : self._filled + len(labels)]
+        cells[:] = labels
+        bins = _bins(cells, confidence, self._terms)
+        cells *= self._shape[1]
+        cells += bins
+        self._filled += len(labels)
+
     def _count(self) -> None:
-        if self._waiting:
-            self._counts += np.bincount(np.concatenate(self._waiting), minlength=len(self._counts))
-            self._waiting = []
+        self._counts += np.bincount(self._cells[: self._filled], minlength=len(self._counts))
+        self._filled = 0
 
 
 def quotas(counts: np.ndarray, asked: Terms) -> Quotas:
@@ -217,21 +229,29 @@ def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quo
     index = labels.astype(np.int64)
     edge = np.flatnonzero(_bins(index, confidence, asked) == quota.edge.astype(np.int32)[index])
     scarce = np.flatnonzero((quota.extra > 0)[index])
-    scarce = scarce[confidence[scarce] >= asked.threshold[index[scarce]]]
+    scarce = scarce[~asked.below(index[scarce], confidence[scarce])]
     classes, values = index[scarce], draw(ids[scarce], asked.seed)
     below = np.bincount(classes[values < band.low[classes]], minlength=asked.classes)
     drawn = scarce[(values >= band.low[classes]) & (values <= band.high[classes])]
     return Seen((ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn]), below)
 
 
-def merged(seen: Sequence[Seen]) -> Seen:
-    """What several shards showed."""
+def merged(seen: Sequence[Seen], quota: Quotas) -> Seen:
+    """What several shards showed.
+
+    Of edge rows no more are kept than can be taken, once they are many: a teacher that is quite sure of everything
+    gives millions of labels the very same confidence.
+    """
     edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
-    return Seen(
-        tuple(np.concatenate(columns) for columns in zip(*edge, strict=True)),  # type: ignore[arg-type]
-        tuple(np.concatenate(columns) for columns in zip(*drawn, strict=True)),  # type: ignore[arg-type]
-        np.sum([part.below for part in seen], axis=0),
-    )
+    ids, labels, confidence = (np.concatenate(columns) for columns in zip(*edge, strict=True))
+    if len(ids) > EDGE_ROWS:
+        order = np.lexsort((ids, -confidence, labels))
+        ordered = labels[order]
+        place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+        order = order[place < quota.taken[ordered]]
+        ids, labels, confidence = ids[order], labels[order], confidence[order]
+    drawn_ids, drawn_labels = (np.concatenate(columns) for columns in zip(*drawn, strict=True))
+    return Seen((ids, labels, confidence), (drawn_ids, drawn_labels), np.sum([part.below for part in seen], axis=0))
 
 
 def missed(quota: Quotas, seen: Seen) -> np.ndarray:
@@ -319,7 +339,7 @@ def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarra
     bins >>= SHIFT
     bins -= FIRST
     np.maximum(bins, 0, out=bins)
-    bins += confidence < asked.threshold[labels]
+    bins += asked.below(labels, confidence)
     return bins
 
 

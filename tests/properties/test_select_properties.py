@@ -55,10 +55,12 @@ def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[n
     quota = select.quotas(sum(counts), asked)
     seen = None
     if asked.rule == "paper":
-        seen = select.merged([select.look(*part, quota, select.bands(quota), asked) for part in parts])
+        seen = select.merged([select.look(*part, quota, select.bands(quota), asked) for part in parts], quota)
         missed = select.missed(quota, seen)
         if missed.any():
-            seen = select.merged([select.look(*part, quota, select.bands(quota, missed), asked) for part in parts])
+            seen = select.merged(
+                [select.look(*part, quota, select.bands(quota, missed), asked) for part in parts], quota
+            )
     ends = select.plan(quota, seen, asked)
     copies = np.zeros(len(rows[0]), np.int32)
     for shard, part in zip(shards, parts, strict=True):
@@ -235,12 +237,21 @@ def test_churn_counts_every_image_labelled_both_times(case: Case, seed: int) -> 
 
 @given(cases())
 def test_a_draw_outside_its_band_is_found_by_a_wider_look(case: Case) -> None:
-    narrow = pytest.MonkeyPatch()
-    with narrow.context() as patch:
+    with pytest.MonkeyPatch().context() as patch:
         patch.setattr(select, "DEVIATIONS", -1e9)  # bands that hold nothing: every class is missed
         copies, quota = by_shards(case, whole(case))
         seen = select.look(*case.rows, quota, select.bands(quota), case.terms)
         assert (select.missed(quota, seen) == (quota.extra > 0)).all()
+    np.testing.assert_array_equal(copies, by_sorting(case))
+
+
+@given(cases())
+def test_however_few_edge_rows_are_held_the_selection_is_the_same(case: Case) -> None:
+    with pytest.MonkeyPatch().context() as patch:
+        patch.setattr(select, "EDGE_ROWS", 0)
+        copies, quota = by_shards(case, np.array_split(np.arange(len(case.rows[0])), 4))
+        seen = select.merged([select.look(*case.rows, quota, select.bands(quota), case.terms)], quota)
+        assert len(seen.edge[0]) == quota.taken.sum()
     np.testing.assert_array_equal(copies, by_sorting(case))
 
 

@@ -1,15 +1,20 @@
 """Label shards of a pool, slices of a shard, and tables put together from slices in any order."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.engine.label import label_shards
+from ray_ns.engine.label import SELECTION, label_shards
 from ray_ns.engine.predict import Job, Piece, assembled, list_slices
-from ray_ns.images.corpus import Corpus
+from ray_ns.engine.predict import rows_of as rows_in
+from ray_ns.images.corpus import Corpus, image_ids
+from ray_ns.labels.schema import to_parquet
+from ray_ns.store.commit import Stage
+from ray_ns.store.objects import LocalStore
 
 
 def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[dict[str, Any]]:
@@ -39,6 +44,24 @@ def test_a_shard_without_rows_has_one_empty_slice(write_corpus: Callable[..., Co
     (only,) = slices_of(corpus, Piece(corpus.shards[0]), 8)
     assert only["rows"] == 0
     assert only["slices"] == 1
+
+
+@pytest.mark.parametrize("slice_rows", [1, 3, 100])
+def test_a_selection_restricts_the_slices_to_its_rows(
+    write_corpus: Callable[..., Corpus], tmp_path: Path, slice_rows: int
+) -> None:
+    corpus = write_corpus("pool", [[b"x"] * 10, [b"y"] * 10], group=4)
+    shard = corpus.shards[1]
+    rows = [0, 3, 4, 5, 6, 7, 9]
+    ids = np.concatenate([image_ids(0, np.arange(10)), image_ids(shard.ordinal, np.array(rows))])
+    store = LocalStore(tmp_path / "run")
+    part = Stage(store, "select", lambda: None).publish(
+        0, {SELECTION: to_parquet(pa.table({"image_id": pa.array(ids)}), {})}, {}
+    )
+    row = {"corpus": "pool", "shard": vars(shard), "part": 0, "parts": 1, "only": vars(part.objects[SELECTION])}
+    slices = list_slices(row, {"pool": corpus}, slice_rows, store.url)
+    assert [int(it["first"] + at) for it in slices for at in rows_in(it)] == rows
+    assert all(len(rows_in(it)) == it["rows"] <= slice_rows for it in slices)
 
 
 @pytest.mark.parametrize("rows", [1, 4, 10, 25, 1000])

@@ -1,0 +1,224 @@
+"""The select stage over committed label shards: its tasks run in this process, so that no test waits for Ray."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ray_ns.config import Config
+from ray_ns.engine import select as stage
+from ray_ns.engine.session import Session
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.labels import schema
+from ray_ns.observe import Reporter
+from ray_ns.report import selection as report
+from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import LocalStore
+
+CLASSES = 5
+ROWS = 240
+PLACE = "rounds/1/select"
+Asked = Callable[..., Commit]
+
+
+def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
+    """A label table in which class 4 is nobody's and every 40th image is in quarantine."""
+    ids = np.arange(ROWS)
+    probabilities = rng.dirichlet([0.3, 0.3, 0.1, 0.05], ROWS).astype(np.float32)
+    probabilities = np.concatenate([probabilities, np.zeros((ROWS, 1), np.float32)], 1)
+    reasons = ["truncated" if row % 40 == 7 else None for row in ids]
+    table = schema.label_table(ids, probabilities, reasons, "top", 3)
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table
+
+
+def commit_labels(store: LocalStore, table: pa.Table, shards: int, prefix: str = "rounds/1/label") -> Commit:
+    """``table`` as a label commit of so many shards."""
+    made = Stage(store, prefix, lambda: None)
+    bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
+    for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        made.publish(part, {stage.LABELS: schema.to_parquet(table.slice(begin, end - begin), {})}, {})
+    valid = table["label"].drop_null().to_numpy()
+    per_class = np.bincount(valid, minlength=CLASSES).tolist()
+    bad = table.num_rows - len(valid)
+    summary = {"rows": table.num_rows, "per_class": per_class, "quarantine": {"truncated": bad} if bad else {}}
+    return made.commit({}, summary, shards)
+
+
+@pytest.fixture
+def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """``select(store, labels, settings..., run=shards per task)``: the stage without Ray, tasks in reverse order."""
+
+    def each(self: Any, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        for run in reversed(self._runs):
+            yield function(self._session.store, run, *args)
+
+    def selected(
+        store: LocalStore,
+        labels: Commit,
+        run: int = 16,
+        place: str = PLACE,
+        commits: dict[str, Commit] | None = None,
+        **settings: Any,
+    ) -> Commit:
+        monkeypatch.setattr(stage, "SHARDS_PER_TASK", (run, run))
+        monkeypatch.setattr(stage._Shards, "each", each)
+        monkeypatch.setattr(Session, "ray", lambda self: None)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+        asked = config.model_copy(
+            update={
+                "select": config.select.model_validate(settings),
+                "data": config.data.model_copy(update={"classes": CLASSES}),
+            }
+        )
+        with Session(asked, store, {}, (0,), Lease(store), Reporter("json")) as session:
+            return stage.select(session, place, labels, **(commits or {}))
+
+    return selected
+
+
+def chosen_of(store: LocalStore, commit: Commit) -> pa.Table:
+    stored = [part.objects[stage.SELECTION] for part in commit.parts]
+    return pa.concat_tables([schema.from_parquet(it.read(store), it.key) for it in stored]).sort_by("image_id")
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_the_same_labels_in_other_shards_and_tasks_give_the_same_selection(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, rule: str
+) -> None:
+    table = table_of(rng)
+    found = []
+    for number, (shards, run) in enumerate([(1, 1), (6, 1), (6, 4), (11, 3)]):
+        store = LocalStore(tmp_path / str(number))
+        commit = select(store, commit_labels(store, table, shards), run, rule=rule, per_class=25)
+        assert len(commit.parts) == shards
+        found.append((chosen_of(store, commit), commit))
+    for rows, commit in found[1:]:
+        assert rows.equals(found[0][0])
+        assert commit.summary == found[0][1].summary
+    assert found[1][1].digest == found[2][1].digest, "tasks of other sizes"
+
+
+def test_conservation_and_the_labels_are_those_of_the_teacher(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    table = table_of(rng)
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table, 4), threshold=0.5, per_class=30)
+    summary = commit.summary
+    candidates = sum(summary["per_class"]["candidates"])
+    assert candidates == summary["images"] + sum(summary["dropped"].values())
+    assert candidates + sum(summary["quarantine"].values()) == ROWS
+    chosen = chosen_of(store, commit)
+    labelled = table.drop_columns(["quarantine"]).take(chosen["image_id"])
+    assert chosen.drop_columns(["copies"]).equals(labelled)
+    assert np.bincount(chosen["label"], chosen["copies"], CLASSES).tolist() == summary["per_class"]["with_copies"]
+    assert set(summary["per_class"]["with_copies"]) == {0, 30}
+
+
+def test_a_class_without_a_candidate_is_reported(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table_of(rng), 2), quotas={0: 0})
+    found = report.as_json(commit)
+    assert found["classes_without_candidates"] == [4]
+    assert found["classes_dropped_whole"] == [0]
+    assert found["per_class"]["cut"][4] is None
+    assert json.loads(json.dumps(found)) == found
+    assert any("4" in line and "no image" in line for line in report.words(found))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5, np.inf])
+def test_a_confidence_that_is_none_is_refused_by_name(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, wrong: float
+) -> None:
+    values = table_of(rng)["confidence"].to_pylist()
+    values[100] = wrong
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng, confidence=pa.array(values, pa.float32())), 3)
+    with pytest.raises(InputError, match=r"data/000001-.*expected 0\.\.1.*train it anew"):
+        select(store, labels)
+    assert not list(store.list(f"{PLACE}/done/"))
+
+
+def test_a_threshold_that_nothing_reaches_says_so(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(InputError, match=r"select\.threshold = 1: no image"):
+        select(store, commit_labels(store, table_of(rng), 2), threshold=1.0)
+
+
+def test_a_flipped_bit_in_a_label_shard_is_refused(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 3)
+    path = store.path(labels.parts[1].objects[stage.LABELS].key)
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1  # in the footer, which page checksums do not cover
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="data/000001-"):
+        select(store, labels)
+
+
+def test_labels_that_are_not_those_of_the_commit_are_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 3)
+    with pytest.raises(IntegrityError, match="rounds/1/label"):
+        select(store, Commit(labels.stage, "", "", labels.parts[:2], labels.summary))
+
+
+def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    first = table_of(rng)
+    before = commit_labels(store, first, 4)
+    chosen = select(store, before, per_class=20)
+    rows = chosen_of(store, chosen)
+    again = table_of(rng, quarantine=first["quarantine"]).filter(pa.compute.is_in(first["image_id"], rows["image_id"]))
+    made = Stage(store, "rounds/2/label", lambda: None)
+    for part, bound in enumerate(range(0, ROWS, ROWS // 4)):
+        inside = pa.compute.and_(
+            pa.compute.greater_equal(again["image_id"], bound), pa.compute.less(again["image_id"], bound + ROWS // 4)
+        )
+        made.publish(part, {stage.LABELS: schema.to_parquet(again.filter(inside), {})}, {})
+    per_class = np.bincount(again["label"].to_numpy(), minlength=CLASSES).tolist()
+    labels = made.commit({}, {"rows": len(again), "per_class": per_class, "quarantine": {}}, 4)
+    carried = select(store, labels, place="rounds/2/select", commits={"before": before, "chosen": chosen})
+    second = chosen_of(store, carried)
+    assert second["image_id"].equals(rows["image_id"])
+    assert second["copies"].equals(rows["copies"])
+    assert second["label"].equals(again["label"])
+    changed = (rows["label"].to_numpy() != second["label"].to_numpy()).sum()
+    assert carried.summary["churn"]["changed"] == changed
+    assert carried.summary["churn"]["compared"] == len(rows)
+    assert carried.summary["rule"] == "carried over"
+    assert f"{changed:,} of {len(rows):,} changed" in "\n".join(report.words(report.as_json(carried)))
+
+
+def test_the_report_prints_every_class_of_few_and_the_ends_of_many(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = LocalStore(tmp_path)
+    report.show(select(store, commit_labels(store, table_of(rng), 2)))
+    shown = capsys.readouterr().out
+    assert "in quarantine, without a label: truncated 6" in shown
+    first_words = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    assert {str(label) for label in range(CLASSES)} <= set(first_words)
+    assert report.shown(list(range(100))) == [*range(99, 87, -1), *range(11, -1, -1)]
+
+
+def test_selections_are_plain_parquet_for_everyone(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table_of(rng), 1))
+    table = pq.read_table(store.path(commit.parts[0].objects[stage.SELECTION].key))
+    assert table.column_names == ["image_id", "label", "confidence", "top_label", "top_probability", "copies"]
+    first = np.frombuffer(table["top_label"][0].as_py(), np.int16)
+    assert first[0] == table["label"][0].as_py()
