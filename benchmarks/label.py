@@ -146,7 +146,11 @@ def result(workers: dict[int, np.ndarray], samples: Samples, began: float) -> Ru
     rate = sum(it[1:, 1].sum() / (it[-1, 0] - it[0, 0]) for it in workers.values())
     begin, stop = max(it[0, 0] for it in workers.values()), min(it[-1, 0] for it in workers.values())
     used = samples.used(begin, stop)
-    busy = {pid for pid, name in samples.names.items() if pid in workers or is_worker(name)}
+    of_ray = any(name == "raylet" for name in samples.names.values())
+    busy = {pid for pid, name in samples.names.items() if not of_ray or is_worker(name)}
+    if os.environ.get("DEBUG"):
+        for pid, it in sorted(used.items(), key=lambda it: -it[1])[:12]:
+            print(pid, samples.names[pid], round(it, 2), round(1000 * it / rate / (stop - begin), 3), "ms/img", pid in workers, len(samples.cpu[pid]), file=sys.stderr)
     images = rate * (stop - begin)
     of_workers = sum(used[pid] for pid in busy)
     return Run(rate, of_workers / images, (sum(used.values()) - of_workers) / images, begin - began, samples.peak_mb)
