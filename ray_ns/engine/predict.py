@@ -165,7 +165,10 @@ class _Reader:
         if _reader is None:
             import torch
 
+            from ray_ns.labels.predict import keep_memory
+
             torch.set_num_threads(1)
+            keep_memory()
             _reader = cls(config)
         return _reader
 
