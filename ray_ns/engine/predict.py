@@ -62,6 +62,7 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     session.ray()
     import ray
 
+    ray.data.DataContext.get_current().memory_usage_poll_interval_s = None  # nobody reads what it finds out
     config = session.config
     items = [
         {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
