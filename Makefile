@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench clean
+.PHONY: demo test check chaos demo-seeds bench-label clean
 
 demo: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
@@ -23,6 +23,9 @@ chaos: $(READY)
 
 demo-seeds: $(READY)
 	$(BIN)/python benchmarks/demo_seeds.py
+
+bench-label: $(READY)
+	$(BIN)/python benchmarks/label.py --json
 
 clean:
 	rm -rf .venv data runs
