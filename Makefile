@@ -3,7 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-ledger bench-select clean
+.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select clean
+
+.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select clean
 
 demo: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
@@ -30,6 +32,9 @@ bench-ledger: $(READY)
 bench-select: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/select.py --rows 300000000
+
+bench-label: $(READY)
+	$(BIN)/python benchmarks/label.py --json
 
 clean:
 	rm -rf .venv data runs

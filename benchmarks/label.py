@@ -120,7 +120,12 @@ def measure(contender: str, case: str, options: dict[str, Any], seconds: float) 
         began = time.monotonic()
         child = subprocess.Popen(
             [sys.executable, __file__, "--contender", json.dumps(task)],
-            env={**os.environ, "RAY_NS_BENCH_EVENTS": events, "OMP_NUM_THREADS": str(options.get("threads", 1))},
+            env={
+                **os.environ,
+                "RAY_NS_BENCH_EVENTS": events,
+                "OMP_NUM_THREADS": str(options.get("threads", 1)),
+                "RAY_worker_niceness": "0",  # else Ray's workers alone give way to whatever else the machine does
+            },
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -131,7 +136,7 @@ def measure(contender: str, case: str, options: dict[str, Any], seconds: float) 
                 time.sleep(0.5)
                 samples.take(memory=turn % 8 == 0)
                 workers = read_events(events)
-                if workers and min(it[-1, 0] - it[0, 0] for it in workers.values()) >= seconds:
+                if workers and steady(workers)[1] - steady(workers)[0] >= seconds:
                     break
                 if child.poll() is not None or (not workers and time.monotonic() - began > START_LIMIT):
                     raise RuntimeError(f"{contender} ended early:\n{(Path(events) / 'log').read_text()[-3000:]}")
@@ -142,14 +147,21 @@ def measure(contender: str, case: str, options: dict[str, Any], seconds: float) 
 
 
 def result(workers: dict[int, np.ndarray], samples: Samples, began: float) -> Run:
-    """Rates between each worker's first batch and its last, which are steady: nothing has run dry yet."""
-    rate = sum(it[1:, 1].sum() / (it[-1, 0] - it[0, 0]) for it in workers.values())
-    begin, stop = max(it[0, 0] for it in workers.values()), min(it[-1, 0] for it in workers.values())
+    """What the lines and the samples say of the steady part of a run, in which nothing has run dry yet."""
+    begin, stop = steady(workers)
+    # Between two lines a worker is taken to go on evenly.
+    images = sum(np.diff(np.interp([begin, stop], it[:, 0], it[:, 1].cumsum()))[0] for it in workers.values())
     used = samples.used(begin, stop)
-    busy = {pid for pid, name in samples.names.items() if pid in workers or is_worker(name)}
-    images = rate * (stop - begin)
+    of_ray = any(name == "raylet" for name in samples.names.values())
+    busy = {pid for pid, name in samples.names.items() if not of_ray or is_worker(name)}
     of_workers = sum(used[pid] for pid in busy)
-    return Run(rate, of_workers / images, (sum(used.values()) - of_workers) / images, begin - began, samples.peak_mb)
+    others = sum(used.values()) - of_workers
+    return Run(images / (stop - begin), of_workers / images, others / images, begin - began, samples.peak_mb)
+
+
+def steady(workers: dict[int, np.ndarray]) -> tuple[float, float]:
+    """From when all workers have done their first batch to the last batch of whichever has been silent longest."""
+    return max(it[0, 0] for it in workers.values()), min(it[-1, 0] for it in workers.values())
 
 
 def is_worker(name: str) -> bool:

@@ -63,6 +63,7 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     session.ray()
     import ray
 
+    ray.data.DataContext.get_current().memory_usage_poll_interval_s = None  # nobody reads what it finds out
     config = session.config
     items = [
         {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
@@ -186,7 +187,10 @@ class _Reader:
         if _reader is None:
             import torch
 
+            from ray_ns.labels.predict import keep_memory
+
             torch.set_num_threads(1)
+            keep_memory()
             _reader = cls(config)
         return _reader
 
