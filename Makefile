@@ -5,7 +5,6 @@ READY := .venv/.ready
 
 .PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select clean
 
-.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select clean
 
 demo: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
