@@ -2,8 +2,8 @@
 
 A task takes a run of shards and gives back one small result for all of them; what a shard's selection holds is written
 by the task itself, so no label crosses the object store. The first pass reads whole shards and checks their sha256
-(4 % of the time; a flipped bit in a Parquet footer is not covered by page checksums), the others read the columns they
-need, with page checksums.
+(3 % of all CPU time, a sixth with soft labels; page checksums do not cover a Parquet footer), the others read the
+columns they need, with page checksums.
 """
 
 from collections import deque

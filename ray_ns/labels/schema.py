@@ -73,7 +73,7 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
 
     Nothing is compressed: the encodings leave a tenth to save (a sixth of soft labels), which costs half the speed of
     every reading. Lists lie in the file as fixed_size_binary, little-endian, with the type of their items in the
-    field's metadata: as Parquet lists they would take ten times as long to read and write.
+    field's metadata: as Parquet lists they would take ten times as long to read.
     """
     for name in [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]:
         item = table.schema.field(name).type.value_type
