@@ -117,8 +117,9 @@ class Contender:
                 self.end()
                 raise RuntimeError(f"{name} did not start:\n{self._text[-3000:]}")
         self._startup_s = max(it[0, 0] for it in self._events().values()) - began
-        self._turns.append((began, time.monotonic()))
         self._signal(signal.SIGSTOP)
+        self._sample()
+        self._turns.append((began, time.monotonic()))
 
     def begun(self) -> bool:
         """Whether every worker has done two batches."""
@@ -140,7 +141,8 @@ class Contender:
         self._turns.append((begin, time.monotonic()))
         if len(self._turns) % 4 == 2:
             self._peak_mb = max(self._peak_mb, sum(pss_mb(pid) for pid, _, _ in process_tree(self._child.pid)))
-        return float(np.subtract(*steady(self._workers_done())[::-1]))
+        begin, stop = self._steady(self._workers_done())
+        return stop - begin
 
     def end(self) -> None:
         """Kill all of its processes and no other."""
@@ -154,7 +156,7 @@ class Contender:
     def result(self) -> Run:
         """What the lines and the samples say of the steady part, on the contender's own clock."""
         workers = self._last
-        begin, stop = steady(workers)
+        begin, stop = self._steady(workers)
         # Between two lines a worker is taken to go on evenly.
         images = sum(np.diff(np.interp([begin, stop], it[:, 0], it[:, 1].cumsum()))[0] for it in workers.values())
         used = {}
@@ -168,6 +170,10 @@ class Contender:
         of_workers = sum(it for pid, it in used.items() if not of_ray or is_worker(self._names[pid]))
         others = sum(used.values()) - of_workers
         return Run(images / (stop - begin), of_workers / images, others / images, self._startup_s, self._peak_mb)
+
+    def _steady(self, workers: dict[int, np.ndarray]) -> tuple[float, float]:
+        """From the end of its start, all workers at work, to the last batch of whichever has been silent longest."""
+        return self._turns[0][1] - self._turns[0][0], min(it[-1, 0] for it in workers.values())
 
     def _signal(self, number: int) -> None:
         """Send a signal to the tree, and again to what was started meanwhile."""
@@ -228,11 +234,6 @@ def compete(contenders: dict[str, tuple[str, dict[str, Any]]], case: str, second
             flush=True,
         )
     return found
-
-
-def steady(workers: dict[int, np.ndarray]) -> tuple[float, float]:
-    """From when all workers have done their first batch to the last batch of whichever has been silent longest."""
-    return max(it[0, 0] for it in workers.values()), min(it[-1, 0] for it in workers.values())
 
 
 def is_worker(name: str) -> bool:
