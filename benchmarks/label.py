@@ -34,6 +34,7 @@ ACTOR = {"label": {"layout": "actor", "actors": 2, "threads": 1}, "cluster": {"c
 LAYOUTS = ("actor", "tasks")
 START_LIMIT = 300.0
 TURN = 4.0
+WARM = 10.0  # Ray starts processes it wants to have ready even after the first batches
 
 
 def tasks_options(case: str) -> dict[str, Any]:
@@ -88,7 +89,7 @@ class Contender:
     """One running contender: the tree of its processes, and its own clock, which stands while it is stopped."""
 
     def __init__(self, name: str, case: str, options: dict[str, Any]) -> None:
-        """Start it and let it run until every worker has done two batches; then it stands still."""
+        """Start it, let it run until every worker has done two batches and ``WARM`` seconds more, then stop it."""
         model, args = MODELS[case]
         task = {"contender": name, "model": model, "model_args": args, "pool": str(POOL), "options": options}
         self._folder = tempfile.TemporaryDirectory()
@@ -117,6 +118,7 @@ class Contender:
                 self.end()
                 raise RuntimeError(f"{name} did not start:\n{self._text[-3000:]}")
         self._startup_s = max(it[0, 0] for it in self._events().values()) - began
+        time.sleep(WARM)
         self._signal(signal.SIGSTOP)
         self._sample()
         self._turns.append((began, time.monotonic()))
@@ -281,7 +283,7 @@ def run_case(case: str, seconds: float) -> list[dict[str, Any]]:
         for workers in (1, 2)
         for threads in (1, 2)
     }
-    tried = compete(choices, case, min(12.0, seconds))
+    tried = compete(choices, case, min(8.0, seconds))
     best = max(tried, key=lambda name: tried[name].img_s)
     tasks = ("ours", tasks_options(case))
     limit = ("bare", {})
