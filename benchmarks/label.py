@@ -115,8 +115,9 @@ class Contender:
         while not self.begun():
             time.sleep(0.5)
             if self._child.poll() is not None or time.monotonic() - began > START_LIMIT:
+                text = self._log.read_text()
                 self.end()
-                raise RuntimeError(f"{name} did not start:\n{self._text[-3000:]}")
+                raise RuntimeError(f"{name} did not start:\n{text}")
         self._startup_s = max(it[0, 0] for it in self._events().values()) - began
         time.sleep(WARM)
         self._signal(signal.SIGSTOP)
@@ -136,8 +137,9 @@ class Contender:
             time.sleep(0.5)
             self._sample()
         if self._child.poll() is not None:
-            self.end()
-            raise RuntimeError(f"a contender ended early:\n{self._text[-3000:]}")
+            raise RuntimeError(
+                f"ended early with {self._child.returncode}: {self._child.args}\n{self._log.read_text()}"
+            )
         self._signal(signal.SIGSTOP)
         self._sample()
         self._turns.append((begin, time.monotonic()))
@@ -151,7 +153,6 @@ class Contender:
         for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none starts another meanwhile
             self._signal(number)
         self._child.wait()
-        self._text = self._log.read_text()
         self._last = self._workers_done()
         self._folder.cleanup()
 
