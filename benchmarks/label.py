@@ -1,10 +1,12 @@
 """How fast the pool is labelled on this machine, beside the limit and the other ways to do it.
 
-Every contender labels the same 4,000 realistic JPEGs, over and over, in a process tree of its own, one after the other
-and in turns. ``--json`` prints one object per case and layout as the last lines; docs/RESULTS.md explains the columns.
+Every contender labels the same 4,000 realistic JPEGs, over and over, in a process tree of its own; they take turns of a
+few seconds, all the others being stopped meanwhile. ``--json`` prints one object per case and layout as the last
+lines; docs/RESULTS.md explains the columns.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -14,9 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,9 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 ACTOR = {"label": {"layout": "actor", "actors": 2, "threads": 1}, "cluster": {"cpus": 3}}
 LAYOUTS = ("actor", "tasks")
-START_LIMIT = 180.0
+START_LIMIT = 300.0
+TURN = 4.0
+WARM = 10.0  # Ray starts processes it wants to have ready even after the first batches
 
 
 def tasks_options(case: str) -> dict[str, Any]:
@@ -50,36 +53,6 @@ class Run:
     other_cpu: float  # in all its other processes: driver, Ray's own
     startup_s: float
     peak_mb: float
-
-
-@dataclass
-class Samples:
-    """The processes of one contender over time: seconds of CPU of each, and their memory together."""
-
-    root: int
-    cpu: dict[int, list[tuple[float, float]]] = field(default_factory=dict)
-    names: dict[int, str] = field(default_factory=dict)
-    peak_mb: float = 0.0
-
-    def take(self, memory: bool) -> None:
-        """One look at the process tree."""
-        tree = list(process_tree(self.root))
-        now = time.monotonic()
-        for pid, seconds, name in tree:
-            self.cpu.setdefault(pid, []).append((now, seconds))
-            self.names[pid] = name
-        if memory:
-            self.peak_mb = max(self.peak_mb, sum(pss_mb(pid) for pid, _, _ in tree))
-
-    def used(self, begin: float, end: float) -> dict[int, float]:
-        """CPU seconds of each process between two moments; a process that came later began at nothing."""
-        used = {}
-        for pid, points in self.cpu.items():
-            at, seconds = np.array(points).T
-            if at[0] > begin:
-                at, seconds = np.append(max(begin, at[0] - 0.5), at), np.append(0.0, seconds)
-            used[pid] = float(np.interp(end, at, seconds) - np.interp(begin, at, seconds))
-        return used
 
 
 def process_tree(root: int) -> Iterator[tuple[int, float, str]]:
@@ -112,85 +85,163 @@ def pss_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in text.splitlines() if line.startswith("Pss:")), 0.0)
 
 
-def measure(contender: str, case: str, options: dict[str, Any], seconds: float) -> Run:
-    """Run a contender until every one of its workers has worked for ``seconds``, then stop it."""
-    model, args = MODELS[case]
-    task = {"contender": contender, "model": model, "model_args": args, "pool": str(POOL), "options": options}
-    with tempfile.TemporaryDirectory() as events, (Path(events) / "log").open("w") as log:
+class Contender:
+    """One running contender: the tree of its processes, and its own clock, which stands while it is stopped."""
+
+    def __init__(self, name: str, case: str, options: dict[str, Any]) -> None:
+        """Start it, let it run until every worker has done two batches and ``WARM`` seconds more, then stop it."""
+        model, args = MODELS[case]
+        task = {"contender": name, "model": model, "model_args": args, "pool": str(POOL), "options": options}
+        self._folder = tempfile.TemporaryDirectory()
+        self._log = Path(self._folder.name) / "log"
+        self._turns: list[tuple[float, float]] = []  # when it ran
+        self._cpu: dict[int, list[tuple[float, float]]] = {}
+        self._names: dict[int, str] = {}
+        self._workers = {"dataloader": 1, "tasks": 1}.get(options.get("label", {}).get("layout", name), 2)
+        self._peak_mb = 0.0
         began = time.monotonic()
-        child = subprocess.Popen(
+        self._child = subprocess.Popen(
             [sys.executable, __file__, "--contender", json.dumps(task)],
             env={
                 **os.environ,
-                "RAY_NS_BENCH_EVENTS": events,
+                "RAY_NS_BENCH_EVENTS": self._folder.name,
                 "OMP_NUM_THREADS": str(options.get("threads", 1)),
                 "RAY_worker_niceness": "0",  # else Ray's workers alone give way to whatever else the machine does
             },
-            stdout=log,
-            stderr=log,
+            stdout=self._log.open("w"),
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        samples = Samples(child.pid)
-        try:
-            for turn in range(1_000_000):
-                time.sleep(0.5)
-                samples.take(memory=turn % 8 == 0)
-                workers = read_events(events)
-                if workers and steady(workers)[1] - steady(workers)[0] >= seconds:
-                    break
-                if child.poll() is not None or (not workers and time.monotonic() - began > START_LIMIT):
-                    raise RuntimeError(f"{contender} ended early:\n{(Path(events) / 'log').read_text()[-3000:]}")
-        finally:
-            end(samples)
-            child.wait()
-        return result(read_events(events), samples, began)
+        while not self.begun():
+            time.sleep(0.5)
+            if self._child.poll() is not None or time.monotonic() - began > START_LIMIT:
+                text = self._log.read_text()
+                self.end()
+                raise RuntimeError(f"{name} did not start:\n{text}")
+        self._startup_s = max(it[0, 0] for it in self._events().values()) - began
+        time.sleep(WARM)
+        self._signal(signal.SIGSTOP)
+        self._sample()
+        self._turns.append((began, time.monotonic()))
+
+    def begun(self) -> bool:
+        """Whether every worker has done two batches."""
+        return len(self._events()) == self._workers
+
+    def turn(self, seconds: float) -> float:
+        """Let it run for so long, then stop it again. Returns how long it has run in its steady state."""
+        begin = time.monotonic()
+        self._signal(signal.SIGCONT)
+        self._sample()
+        while time.monotonic() - begin < seconds:
+            time.sleep(0.5)
+            self._sample()
+        if self._child.poll() is not None:
+            raise RuntimeError(
+                f"ended early with {self._child.returncode}: {self._child.args}\n{self._log.read_text()}"
+            )
+        self._signal(signal.SIGSTOP)
+        self._sample()
+        self._turns.append((begin, time.monotonic()))
+        if len(self._turns) % 4 == 2:
+            self._peak_mb = max(self._peak_mb, sum(pss_mb(pid) for pid, _, _ in process_tree(self._child.pid)))
+        begin, stop = self._steady(self._workers_done())
+        return stop - begin
+
+    def end(self) -> None:
+        """Kill all of its processes and no other."""
+        for number in (signal.SIGSTOP, signal.SIGKILL):  # stopped first, so that none starts another meanwhile
+            self._signal(number)
+        self._child.wait()
+        self._last = self._workers_done()
+        self._folder.cleanup()
+
+    def result(self) -> Run:
+        """What the lines and the samples say of the steady part, on the contender's own clock."""
+        workers = self._last
+        begin, stop = self._steady(workers)
+        # Between two lines a worker is taken to go on evenly.
+        images = sum(np.diff(np.interp([begin, stop], it[:, 0], it[:, 1].cumsum()))[0] for it in workers.values())
+        used = {}
+        for pid, points in self._cpu.items():
+            at, seconds = np.array(points).T
+            at = self._clock(at)
+            if at[0] > begin:  # it came later, and began at nothing
+                at, seconds = np.append(max(begin, at[0] - 0.5), at), np.append(0.0, seconds)
+            used[pid] = float(np.diff(np.interp([begin, stop], at, seconds))[0])
+        of_ray = "raylet" in self._names.values()
+        of_workers = sum(it for pid, it in used.items() if not of_ray or is_worker(self._names[pid]))
+        others = sum(used.values()) - of_workers
+        return Run(images / (stop - begin), of_workers / images, others / images, self._startup_s, self._peak_mb)
+
+    def _steady(self, workers: dict[int, np.ndarray]) -> tuple[float, float]:
+        """From the end of its start, all workers at work, to the last batch of whichever has been silent longest."""
+        return self._turns[0][1] - self._turns[0][0], min(it[-1, 0] for it in workers.values())
+
+    def _signal(self, number: int) -> None:
+        """Send a signal to the tree, and again to what was started meanwhile."""
+        for _ in range(2):
+            for pid, _, _ in list(process_tree(self._child.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
+
+    def _sample(self) -> None:
+        now = time.monotonic()
+        for pid, seconds, name in process_tree(self._child.pid):
+            self._cpu.setdefault(pid, []).append((now, seconds))
+            self._names[pid] = name
+
+    def _clock(self, at: np.ndarray) -> np.ndarray:
+        """Moments of the machine's clock on the contender's own."""
+        edges = np.array(self._turns).ravel()
+        ran = np.array([[0.0, end - begin] for begin, end in self._turns]).ravel().cumsum()
+        return np.interp(at, edges, ran)
+
+    def _workers_done(self) -> dict[int, np.ndarray]:
+        """The lines of each worker with its moments on the contender's own clock."""
+        return {pid: np.column_stack([self._clock(it[:, 0]), it[:, 1]]) for pid, it in self._events().items()}
+
+    def _events(self) -> dict[int, np.ndarray]:
+        """The lines of each worker by pid, (n, 2): when, how many; of those that have written two at least."""
+        found = {}
+        for path in Path(self._folder.name).glob("*.txt"):
+            lines = [line.split() for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            if len(lines) > 1:
+                found[int(path.stem)] = np.array(lines, float)
+        return found
 
 
-def result(workers: dict[int, np.ndarray], samples: Samples, began: float) -> Run:
-    """What the lines and the samples say of the steady part of a run, in which nothing has run dry yet."""
-    begin, stop = steady(workers)
-    # Between two lines a worker is taken to go on evenly.
-    images = sum(np.diff(np.interp([begin, stop], it[:, 0], it[:, 1].cumsum()))[0] for it in workers.values())
-    used = samples.used(begin, stop)
-    of_ray = any(name == "raylet" for name in samples.names.values())
-    busy = {pid for pid, name in samples.names.items() if not of_ray or is_worker(name)}
-    of_workers = sum(used[pid] for pid in busy)
-    others = sum(used.values()) - of_workers
-    return Run(images / (stop - begin), of_workers / images, others / images, begin - began, samples.peak_mb)
+def compete(contenders: dict[str, tuple[str, dict[str, Any]]], case: str, seconds: float) -> dict[str, Run]:
+    """Start all, then give each its turn of ``TURN`` seconds, round and round, until each has had ``seconds``.
 
-
-def steady(workers: dict[int, np.ndarray]) -> tuple[float, float]:
-    """From when all workers have done their first batch to the last batch of whichever has been silent longest."""
-    return max(it[0, 0] for it in workers.values()), min(it[-1, 0] for it in workers.values())
+    Turns so short see the same machine, whatever else it does: its rate wanders by half within minutes.
+    """
+    running: dict[str, Contender] = {}
+    try:
+        for name, (kind, options) in contenders.items():
+            running[name] = Contender(kind, case, options)
+        had = dict.fromkeys(running, 0.0)
+        while min(had.values()) < seconds:
+            for name, one in running.items():
+                had[name] = one.turn(TURN)
+    finally:
+        for one in running.values():
+            one.end()
+    found = {name: one.result() for name, one in running.items()}
+    for name, it in found.items():
+        print(
+            f"{case:16} {name:11} {it.img_s:8.1f} img/s  {1000 * it.worker_cpu:6.2f} ms CPU/image in workers, "
+            f"{1000 * it.other_cpu:5.2f} elsewhere  start {it.startup_s:5.1f} s  {it.peak_mb:6.0f} MB  "
+            f"load {os.getloadavg()[0]:.1f} {contenders[name][1] if contenders[name][0] == 'dataloader' else ''}",
+            file=sys.stderr,
+            flush=True,
+        )
+    return found
 
 
 def is_worker(name: str) -> bool:
     """Whether a process is one of Ray's workers by its name; its agents and daemons are not."""
     return name.startswith("ray::") and "Agent" not in name
-
-
-def read_events(folder: str) -> dict[int, np.ndarray]:
-    """The lines of each worker by pid, (n, 2): when, how many; of those that have written two at least."""
-    found = {}
-    for path in Path(folder).glob("*.txt"):
-        lines = [line.split() for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        if len(lines) > 1:
-            found[int(path.stem)] = np.array(lines, float)
-    return found
-
-
-def end(samples: Samples) -> None:
-    """Stop the contender: kindly, as Ray gives its memory back, then whatever of it is left."""
-    tree = [pid for pid, _, _ in process_tree(samples.root)]
-    deadline = time.monotonic() + 15
-    os.kill(samples.root, signal.SIGTERM) if tree else None
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}/smaps_rollup").exists() for pid in tree[1:]):
-        time.sleep(0.2)
-    for pid in tree:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def write_pool() -> None:
@@ -226,57 +277,39 @@ def write_pool() -> None:
             link.hardlink_to(path)
 
 
-def best_dataloader(case: str, seconds: float) -> dict[str, Any]:
-    """The DataLoader's own best settings on this machine, by short runs."""
-    choices = [{"workers": workers, "threads": threads, "batch": 16} for workers in (1, 2) for threads in (1, 2)]
-    return max(choices, key=lambda it: measure("dataloader", case, it, seconds).img_s)
-
-
-def run_case(case: str, seconds: float, rounds: int, only: list[str]) -> list[dict[str, Any]]:
-    """Every contender ``rounds`` times, in turns; the rows of the table, one per layout."""
-    contenders: dict[str, tuple[str, dict[str, Any]]] = {
-        "bare": ("bare", {}),
-        "actor": ("ours", ACTOR),
-        "tasks": ("ours", tasks_options(case)),
-        "ray_recipe": ("ray_recipe", {}),
-        "dataloader": ("dataloader", {}),
+def run_case(case: str, seconds: float) -> list[dict[str, Any]]:
+    """Every contender of a case; the rows of the table, one per layout."""
+    choices: dict[str, tuple[str, dict[str, Any]]] = {
+        f"{workers}x{threads}": ("dataloader", {"workers": workers, "threads": threads, "batch": 16})
+        for workers in (1, 2)
+        for threads in (1, 2)
     }
-    if not only or "dataloader" in only:
-        contenders["dataloader"] = ("dataloader", best_dataloader(case, min(8.0, seconds)))
-    runs: dict[str, list[Run]] = {name: [] for name in contenders if not only or name in only}
-    for turn in range(rounds):
-        for name in list(runs)[:: 1 if turn % 2 == 0 else -1]:
-            kind, options = contenders[name]
-            done = measure(kind, case, options, seconds / rounds)
-            runs[name].append(done)
-            print(
-                f"{case:16} {name:11} {done.img_s:8.1f} img/s  {1000 * done.worker_cpu:6.2f} ms CPU/image in workers, "
-                f"{1000 * done.other_cpu:5.2f} elsewhere  start {done.startup_s:5.1f} s  {done.peak_mb:6.0f} MB  "
-                f"{options if kind == 'dataloader' else ''} load {os.getloadavg()[0]:.1f}",
-                file=sys.stderr,
-                flush=True,
-            )
-    rates = {name: mean(it.img_s for it in of_it) for name, of_it in runs.items()}
-
-    def ratio(layout: str, name: str) -> float | None:
-        return round(rates[layout] / rates[name], 3) if name in rates else None
-
+    tried = compete(choices, case, min(8.0, seconds))
+    best = max(tried, key=lambda name: tried[name].img_s)
+    tasks = ("ours", tasks_options(case))
+    limit = ("bare", {})
+    runs = compete(
+        {"bare": limit, "actor": ("ours", ACTOR), "tasks": tasks, "dataloader": choices[best]}, case, seconds
+    )
+    # The recipe takes so much memory that it runs beside the bare loop alone.
+    recipe = compete({"bare": limit, "ray_recipe": ("ray_recipe", {})}, case, seconds)
+    bare = runs["bare"]
+    recipe_of_bare = recipe["ray_recipe"].img_s / recipe["bare"].img_s
     return [
         {
             "case": case,
             "layout": layout,
-            "ours_img_s": round(rates[layout], 1),
-            "bare_img_s": round(rates["bare"], 1) if "bare" in rates else None,
-            "ratio_bare": ratio(layout, "bare"),
-            "ratio_ray_recipe": ratio(layout, "ray_recipe"),
-            "ratio_dataloader": ratio(layout, "dataloader"),
-            "cpu_s_per_image": round(mean(it.worker_cpu for it in runs[layout]), 6),
-            "bare_cpu_s_per_image": round(mean(it.worker_cpu for it in runs.get("bare", runs[layout])), 6),
-            "startup_s": round(mean(it.startup_s for it in runs[layout]), 1),
-            "peak_mb": round(max(it.peak_mb for it in runs[layout])),
+            "ours_img_s": round(ours.img_s, 1),
+            "bare_img_s": round(bare.img_s, 1),
+            "ratio_bare": round(ours.img_s / bare.img_s, 3),
+            "ratio_ray_recipe": round(ours.img_s / bare.img_s / recipe_of_bare, 2),
+            "ratio_dataloader": round(ours.img_s / runs["dataloader"].img_s, 3),
+            "cpu_s_per_image": round(ours.worker_cpu, 6),
+            "cpu_of_bare": round(ours.worker_cpu / bare.worker_cpu, 3),
+            "startup_s": round(ours.startup_s, 1),
+            "peak_mb": round(ours.peak_mb),
         }
-        for layout in LAYOUTS
-        if layout in runs
+        for layout, ours in ((layout, runs[layout]) for layout in LAYOUTS)
     ]
 
 
@@ -285,9 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="one JSON object per case and layout as the last lines")
     parser.add_argument("--seconds", type=float, default=60.0, help="of steady work per contender and case, at least")
-    parser.add_argument("--rounds", type=int, default=2, help="turns in which these seconds are spent")
     parser.add_argument("--cases", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--only", nargs="+", default=[], help="contenders: bare actor tasks ray_recipe dataloader")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.contender:
@@ -296,11 +327,10 @@ def main() -> None:
         label_contenders.run(json.loads(words.contender))
         return
     write_pool()
-    rows = [row for case in words.cases for row in run_case(case, words.seconds, words.rounds, words.only)]
-    names = [name for name in rows[0] if name not in {"bare_cpu_s_per_image"}]
-    print(" | ".join(names))
+    rows = [row for case in words.cases for row in run_case(case, words.seconds)]
+    print("| " + " | ".join(rows[0]) + " |")
     for row in rows:
-        print(" | ".join(str(row[name]) for name in names))
+        print("| " + " | ".join(str(value) for value in row.values()) + " |")
     if words.json:
         print("\n".join(json.dumps(row) for row in rows))
 
