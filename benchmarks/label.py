@@ -5,6 +5,11 @@ few seconds, all the others being stopped meanwhile. ``--json`` prints one objec
 lines; docs/RESULTS.md explains the columns.
 """
 
+# ruff: noqa: E402
+import sys
+
+sys.path[0] = sys.path[0].rpartition("/")[0]  # the root: in this folder, select.py hides Python's own module
+
 import argparse
 import contextlib
 import io
@@ -12,7 +17,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -322,7 +326,7 @@ def main() -> None:
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     words = parser.parse_args()
     if words.contender:
-        import label_contenders
+        from benchmarks import label_contenders
 
         label_contenders.run(json.loads(words.contender))
         return

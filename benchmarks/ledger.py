@@ -4,12 +4,16 @@ A synthetic label stage of 3,000 label shards of 100,000 rows (30,000 pool shard
 and whose data objects are not there. On a local disk, and on a SeaweedFS server on loopback where one is installed.
 """
 
+# ruff: noqa: E402
+import sys
+
+sys.path[0] = sys.path[0].rpartition("/")[0]  # the root: in this folder, select.py hides Python's own module
+
 import argparse
 import dataclasses
 import json
 import os
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
