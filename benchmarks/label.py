@@ -105,9 +105,11 @@ class Contender:
         self._peak_mb = 0.0
         began = time.monotonic()
         self._child = subprocess.Popen(
-            [sys.executable, __file__, "--contender", json.dumps(task)],
+            [sys.executable, "-c", "from benchmarks import label_contenders; label_contenders.run()"],
             env={
                 **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "RAY_NS_BENCH_TASK": json.dumps(task),
                 "RAY_NS_BENCH_EVENTS": self._folder.name,
                 "OMP_NUM_THREADS": str(options.get("threads", 1)),
                 "RAY_worker_niceness": "0",  # else Ray's workers alone give way to whatever else the machine does
@@ -121,7 +123,7 @@ class Contender:
             if self._child.poll() is not None or time.monotonic() - began > START_LIMIT:
                 text = self._log.read_text()
                 self.end()
-                raise RuntimeError(f"{name} did not start:\n{text}")
+                raise RuntimeError(f"{name} did not start, {self._child.returncode}:\n{text}")
         self._startup_s = max(it[0, 0] for it in self._events().values()) - began
         time.sleep(WARM)
         self._signal(signal.SIGSTOP)
@@ -323,13 +325,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object per case and layout as the last lines")
     parser.add_argument("--seconds", type=float, default=60.0, help="of steady work per contender and case, at least")
     parser.add_argument("--cases", nargs="+", choices=list(MODELS), default=list(MODELS))
-    parser.add_argument("--contender", help=argparse.SUPPRESS)
     words = parser.parse_args()
-    if words.contender:
-        from benchmarks import label_contenders
-
-        label_contenders.run(json.loads(words.contender))
-        return
     write_pool()
     rows = [row for case in words.cases for row in run_case(case, words.seconds)]
     print("| " + " | ".join(rows[0]) + " |")

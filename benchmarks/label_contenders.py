@@ -5,6 +5,7 @@ batch, "when, how many", into a folder; from these lines the rates are computed,
 """
 
 import io
+import json
 import multiprocessing
 import os
 import tempfile
@@ -95,7 +96,7 @@ def ours(task: Task) -> None:
     predict.TeacherActor = TimedTeacher  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
-        with Session(config, store, {"pool": corpus}, Lease(store), Reporter("plain")) as session:
+        with Session(config, store, {"pool": corpus}, (len(corpus.shards),), Lease(store), Reporter("plain")) as session:
 
             def work(stage: commit.Stage) -> tuple[dict[str, Any], int]:
                 stage.publish(0, zoo.to_files(task.network(), config.data), {})
@@ -218,7 +219,7 @@ def images_in_memory(pool: str) -> list[bytes]:
     return [value for file in files for value in pq.read_table(file)["image"].to_pylist()]
 
 
-def run(values: dict[str, Any]) -> None:
-    """Run the contender of ``values``, the fields of a ``Task``, until it is stopped."""
-    task = Task(**values)
+def run() -> None:
+    """Run the contender that the environment describes, by the fields of a ``Task``, until it is stopped."""
+    task = Task(**json.loads(os.environ["RAY_NS_BENCH_TASK"]))
     {"ours": ours, "bare": bare, "ray_recipe": ray_recipe, "dataloader": dataloader}[task.contender](task)
