@@ -28,7 +28,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = ROOT / "data" / "bench-label"
-IMAGES, SHARD_ROWS, GROUP_ROWS, REPEATS = 4000, 500, 256, 50
+IMAGES, SHARD_ROWS, GROUP_ROWS, REPEATS = 4000, 2000, 256, 100
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "decode": ("test_vit", {"img_size": 224, "patch_size": 32, "depth": 1}),
     "resnet18": ("resnet18", {}),
@@ -45,7 +45,7 @@ def tasks_options(case: str) -> dict[str, Any]:
     """One fake-GPU actor; where the model is the work, it has both cores' threads."""
     threads = 1 if case == "decode" else 2
     label = {"layout": "tasks", "actors": 1, "threads": threads, "gpus_per_actor": 1.0}
-    return {"label": label, "cluster": {"cpus": 2, "gpus": 1}}
+    return {"label": label, "cluster": {"cpus": 3, "gpus": 1, "object_store_mb": 1024}}
 
 
 @dataclass

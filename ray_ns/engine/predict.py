@@ -63,8 +63,14 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     session.ray()
     import ray
 
-    ray.data.DataContext.get_current().memory_usage_poll_interval_s = None  # nobody reads what it finds out
     config = session.config
+    context = ray.data.DataContext.get_current()
+    context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
+    if config.label.layout_here == "tasks":
+        # One slice per block. Ray sets room in the object store aside for two whole blocks of every task, and with
+        # its blocks of 128 MB lets most CPUs idle for want of it.
+        pixels = config.label.slice_rows * config.data.size**2 * config.data.channels
+        context.target_max_block_size = min(context.target_max_block_size or pixels, pixels)
     items = [
         {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
         | ({"only": vars(job.only)} if job.only else {})
