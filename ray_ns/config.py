@@ -253,7 +253,9 @@ class Cluster(Section):
     )
     cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
     gpus: Annotated[int, Field(ge=0)] | None = how(None, "local: logical GPUs Ray may use; null: all there are")
-    object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
+    object_store_mb: Annotated[int, Field(ge=80)] | None = how(
+        None, "local: size of Ray's object store, MB; null: 256, and where decoded pixels cross it, room for every CPU's"
+    )
     train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
     train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
