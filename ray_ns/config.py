@@ -254,7 +254,7 @@ class Cluster(Section):
     cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
     gpus: Annotated[int, Field(ge=0)] | None = how(None, "local: logical GPUs Ray may use; null: all there are")
     object_store_mb: Annotated[int, Field(ge=80)] | None = how(
-        None, "local: size of Ray's object store, MB; null: 256, and where decoded pixels cross it, room for every CPU's"
+        None, "local: size of Ray's object store, MB; null: 256, and room for the pixels that cross it"
     )
     train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
