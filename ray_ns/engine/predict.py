@@ -84,10 +84,15 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     if config.label.layout_here == "tasks":
         rows = rows.map_batches(partial(decode_slice, corpora=session.corpora, config=config), batch_size=1)
     files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
+    # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
+    at_once = 2 if config.label.gpus_per_actor else 1
+    actors = ray.data.ActorPoolStrategy(
+        size=config.label.actors, max_concurrent_calls_per_actor=at_once, enable_true_multi_threading=True
+    )
     labelled = rows.map_batches(
         TeacherActor,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.label.actors),
+        compute=actors,
         num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
         num_gpus=config.label.gpus_per_actor or None,
         fn_constructor_args=(session.store.url, files, session.corpora, config),
