@@ -107,6 +107,7 @@ def sheet(found: Survey) -> Image.Image:
             draw.multiline_text((x + TILE / 2, y + TILE / 2), text, FAULT, font, "mm", align="center")
         else:
             page.paste(Image.fromarray(tile.content), (x, y))
+        draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=BLANK)  # or a white picture would not be seen
         draw.text((x + TILE / 2, y + TILE + 1), _fitting(_caption(number, tile, found), draw, font), INK, font, "ma")
     return page
 
