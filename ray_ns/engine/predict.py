@@ -213,7 +213,7 @@ class _Reader:
         encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
         if group + 1 < len(self._shard(corpus, shard).group_rows):
             self._group(corpus, shard, group + 1)
-        run = f"{corpus.root} {shard} {group} {row['begin']} {count} {row.get('at')!r}"
+        run = f"{corpus.root} {shard.path} {shard.stamp} {group} {row['begin']} {count} {row.get('at')!r}"
         for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
             if isinstance(pixels, decode.Reason):
                 reasons[place] = str(pixels)

@@ -116,7 +116,7 @@ class _Child(contextlib.AbstractContextManager["_Child"]):
         self._connection, theirs = Pipe()
         # A plain command and not multiprocessing: its ways to start a child import this process's main module again,
         # which is Ray's, or fork a process that has threads.
-        command = [sys.executable, "-m", __spec__.name, str(theirs.fileno()), str(decode.size), str(decode.channels)]
+        command = [sys.executable, "-m", __name__, str(theirs.fileno()), str(decode.size), str(decode.channels)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)  # noqa: S603

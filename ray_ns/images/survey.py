@@ -40,7 +40,7 @@ class Tile:
 class Survey:
     """Counts over images; ``bytes`` (rounded), ``widths`` and ``heights`` (pixels) count values.
 
-    ``bad``: for each reason the first images, as (path of the shard, row). ``tiles``: the sample by ImageId.
+    ``bad``: for each reason where its first images are, for a person. ``tiles``: the sample by ImageId.
     """
 
     images: int = 0
@@ -50,7 +50,7 @@ class Survey:
     bytes: Counter[int] = field(default_factory=Counter)
     widths: Counter[int] = field(default_factory=Counter)
     heights: Counter[int] = field(default_factory=Counter)
-    bad: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    bad: dict[str, list[str]] = field(default_factory=dict)
     tiles: dict[int, Tile] = field(default_factory=dict)
 
     def add(self, later: "Survey") -> None:
@@ -58,8 +58,8 @@ class Survey:
         self.images += later.images
         for name in ("formats", "reasons", "labels", "bytes", "widths", "heights"):
             getattr(self, name).update(getattr(later, name))
-        for reason, rows in later.bad.items():
-            self.bad[reason] = (self.bad.get(reason, []) + rows)[:FIRST]
+        for reason, names in later.bad.items():
+            self.bad[reason] = (self.bad.get(reason, []) + names)[:FIRST]
         self.tiles |= later.tiles
 
 
@@ -162,13 +162,13 @@ def _look(corpus: Corpus, group: Group) -> Survey:
     reader, labels = _opened(corpus, group.shard)
     encoded = reader.images(group.number)
     found = Survey(images=len(encoded))
-    run = f"{corpus.root} {group.shard} {group.number}"
+    run = f"{corpus.root} {group.shard.path} {group.shard.stamp} {group.number}"
     for row, outcome in enumerate(_decoder()(run, (value.as_py() for value in encoded))):
         data, at = encoded[row].as_py() or b"", group.first + row
         found.bytes[int(float(f"{len(data):.{DIGITS}g}"))] += 1
         if isinstance(outcome, Reason):
             found.reasons[str(outcome)] += 1
-            found.bad.setdefault(str(outcome), []).append((group.shard.path, at))
+            found.bad.setdefault(str(outcome), []).append(f"{group.shard.path} row {at}")
         else:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             found.formats[image.format or ""] += 1
@@ -179,5 +179,5 @@ def _look(corpus: Corpus, group: Group) -> Survey:
             found.labels[label] += 1
         if row in group.sampled:
             found.tiles[int(image_ids(group.shard.ordinal, np.array(at)))] = Tile(outcome, label)
-    found.bad = {reason: rows[:FIRST] for reason, rows in found.bad.items()}
+    found.bad = {reason: names[:FIRST] for reason, names in found.bad.items()}
     return found

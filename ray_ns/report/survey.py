@@ -39,7 +39,7 @@ def as_json(corpus: Corpus, found: Survey) -> dict[str, Any]:
         "per_class": None if corpus.label_column is None else [[it, found.labels[it]] for it in _ordered(found.labels)],
         "unreadable": found.reasons.total(),
         "reasons": dict(sorted(found.reasons.items())),
-        "first_unreadable": {reason: [list(it) for it in rows] for reason, rows in sorted(found.bad.items())},
+        "first_unreadable": dict(sorted(found.bad.items())),
     }
 
 
@@ -71,10 +71,8 @@ def words(report: dict[str, Any]) -> list[str]:
     bad = report["unreadable"]
     lines.append(f"unreadable: {bad:,} ({bad / report['images']:.2%})" if bad else "unreadable: none")
     for reason, count in report["reasons"].items():
-        first = ", ".join(f"{path} row {row}" for path, row in report["first_unreadable"][reason])
-        lines.append(
-            f"  {reason} {count:,}: {first}" + (", ..." if count > len(report["first_unreadable"][reason]) else "")
-        )
+        first = report["first_unreadable"][reason]
+        lines.append(f"  {reason} {count:,}: {', '.join(first)}" + ", ..." * (count > len(first)))
     return lines
 
 

@@ -274,6 +274,6 @@ def test_inspect_counts_a_corpus_and_draws_a_sheet(
     found = json.loads(done.out)
     assert found["images"] == 6
     assert found["per_class"] == [[0, 2], [1, 2], [2, 2]]
-    assert found["first_unreadable"] == {"empty": [["00000.parquet", 5]]}
+    assert found["first_unreadable"] == {"empty": ["00000.parquet row 5"]}
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert ray_ns("inspect", tmp_path / "nothing").code == InputError.exit_code

@@ -26,7 +26,7 @@ def found() -> Survey:
         bytes=Counter({100: 500, 2000: 500}),
         widths=Counter({32: 993}),
         heights=Counter({24: 993}),
-        bad={"truncated": [("a.parquet", row) for row in range(5)], "empty": [("b.parquet", 7)]},
+        bad={"truncated": [f"a.parquet row {row}" for row in range(5)], "empty": ["b.parquet row 7"]},
         tiles={5: Tile(red, 1), (1 << 32) + 7: Tile(Reason.EMPTY, 0), 9: Tile(red // 2, None)},
     )
 
