@@ -51,7 +51,7 @@ class SafeDecode:
         """The outcome of each of ``images``, in order. ``run`` names them: the same words for the same bytes."""
         trace = self._folder / hashlib.sha256(f"{VERSION} {self._decode} {run}".encode()).hexdigest()
         died_before = trace.exists()
-        with trace.open("wb") as held:
+        with trace.open("ab") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:  # another job decodes the same images at this moment, and the trace is its own
