@@ -154,6 +154,10 @@ def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None
 
 @lru_cache(1)
 def _decoder() -> SafeDecode:
+    """The decoder of this process, one of several that have the processor to share."""
+    import torch
+
+    torch.set_num_threads(1)
     return SafeDecode(Decode(TILE, 3), Label().image_seconds)
 
 
