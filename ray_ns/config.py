@@ -197,6 +197,9 @@ class Label(Section):
         "auto",
         "where images are decoded: in the teacher's actor, or in CPU tasks that feed it; auto: tasks for GPUs",
     )
+    image_seconds: Annotated[float, Field(ge=1)] = how(
+        30.0, "an image that is not decoded in so many seconds is quarantined as too_slow"
+    )
     open_shards: Positive = how(
         64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
     )
