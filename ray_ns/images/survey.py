@@ -149,7 +149,7 @@ def _groups(corpus: Corpus, sample: np.ndarray) -> Iterator[Group]:
 def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None]:
     """A shard's reader and its labels."""
     reader = corpus.open(shard)
-    return reader, None if corpus.label_column is None else reader.column(corpus.label_column).to_pylist()
+    return reader, None if corpus.label_column is None else reader.labels().to_pylist()
 
 
 @lru_cache(1)
