@@ -1,9 +1,10 @@
 """Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
 
 A task takes a run of shards and gives back one small result for all of them; what a shard's selection holds is written
-by the task itself, so no label crosses the object store. The first pass reads whole shards and checks their sha256
-(3 % of all CPU time, a sixth with soft labels; page checksums do not cover a Parquet footer), the others read the
-columns they need, with page checksums.
+by the task itself, so no label crosses the object store. The last pass reads whole shards and checks their sha256
+before anything is committed (page checksums do not cover a Parquet footer), those before it read the columns they
+need, with page checksums. What the first pass counts serves every threshold on the grid of 0.01, so it is a stage of
+its own beside the labels, ``counts``, that the labelling itself has made where it was not interrupted.
 """
 
 from collections import deque
@@ -17,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.config import results_of
+from ray_ns.engine import counts
 from ray_ns.engine.label import LABELS, SELECTION
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError, IntegrityError
@@ -67,9 +69,13 @@ def select(
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         looks = asked.rule == "paper"
-        session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
         shards = _Shards(session, labels, before, chosen)
-        quota = rule.quotas(sum(shards.each(_count, asked)), asked)
+        if asked.on_grid:
+            counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
+        else:
+            counted = _counted(shards, asked)
+        session.reporter.begin(prefix, (1 + looks + bool(before)) * len(labels.parts), "label shards read")
+        quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
         ends = rule.plan(quota, _seen(shards, quota, asked) if looks else None, asked)
         used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
@@ -143,7 +149,7 @@ def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *arg
 
 
 def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
-    """The rows of a label shard that have a label, of a shard that the first pass has verified."""
+    """The rows of a label shard that have a label, by its page checksums alone."""
     with stored.open(store) as file:
         return _with_label(schema.from_parquet(file, stored.key, columns, lists=False))
 
@@ -156,19 +162,15 @@ def _arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
     return [table[name].to_numpy() for name in names]
 
 
+def _counted(shards: _Shards, asked: rule.Terms) -> np.ndarray:
+    return sum(shards.each(_count, asked), np.zeros((asked.classes, rule.BINS[asked.rule]), np.int64))
+
+
 def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
-    tally = rule.Tally(asked)
+    counted = rule.Tally(asked)
     for shard in run:
-        whole = shard.labels.read(store)
-        table = _with_label(schema.from_parquet(whole, shard.labels.key, ("label", "confidence")))
-        try:
-            tally.add(*_arrays(table, "label", "confidence"))
-        except ValueError as error:
-            raise InputError(
-                f"{shard.labels.key}: {error}. The teacher's network is of no use: train it anew, with a lower "
-                f"learning rate where it has diverged."
-            ) from error
-    return tally.counts()
+        counts.add(counted, _labelled(store, shard.labels, ("label", "confidence")), shard.labels.key)
+    return counted.counts()
 
 
 def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
@@ -186,15 +188,17 @@ def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, pr
     used = np.zeros((2, classes), np.int64)
     with _Writer(Stage(store, prefix, fence(store, epoch))) as writer:
         for shard in run:
-            table = _labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            whole = shard.labels.read(store)
+            table = _with_label(schema.from_parquet(whole, shard.labels.key, (*COLUMNS, *schema.SOFT), lists=False))
             ids, labels, confidence = _arrays(table, *COLUMNS)
             if shard.chosen:
                 earlier = schema.from_parquet(shard.chosen.read(store), shard.chosen.key, ("image_id", "copies"))
                 rows, copies = rule.carry(ids, *_arrays(earlier, "image_id", "copies"))
             else:
                 rows, copies = rule.choose(ids, labels, confidence, ends, seed)
-            used += np.bincount(labels[rows], minlength=classes)
-            used[1] += np.bincount(labels[rows], copies - 1, minlength=classes).astype(np.int64)
+            index = labels[rows].astype(np.int64)
+            used += np.bincount(index, minlength=classes)
+            used[1] += np.bincount(index, copies - 1, minlength=classes).astype(np.int64)
             writer.publish(shard.part, table.take(pa.array(rows)).append_column("copies", pa.array(copies)))
     return used
 
