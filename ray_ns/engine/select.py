@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def select(
         session.reporter.begin(prefix, (1 + looks + bool(before)) * len(labels.parts), "label shards read")
         quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
-        ends = rule.plan(quota, _seen(shards, quota, asked) if looks else None, asked)
+        ends = rule.plan(*(_seen(shards, quota, asked) if looks else (quota, None)), asked)
         used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
         summary = _summary(quota, ends, used, asked, labels, bool(chosen))
         if before:
@@ -173,6 +173,11 @@ def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarra
     return counted.counts()
 
 
+def _ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
+    found = (rule.ties(*_arrays(_labelled(store, shard.labels), *COLUMNS), quota) for shard in run)
+    return [it for it in found if it is not None]
+
+
 def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
     def looks() -> Iterator[rule.Seen]:
         for shard in run:
@@ -238,13 +243,20 @@ class _Writer:
             self._waiting.popleft().result()
 
 
-def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> rule.Seen:
-    """Everything that decides where the classes end; looked at again, wider, in the rare case of a missed draw."""
-    seen = _merged(shards.each(_look, quota, rule.bands(quota), asked), quota)
+def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> tuple[rule.Quotas, rule.Seen]:
+    """Everything that decides where the classes end, and the quotas with what of it is still to be taken.
+
+    Shards are read once more where too many rows are equally confident, and in the rare case of a missed draw.
+    """
+    found = list(chain.from_iterable(shards.each(_ties, quota))) if rule.crowded(quota).any() else []
+
+    def looked(wide: np.ndarray | None = None) -> tuple[rule.Quotas, rule.Seen]:
+        near, band = rule.narrowed(quota, rule.bands(quota, wide), found) if found else (quota, rule.bands(quota, wide))
+        return near, _merged(shards.each(_look, near, band, asked), near)
+
+    near, seen = looked()
     missed = rule.missed(quota, seen)
-    if missed.any():
-        seen = _merged(shards.each(_look, quota, rule.bands(quota, missed), asked), quota)
-    return seen
+    return looked(missed) if missed.any() else (near, seen)
 
 
 def _merged(parts: Iterator[rule.Seen], quota: rule.Quotas) -> rule.Seen:

@@ -12,8 +12,9 @@ memory they need grows with the classes, not with the labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -88,10 +89,24 @@ class Quotas:
 
 @dataclass(frozen=True)
 class Bands:
-    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``."""
+    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``.
+
+    ``first``, ``last``: ids int64 (classes,) between which the last image kept lies; None where any may be the one.
+    """
 
     low: np.ndarray
     high: np.ndarray
+    first: np.ndarray | None = None
+    last: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Ties:
+    """One shard's lowest and highest image id, and its rows in crowded edge bins per class, int32 (classes,)."""
+
+    first: int
+    last: int
+    held: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -231,12 +246,57 @@ def bands(quota: Quotas, wide: np.ndarray | None = None) -> Bands:
     return Bands(np.where(drawn, low, np.uint64(1)), np.where(drawn, high, np.uint64(0)))
 
 
+def crowded(quota: Quotas) -> np.ndarray:
+    """Classes (bool) whose edge bin is one single confidence, where all edge bins hold too many rows to be gathered.
+
+    A teacher that is quite sure of everything gives millions of labels the very same confidence.
+    """
+    floors = _floors()
+    single = (quota.edge == 0) | (floors[quota.edge - 1] == np.nextafter(floors[quota.edge], NOTHING))
+    return single & (quota.edge >= 0) & (quota.held.sum() > EDGE_ROWS)
+
+
+def ties(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas) -> Ties | None:
+    """How many of a shard's labelled rows have their class's crowded confidence; None for a shard without rows."""
+    if not len(ids):
+        return None
+    at = np.where(crowded(quota), _floors()[quota.edge], NOTHING)
+    index = labels.astype(np.int64)
+    held = np.bincount(index[confidence == at[index]], minlength=len(at)).astype(np.int32)
+    return Ties(int(ids.min()), int(ids.max()), held)
+
+
+def narrowed(quota: Quotas, band: Bands, found: Sequence[Ties]) -> tuple[Quotas, Bands]:
+    """Of each crowded class, the one shard in which its last image lies, as shards hold ids in runs of their own.
+
+    Where they do not, everything is looked at, as if nothing were crowded.
+    """
+    found = sorted(found, key=lambda it: it.first)
+    if any(a.last >= b.first for a, b in pairwise(found)):
+        return quota, band
+    here = np.flatnonzero(crowded(quota))
+    reached = np.cumsum([it.held[here] for it in found], axis=0, dtype=np.int64)
+    shard = (reached < quota.taken[here]).sum(0)
+    first, last = np.zeros(len(quota.edge), np.int64), np.full(len(quota.edge), HIGHEST)
+    first[here] = np.array([it.first for it in found])[shard]
+    last[here] = np.array([it.last for it in found])[shard]
+    columns = np.arange(len(here))
+    taken = quota.taken.copy()
+    taken[here] -= np.where(shard > 0, reached[shard - 1, columns], 0)
+    return replace(quota, taken=taken), replace(band, first=first, last=last)
+
+
 def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, band: Bands, asked: Terms) -> Seen:
     """Pass 2 over one shard's labelled rows: what decides where the classes end."""
     lowest, above = edges(quota, asked)
-    rows = np.flatnonzero(confidence >= lowest[labels])
-    index = labels[rows].astype(np.int64)
-    edge = rows[confidence[rows] < above[index]]
+    index = labels.astype(np.int64)  # a look-up by int16 takes twice as long
+    rows = np.flatnonzero(confidence >= lowest[index])
+    index = index[rows]
+    at_edge = confidence[rows] < above[index]
+    edge = rows[at_edge]
+    if band.first is not None and band.last is not None:
+        of_edge = index[at_edge]
+        edge = edge[(ids[edge] >= band.first[of_edge]) & (ids[edge] <= band.last[of_edge])]
     drawing = np.flatnonzero((quota.extra > 0)[index])
     scarce, classes = rows[drawing], index[drawing]
     values = draw(ids[scarce], asked.seed)
@@ -249,8 +309,7 @@ def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quo
 def merged(seen: Sequence[Seen], quota: Quotas) -> Seen:
     """What several shards showed.
 
-    Of edge rows no more are kept than can be taken, once they are many: a teacher that is quite sure of everything
-    gives millions of labels the very same confidence.
+    Of edge rows no more are kept than can be taken, once they are many.
     """
     edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
     ids, labels, confidence = (np.concatenate(columns) for columns in zip(*edge, strict=True))
@@ -301,8 +360,9 @@ def choose(
     ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Plan, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pass 3 over one shard's labelled rows: the row numbers that are selected, and their copies (int32)."""
-    rows = np.flatnonzero(confidence >= ends.cut[labels])
-    index = labels[rows].astype(np.int64)
+    index = labels.astype(np.int64)
+    rows = np.flatnonzero(confidence >= ends.cut[index])
+    index = index[rows]
     tied = np.flatnonzero(confidence[rows] == ends.cut[index])
     beyond = tied[ids[rows[tied]] > ends.cut_id[index[tied]]]
     if len(beyond):
