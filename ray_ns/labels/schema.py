@@ -17,7 +17,7 @@ from ray_ns.errors import IntegrityError
 ITEM = b"item"
 INTEGERS = frozenset(
     {"image_id", "label", "copies", "bin", "count"}
-)  # a dictionary would be 4 % smaller and half as fast to write
+)
 SOFT = ("top_label", "top_probability", "probability")
 
 
@@ -83,13 +83,15 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
         packed = _packed(table[name])
         field = pa.field(name, packed.type, metadata={ITEM: str(item)})
         table = table.set_column(table.schema.get_field_index(name), field, packed)
+    # Dictionaries are read a little faster and written at half the speed: for labels, which are read again and again.
+    words = ["label", "quarantine"] if "quarantine" in table.column_names else []
     sink = pa.BufferOutputStream()
     pq.write_table(
         table.replace_schema_metadata(dict(lineage)),
         sink,
         compression="none",
-        use_dictionary=["quarantine"] if "quarantine" in table.column_names else False,
-        column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS},
+        use_dictionary=words,
+        column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS - set(words)},
         write_page_checksum=True,
         write_statistics=False,
         store_schema=True,
