@@ -15,9 +15,7 @@ import pyarrow.parquet as pq
 from ray_ns.errors import IntegrityError
 
 ITEM = b"item"
-INTEGERS = frozenset(
-    {"image_id", "label", "copies", "bin", "count"}
-)
+INTEGERS = frozenset({"image_id", "label", "copies", "bin", "count"})
 SOFT = ("top_label", "top_probability", "probability")
 
 
@@ -93,7 +91,7 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
         use_dictionary=words,
         column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS - set(words)},
         write_page_checksum=True,
-        write_statistics=False,
+        write_statistics=[name for name in table.column_names if name not in SOFT] if words else False,
         store_schema=True,
     )
     return sink.getvalue().to_pybytes()
