@@ -69,15 +69,17 @@ def select(
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         looks = asked.rule == "paper"
+        session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
         shards = _Shards(session, labels, before, chosen)
         if asked.on_grid:
             counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
         else:
             counted = _counted(shards, asked)
-        session.reporter.begin(prefix, (1 + looks + bool(before)) * len(labels.parts), "label shards read")
+        shards.passed = len(labels.parts)
         quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
-        ends = rule.plan(*(_seen(shards, quota, asked) if looks else (quota, None)), asked)
+        near, seen = _seen(shards, quota, asked) if looks else (quota, None)
+        ends = rule.plan(near, seen, asked)
         used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
         summary = _summary(quota, ends, used, asked, labels, bool(chosen))
         if before:
@@ -127,7 +129,7 @@ class _Shards:
         least, most = SHARDS_PER_TASK
         tasks = TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         size = min(max(-(-len(shards) // tasks), least), most)
-        self._session, self._passed = session, 0
+        self._session, self.passed = session, 0
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
 
     def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
@@ -139,8 +141,8 @@ class _Shards:
         waiting = {task.remote(function, self._session.store.url, run, *shared): len(run) for run in self._runs}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            self._passed += waiting.pop(done)
-            self._session.reporter.progress(self._passed)
+            self.passed += waiting.pop(done)
+            self._session.reporter.progress(self.passed)
             yield ray.get(done)
 
 
@@ -174,7 +176,10 @@ def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarra
 
 
 def _ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
-    found = (rule.ties(*_arrays(_labelled(store, shard.labels), *COLUMNS), quota) for shard in run)
+    found = []
+    for shard in run:
+        ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
+        found.append(rule.ties(ids, labels, confidence, quota))
     return [it for it in found if it is not None]
 
 
