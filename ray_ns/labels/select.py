@@ -25,7 +25,7 @@ ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
 SHIFT = 18  # bins of 1/32 octave of a label's distance from 1
 FIRST = (ONE >> SHIFT) - 1
 GRID = (np.arange(101) / 100).astype(np.float32)
-GRID_ABOVE = np.append(GRID[1:], np.float32(2))
+OVER_100 = np.nextafter(np.float32(100), np.float32(101))
 BINS = {"paper": ((127 + 30) << (23 - SHIFT)) - FIRST + len(GRID) + 1, "official": len(GRID)}
 BATCH = 2_000_000
 QUANTILES = (0.1, 0.5, 0.9)
@@ -412,9 +412,8 @@ def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarra
 
 
 def _steps(confidence: np.ndarray) -> np.ndarray:
-    """How many steps of the grid lie above each confidence, int32: where the product is rounded up, one more."""
-    step = (confidence * np.float32(100)).astype(np.int32)
-    step += GRID_ABOVE[step] <= confidence
+    """How many steps of the grid lie above each confidence, int32."""
+    step = (confidence * OVER_100).astype(np.int32)  # never too few, and one too many just below a step
     step -= GRID[step] > confidence
     return 100 - step
 

@@ -268,3 +268,15 @@ def test_bins_never_rise_with_the_confidence(values: list[float]) -> None:
         assert (np.diff(bins) <= 0).all()
         assert bins.min() >= 0
         assert bins.max() < select.BINS[rule]
+
+
+def test_bins_end_at_every_step_of_the_grid_and_their_floors_are_exact() -> None:
+    near = (select.GRID.view(np.int32)[:, None] + np.arange(-3, 4)).clip(0, select.ONE).astype(np.int32)
+    spread = np.random.default_rng(0).integers(0, select.ONE + 1, 100_000).astype(np.int32)
+    values = np.sort(np.concatenate([near.ravel(), spread])).view(np.float32)
+    np.testing.assert_array_equal(select._steps(values), 101 - select.GRID.searchsorted(values, "right"))
+    bins = select._base(values)
+    assert (np.diff(bins)[np.diff(select._steps(values)) < 0] < 0).all()
+    floors = select._floors()
+    assert (floors[bins] <= values).all()
+    assert (values < np.append(np.float32(2), floors)[bins]).all()
