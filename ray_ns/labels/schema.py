@@ -103,8 +103,8 @@ def from_parquet(
     """A table that ``to_parquet`` wrote, read by one thread: from its bytes, or the ``columns`` alone from a file.
 
     ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. The sha256 of the
-    whole must have been checked (``StoredObject.read``) by whoever reads it first: page checksums are checked here, but
-    a Parquet footer has none. Raises ``IntegrityError`` naming ``key``.
+    whole must be checked (``StoredObject.read``) before anything made from it is committed: page checksums are checked
+    here, but a Parquet footer has none. Raises ``IntegrityError`` naming ``key``.
     """
     file = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
