@@ -62,7 +62,7 @@ def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[
 
 def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tuple[Job, pa.Table]]:
     """One bounded execution of Ray Data."""
-    session.ray()
+    session.ray_libraries()
     import ray
 
     config = session.config

@@ -89,7 +89,7 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
 
 def _run(session: Session, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
-    session.ray()
+    session.ray_libraries()
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
