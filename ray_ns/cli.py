@@ -68,7 +68,7 @@ def select(
         if as_json:
             print(json.dumps(selection.as_json(found)))
         else:
-            selection.show(found)
+            selection.show(found, session.class_names)
 
 
 @app.command()

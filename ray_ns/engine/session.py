@@ -50,7 +50,8 @@ _LOCAL_ENVIRONMENT = {
 class Session:
     """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
 
-    ``pools``: how many shards the pool had in each generation, the present one last.
+    ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
+    are called, in the order of their numbers, where the labelled images say so.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class Session:
     pools: tuple[int, ...]
     lease: Lease
     reporter: Reporter
+    class_names: tuple[str, ...] | None = None
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)

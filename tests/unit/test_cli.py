@@ -56,7 +56,7 @@ def free() -> None:
 def finished(tmp_path: Path) -> LocalStore:
     """A small run with everything committed."""
     store = LocalStore(tmp_path / "run")
-    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free)
+    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free, runs.Classes(10))
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         for part in range(2):

@@ -34,6 +34,7 @@ SETTINGS = [
     "control.enabled",
     "data.channels",
     "data.classes",
+    "data.held_out",
     "data.image_column",
     "data.label_column",
     "data.labelled",
@@ -136,14 +137,14 @@ HOW = {
 }
 
 REQUIRED = {
-    *("run.dir", "data.classes", "data.labelled", "data.validation", "data.test", "data.pool"),
+    *("run.dir", "data.labelled", "data.pool"),
     *("teacher.model.name", "teacher.steps", "teacher.batch"),
     *("student.model.name", "student.steps", "student.batch"),
 }
 
 MINIMAL: dict[str, Any] = {
     "run": {"dir": "runs/x"},
-    "data": {"classes": 10, "labelled": "l", "validation": "v", "test": "t", "pool": "p"},
+    "data": {"labelled": "l", "pool": "p"},
     "teacher": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
     "student": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
 }
