@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from ray_ns import config as configs
@@ -32,18 +31,11 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     begun = runs.check_owner(store, settings, configs.differences)
     pinned = runs.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
-    corpora = preflight.scan_corpora(config, known)
+    reporter = Reporter(mode)
+    corpora = preflight.scan_corpora(config, known, reporter, grow)
     names = class_names(config.data, corpora)
     config = configs.with_classes(config, class_count(config.data, names))
-    reporter = Reporter(mode)
     pools = [len(generation["pool"]) for generation in pinned]
-    for name, shards in known.items():
-        new = len(corpora[name].shards) - len(shards)
-        if new and not (grow and name == "pool"):
-            mend = "--grow" if name == "pool" else "a new run.dir"
-            if getattr(config.data, name) is not None:
-                reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
-            corpora[name] = replace(corpora[name], shards=tuple(shards))
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
     with Session(config, store, corpora, tuple(pools), Lease(store), reporter, names) as session:

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ray_ns.errors import InputError
 from ray_ns.images import divide as division
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
 from ray_ns.keyed import seed
+from ray_ns.observe import Reporter
 
 LABELLED = ("labelled", "validation", "test")
 EVALUATED = ("validation", "test")
@@ -19,10 +21,13 @@ HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
 HASHED_BYTES = 20 * 10**9  # read through in a minute or two; beyond that, duplicates are looked for at ingest
 
 
-def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
+def scan_corpora(
+    config: Config, known: dict[str, list[Shard]], reporter: Reporter, grow: bool = False
+) -> dict[str, Corpus]:
     """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals.
 
-    Validation or test images that are held out of the labelled corpus begin as all of it; ``divide`` parts them.
+    What a corpus has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
+    that are held out of the labelled corpus begin as all of it; ``divide`` parts them.
     """
     data = config.data
     corpora: dict[str, Corpus] = {}
@@ -31,7 +36,14 @@ def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Cor
         root = getattr(data, name) or data.labelled
         try:
             names = corpora["labelled"].class_names() if name in EVALUATED else None
-            corpora[name] = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
+            corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
+            new = len(corpus.shards) - len(known.get(name, corpus.shards))
+            if new and not (grow and name == "pool"):
+                corpus = replace(corpus, shards=tuple(known[name]))
+                if getattr(data, name) is not None:
+                    mend = "--grow" if name == "pool" else "a new run.dir"
+                    reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
+            corpora[name] = corpus
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
     return corpora
@@ -62,9 +74,7 @@ def check(session: Session) -> None:
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):
-            found = ", ".join(
-                session.class_names[label] if session.class_names else str(label) for label in missing[:10]
-            )
+            found = ", ".join(_class(session, int(label)) for label in missing[:10])
             raise InputError(
                 f"data.labelled: no labelled image of class {found} (data.classes = "
                 f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
@@ -107,11 +117,9 @@ def divide(session: Session) -> None:
                 seed(config.run.seed, HELD_OUT),
             )
         except ValueError as error:
-            label = error.args[0]
-            name = session.class_names[label] if session.class_names else str(label)
             raise InputError(
-                f"data.labelled: class {name} has too few images to hold some out. Add some, give data.validation and "
-                f"data.test, or lower data.held_out."
+                f"data.labelled: class {_class(session, error.args[0])} has too few images to hold some out. Add "
+                f"some, give data.validation and data.test, or lower data.held_out."
             ) from error
         for name, rows in zip((*missing, "labelled"), parts, strict=True):
             corpora[name] = labelled.keeping(rows)
@@ -130,8 +138,15 @@ def divide(session: Session) -> None:
                 f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
                 f"such as {division.named(whole[name], digests[name], one)} = {twin}"
             )
+    if not any(map(len, corpora["validation"].labels(config.data.classes))):
+        raise InputError("data.validation: every image of it is a test image too. Give others.")
     counts = count_per_class(corpora["labelled"].labels(config.data.classes), config.data.classes)
     if not counts.all():
         raise InputError(
-            f"data.labelled: every image of class {int(counts.argmin())} is a validation or test image too. Add others."
+            f"data.labelled: every image of class {_class(session, int(counts.argmin()))} is a validation or test "
+            f"image too. Add others."
         )
+
+
+def _class(session: Session, label: int) -> str:
+    return session.class_names[label] if session.class_names else str(label)

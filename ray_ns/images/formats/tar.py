@@ -143,7 +143,8 @@ class _Headers:
     def _members(self) -> Iterator[tuple[Member, bytes]]:
         """Every plain file, with its first bytes. ``InputError`` for an archive that is not whole and plain."""
         end = self._file.size()
-        at, named = 0, {}
+        at = 0
+        named: dict[str, str] = {}  # what the headers before a member say of it
         buffer, buffered = b"", 0
         while True:
             if at + 2 * BLOCK > buffered + len(buffer):
