@@ -19,6 +19,8 @@ from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat
 SHARD_FILES = 1024
 GROUP_ROWS = 256
 MAX_FILES = 1_000_000
+LABEL_DIGITS = 9
+SEPARATORS = {"\t", "\n"}
 REQUESTS = 16  # files that are fetched at once where each is a request over a network
 
 
@@ -54,9 +56,9 @@ def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], ki
             f"{place.root}: {len(paths):,} image files; a folder is read as it is up to {MAX_FILES:,}. Pack it first: "
             f"ray-ns ingest {place.root} DESTINATION"
         )
-    odd = next((path for path in paths if not path.isprintable()), None)
+    odd = next((path for path in paths if SEPARATORS & {*path}), None)
     if odd is not None:
-        raise InputError(f"{place.root}: {odd!r} has a control character in its name. Rename the file.")
+        raise InputError(f"{place.root}: {odd!r} has a tab or a line break in its name. Rename the file.")
     if kind is Kind.CSV:
         labels = _labels_of_csv(place, stats)
     elif labelled:
@@ -151,7 +153,7 @@ def _labels_of_csv(place: Place, stats: Mapping[str, Stat]) -> dict[str, str]:
             raise InputError(f"{name} line {line}: no file {path!r} below {place.root}")
         if path in labels:
             raise InputError(f"{name} line {line}: {path} is listed twice")
-        if not label or not label.isprintable():
+        if not label or SEPARATORS & {*label} or (label.isdecimal() and len(label) > LABEL_DIGITS):
             raise InputError(f"{name} line {line}: the label of {path} is {label!r}; expected a class")
         labels[path] = label
     named = next((label for label in labels.values() if not label.isdecimal()), None)

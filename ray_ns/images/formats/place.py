@@ -90,15 +90,15 @@ class Place:
             if self.filesystem.get_file_info(self.base or "/").type == fs.FileType.File:
                 raise InputError(f"{self.root}: is a file. Give the folder it lies in, with nothing else in it.")
             entries = self.filesystem.get_file_info(fs.FileSelector(self.base, recursive=True))
+            found = {
+                entry.path[len(self.base) :].lstrip("/"): Stat(entry.size, entry.mtime_ns or 0)
+                for entry in entries
+                if entry.type == fs.FileType.File
+            }
         except OSError as error:
             raise InputError(f"{self.root}: cannot be listed ({error}). Give a folder of images.") from error
         except UnicodeDecodeError as error:
-            raise InputError(f"{self.root}: a file's name is not UTF-8 ({error}). Rename it.") from error
-        found = {
-            entry.path[len(self.base) :].lstrip("/"): Stat(entry.size, entry.mtime_ns or 0)
-            for entry in entries
-            if entry.type == fs.FileType.File
-        }
+            raise InputError(f"{error.object!r}: the name is not UTF-8. Rename the file.") from error
         return {path: stat for path, stat in found.items() if not is_hidden(path)}
 
 

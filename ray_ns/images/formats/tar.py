@@ -133,9 +133,10 @@ class _Headers:
 
     def _label(self, member: Member, start: bytes) -> int:
         try:
-            if member.size > LABEL_BYTES:
+            label = int(start[: member.size].decode("ascii"))
+            if member.size > LABEL_BYTES or abs(label) >= 2**31:
                 raise ValueError
-            return int(start[: member.size].decode("ascii"))
+            return label
         except ValueError as error:
             found = start[: member.size]
             raise self._refused(member.name, f"holds {found!r}", "Expected a class number, such as 7.") from error

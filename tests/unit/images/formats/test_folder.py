@@ -84,6 +84,7 @@ def test_a_csv_gives_numbers_or_names(tmp_path: Path) -> None:
         ("file,label\n1.jpg\n", "line 2: the label of 1.jpg is ''"),
         ("file,label\n1.jpg,0\n2.jpg,cat\n", "some labels are numbers (0), some are names (cat)"),
         ("file,label\n../1.jpg,0\n", "line 2: no file '../1.jpg'"),
+        ("file,label\n1.jpg,99999999999999999999\n", "line 2: the label of 1.jpg is '99999999999999999999'"),
         (b"file,label\n\xff.jpg,0\n", "cannot be read as CSV"),
     ],
 )
@@ -166,10 +167,34 @@ def test_too_many_files_are_refused_with_the_mend(tmp_path: Path, monkeypatch: p
         scan(tmp_path)
 
 
-def test_a_name_that_is_no_line_of_text_is_refused(tmp_path: Path) -> None:
-    write(tmp_path, "a\nb.jpg")
-    with pytest.raises(InputError, match=r"'a\\nb\.jpg' has a control character"):
+@pytest.mark.parametrize("name", ["a\nb.jpg", "a\tb.jpg"])
+def test_a_name_that_is_no_line_of_text_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path, name)
+    with pytest.raises(InputError, match="has a tab or a line break in its name"):
         scan(tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "1.jpg")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.jpg"))).write_bytes(b"x")
+    with pytest.raises(InputError, match=r"xff\.jpg': the name is not UTF-8"):
+        scan(tmp_path)
+
+
+def test_names_as_people_write_them_are_read(tmp_path: Path) -> None:
+    names = [
+        "Screenshot 9.41\u202fAM.png",
+        "été 1.JPG",
+        "犬/柴 犬.jpg",
+        "a\rb.jpg",
+        "a\u2028b.jpg",
+        "x #1&=?.png",
+        "\U0001fae9.gif",
+    ]
+    write(tmp_path, *names)
+    corpus = scan(tmp_path)
+    assert sorted(paths(corpus)) == sorted(names)
+    assert scan(tmp_path, known=corpus.shards) == corpus
 
 
 def test_files_survive_the_text_they_are_written_down_as() -> None:

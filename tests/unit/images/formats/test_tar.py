@@ -95,6 +95,8 @@ def test_an_image_without_a_label_is_refused_where_labels_are_asked_for(tmp_path
         ([("0.jpg", b"x"), ("1.cls", b"1")], "1.cls is the label of no image"),
         ([("0.jpg", b"x"), ("0.cls", b"cat")], "0.cls holds b'cat'. Expected a class number"),
         ([("0.jpg", b"x"), ("0.cls", b" " * 600)], "0.cls holds b'"),
+        ([("0.jpg", b"x"), ("0.cls", b"1" + b" " * 600)], "0.cls holds b'1"),
+        ([("0.jpg", b"x"), ("0.cls", b"9" * 20)], "0.cls holds b'999"),
         ([("/etc/0.jpg", b"x")], "/etc/0.jpg points out of the tar"),
         ([("a/../../0.jpg", b"x")], "a/../../0.jpg points out of the tar"),
     ],
