@@ -20,7 +20,7 @@ GROUP_ROWS = 256
 BLOCK = 512
 BUFFER = 64 * 1024
 LABEL = "cls"
-LABEL_BYTES = 32
+LABEL_BYTES, LABEL_DIGITS = 32, 9
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
 _KINDS = {
     b"1": "a hard link",
@@ -74,7 +74,7 @@ class TarReader:
         try:
             if length <= 2 * sum(sizes):  # one read where most of it is wanted
                 run = self._file.read_at(length, first)
-                images = [run[at - first :][:size] for at, size in zip(offsets, sizes, strict=True)]
+                images = [run[at - first : at - first + size] for at, size in zip(offsets, sizes, strict=True)]
             else:
                 images = [self._file.read_at(size, at) for at, size in zip(offsets, sizes, strict=True)]
         except OSError as error:
@@ -133,10 +133,10 @@ class _Headers:
 
     def _label(self, member: Member, start: bytes) -> int:
         try:
-            label = int(start[: member.size].decode("ascii"))
-            if member.size > LABEL_BYTES or abs(label) >= 2**31:
+            text = start[: member.size].decode("ascii").strip()
+            if member.size > LABEL_BYTES or len(text) > LABEL_DIGITS or not text.isdecimal():
                 raise ValueError
-            return label
+            return int(text)
         except ValueError as error:
             found = start[: member.size]
             raise self._refused(member.name, f"holds {found!r}", "Expected a class number, such as 7.") from error
@@ -150,17 +150,18 @@ class _Headers:
         while True:
             if at + 2 * BLOCK > buffered + len(buffer):
                 buffer, buffered = self._file.read_at(min(BUFFER, max(0, end - at)), at), at
-            header = buffer[at - buffered :][:BLOCK]
+            header = buffer[at - buffered : at - buffered + BLOCK]
             if len(header) < BLOCK:
                 raise self._refused(f"byte {at}", "should be a header or the end mark", "The tar is cut: restore it.")
             if not any(header):
+                self._check_end(at, end)
                 return
             kind = header[156:157]
             size = self._number(header, 124, 12, at)
             if self._number(header, 148, 8, at) != sum(header) - sum(header[148:156]) + 8 * 32:
                 raise self._refused(f"byte {at}", "is no header of a tar", "The tar is damaged: restore it.")
             name = named.get("path") or _name(header)
-            size = int(named.get("size", size)) if kind not in b"xgLK" else size
+            size = size if kind in b"xgLK" else int(named.get("size", size))
             at += BLOCK
             if at + size > end:
                 raise self._refused(name, f"has {size:,} bytes, the tar ends after {end - at:,}", "Restore the tar.")
@@ -175,13 +176,23 @@ class _Headers:
                 plain = name.removeprefix("./")
                 if name.startswith("/") or ".." in name.split("/"):
                     raise self._refused(name, "points out of the tar", "Make the tar with relative names.")
-                yield Member(plain, at, size), buffer[at - buffered :][:LABEL_BYTES]
+                yield Member(plain, at, size), buffer[at - buffered : at - buffered + LABEL_BYTES]
                 named = {}
-            elif kind in _KINDS:
-                raise self._refused(name, f"is {_KINDS[kind]}", "Make the tar of plain files (tar --hard-dereference).")
+            elif kind in b"gK":
+                pass  # a header that says nothing about a name
+            elif kind in b"5V" or name.endswith("/"):
+                named = {}
             else:
-                named = named if kind in b"gK" else {}  # a folder, or a header that says nothing about a name
+                what = _KINDS.get(kind, f"of the unknown kind {kind!r}")
+                raise self._refused(name, f"is {what}", "Make the tar of plain files (tar --hard-dereference).")
             at += -(-size // BLOCK) * BLOCK
+
+    def _check_end(self, at: int, end: int) -> None:
+        """Raise ``InputError`` where something follows the end mark: most readers would not see it."""
+        while at < end:
+            if any(self._file.read_at(min(BUFFER, end - at), at)):
+                raise self._refused(f"byte {at}", "goes on after the end mark", "Are these two tars? Give each a file.")
+            at += BUFFER
 
     def _pax(self, text: bytes, at: int) -> dict[str, str]:
         """The records of a pax header, each ``length key=value newline``."""
@@ -193,8 +204,8 @@ class _Headers:
                 if length <= 0 or not value.endswith("\n"):
                     raise ValueError
                 found[key], text = value.removesuffix("\n"), text[length:]
-            if "size" in found:
-                int(found["size"])
+            if not found.get("size", "0").isdecimal():
+                raise ValueError
         except (ValueError, IndexError) as error:
             raise self._refused(f"byte {at}", "is no pax header", "The tar is damaged: restore it.") from error
         if any(key.startswith("GNU.sparse") for key in found):
@@ -204,10 +215,12 @@ class _Headers:
     def _number(self, header: bytes, begin: int, length: int, at: int) -> int:
         """A number of a header: octal text, or base 256 where GNU tar found no room for that."""
         raw = header[begin : begin + length]
-        try:
-            return int.from_bytes(raw[1:], "big") if raw[0] == 0x80 else int(raw.strip(b" \0") or b"0", 8)
-        except ValueError as error:
-            raise self._refused(f"byte {at}", "is no header of a tar", "The tar is damaged: restore it.") from error
+        if raw[0] == 0x80:
+            return int.from_bytes(raw[1:], "big")
+        digits = raw.strip(b" \0")
+        if digits.strip(b"01234567"):
+            raise self._refused(f"byte {at}", "is no header of a tar", "The tar is damaged: restore it.")
+        return int(digits or b"0", 8)
 
     def _refused(self, what: str, why: str, mend: str) -> InputError:
         return InputError(f"{self._name}: {what} {why}. {mend}")

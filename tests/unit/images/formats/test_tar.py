@@ -97,6 +97,8 @@ def test_an_image_without_a_label_is_refused_where_labels_are_asked_for(tmp_path
         ([("0.jpg", b"x"), ("0.cls", b" " * 600)], "0.cls holds b'"),
         ([("0.jpg", b"x"), ("0.cls", b"1" + b" " * 600)], "0.cls holds b'1"),
         ([("0.jpg", b"x"), ("0.cls", b"9" * 20)], "0.cls holds b'999"),
+        ([("0.jpg", b"x"), ("0.cls", b"1_0")], "0.cls holds b'1_0'"),
+        ([("0.jpg", b"x"), ("0.cls", b"")], "0.cls holds b''"),
         ([("/etc/0.jpg", b"x")], "/etc/0.jpg points out of the tar"),
         ([("a/../../0.jpg", b"x")], "a/../../0.jpg points out of the tar"),
     ],
@@ -137,6 +139,27 @@ def _flip(data: bytes) -> bytes:
     return data[:1030] + bytes([data[1030] ^ 1]) + data[1031:]
 
 
+def _twice(data: bytes) -> bytes:
+    return data + data
+
+
+def _with_header(data: bytes, begin: int, value: bytes) -> bytes:
+    """The first header changed, with a checksum that fits."""
+    header = bytearray(data[:512])
+    header[begin : begin + len(value)] = value
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + data[512:]
+
+
+def _negative(data: bytes) -> bytes:
+    return _with_header(data, 124, b"-0000001000\0")
+
+
+def _unknown(data: bytes) -> bytes:
+    return _with_header(data, 156, b"M")
+
+
 def _text(data: bytes) -> bytes:
     return b"not a tar" * 200
 
@@ -145,6 +168,9 @@ def _text(data: bytes) -> bytes:
     ("hurt", "words"),
     [
         (_cut_in_member, "0.jpg has 300 bytes, the tar ends after 188"),
+        (_twice, "goes on after the end mark"),
+        (_negative, "byte 0 is no header of a tar"),
+        (_unknown, "0.jpg is of the unknown kind b'M'"),
         (_cut_at_member, "byte 1024 should be a header or the end mark"),
         (_flip, "byte 1024 is no header of a tar"),
         (_text, "byte 0 is no header of a tar"),
