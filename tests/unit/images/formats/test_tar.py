@@ -64,10 +64,11 @@ def test_members_that_are_no_images_are_passed_over(tmp_path: Path) -> None:
     assert images(scan(tmp_path, None)) == [b"zero", b"one", b""]
 
 
-def test_a_tar_is_read_by_runs_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [1, 3000], ids=["each by itself", "a run at once"])
+def test_a_tar_is_read_by_runs_of_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(tar, "GROUP_ROWS", 3)
     far = [("between.json", b" " * 5000)]
-    members = [(f"{number}.jpg", str(number).encode()) for number in range(8)]
+    members = [(f"{number}.jpg", str(number).encode() * size) for number in range(8)]
     write(tmp_path / "a.tar", [*members[:4], *far, *members[4:]])
     corpus = scan(tmp_path, None)
     assert corpus.open(corpus.shards[0]).group_rows == [3, 3, 2]
