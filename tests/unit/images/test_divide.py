@@ -60,8 +60,13 @@ def test_a_class_of_which_nothing_would_be_left_is_told(corpus: Corpus) -> None:
     with pytest.raises(ValueError) as caught:
         hold_out(corpus, corpus.labels(3), 0.5, 2, 1)
     assert caught.value.args == (0,)
-    few = corpus.labels(3)
-    assert len(hold_out(corpus, few, 0.001, 2, 1)) == 3, "at least one of each class, however small the share"
+
+
+def test_a_share_however_small_holds_out_one_of_each_class(corpus: Corpus) -> None:
+    counts = [
+        np.bincount(np.concatenate(part.labels(3)), minlength=3).tolist() for part in parts_of(corpus, share=0.001)
+    ]
+    assert counts == [[1, 1, 1], [1, 1, 1], [28, 18, 8]]
 
 
 def test_a_part_of_a_part_keeps_its_own_rows(corpus: Corpus) -> None:
