@@ -15,7 +15,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "own-data.yaml"
 
 # The recipe on 64 pixels for an evening, cut to a minute.
 TINY = [
-    *("run.rounds=1", "data.size=28", "teacher.steps=30", "student.steps=20", "student.model.name=resnet10t"),
+    *("run.rounds=1", "data.size=28", "teacher.steps=30", "student.steps=20"),
     *("teacher.optimizer.warmup_steps=5", "student.batch=8", "select.threshold=0.1", "label.slice_rows=64"),
     *("control.enabled=false", "cluster.train_threads=1", "cluster.object_store_mb=100"),
 ]
