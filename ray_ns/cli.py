@@ -111,7 +111,7 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
 
 @app.command("inspect")
 def inspect_corpus(
-    corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards.")],
+    corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards, tars or image files.")],
     image_column: Annotated[str, typer.Option(help="Column of encoded images.")] = "image",
     label_column: Annotated[str | None, typer.Option(help="Column of labels, where there are any.")] = None,
     sheet: Annotated[str | None, typer.Option(help="Where a PNG of sampled images goes.", metavar="FILE.png")] = None,
