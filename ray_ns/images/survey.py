@@ -172,7 +172,7 @@ def _look(corpus: Corpus, group: Group) -> Survey:
         found.bytes[int(float(f"{len(data):.{DIGITS}g}"))] += 1
         if isinstance(outcome, Reason):
             found.reasons[str(outcome)] += 1
-            found.bad.setdefault(str(outcome), []).append(f"{group.shard.path} row {at}")
+            found.bad.setdefault(str(outcome), []).append(reader.where(at).removeprefix(f"{corpus.root}/"))
         else:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             found.formats[image.format or ""] += 1
