@@ -147,9 +147,12 @@ def _groups(corpus: Corpus, sample: np.ndarray) -> Iterator[Group]:
 
 @lru_cache(1)
 def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None]:
-    """A shard's reader and its labels."""
+    """A shard's reader and its labels, by name where they have names."""
     reader = corpus.open(shard)
-    return reader, None if corpus.label_column is None else reader.labels().to_pylist()
+    if corpus.label_column is None:
+        return reader, None
+    names = dict(enumerate(corpus.class_names() or ()))
+    return reader, [names.get(label, label) for label in reader.labels().to_pylist()]
 
 
 @lru_cache(1)
@@ -172,7 +175,7 @@ def _look(corpus: Corpus, group: Group) -> Survey:
         found.bytes[int(float(f"{len(data):.{DIGITS}g}"))] += 1
         if isinstance(outcome, Reason):
             found.reasons[str(outcome)] += 1
-            found.bad.setdefault(str(outcome), []).append(reader.where(at).removeprefix(f"{corpus.root}/"))
+            found.bad.setdefault(str(outcome), []).append(reader.where(at))
         else:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             found.formats[image.format or ""] += 1

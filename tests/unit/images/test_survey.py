@@ -30,7 +30,7 @@ def test_every_image_is_counted_and_every_bad_one_has_its_reason(bad: Corpus) ->
     assert found.formats.total() == found.widths.total() == found.heights.total() == reasons.count(None)
     assert found.bytes.total() == len(reasons)
     assert heard == [8, 16, 20, 28, 36, 44, 51]
-    places = [f"00000.parquet row {row}" for row in range(20)] + [f"00001.parquet row {row}" for row in range(31)]
+    places = [f"{bad.root}/{shard:05d}.parquet row {row}" for shard in range(2) for row in range((20, 31)[shard])]
     for reason in set(reasons) - {None}:
         names = [place for place, it in zip(places, reasons, strict=True) if it is reason]
         assert found.bad[str(reason)] == names[:FIRST]
@@ -55,7 +55,7 @@ def test_an_image_that_kills_its_decoder_is_one_of_the_bad(
     monkeypatch.setenv("PYTHONPATH", str(INJECT), prepend=":")
     found = survey(corpus, 2)
     assert found.images == 24
-    assert found.bad == {"crashes_decoder": ["00001.parquet row 2"]}
+    assert found.bad == {"crashes_decoder": [f"{corpus.root}/00001.parquet row 2"]}
     assert found.formats == {"PNG": 23}
 
 
