@@ -63,7 +63,7 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     session.ray()
     import ray
 
-    config = session.config
+    config = session.config.at_size(teacher.summary.get("size", session.config.data.size))
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
     if config.label.layout_here == "tasks":

@@ -21,8 +21,9 @@ from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.keyed import seed
 from ray_ns.labels import schema
+from ray_ns.models.names import WEIGHTS
 from ray_ns.store import checkpoint
-from ray_ns.store.commit import Commit, Part, Stage
+from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.lease import fence
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
@@ -37,7 +38,11 @@ PROGRESS_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Task:
-    """What one training's workers are told. ``selection`` is empty where there are labelled images only."""
+    """What one training's workers are told.
+
+    ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
+    network's, and ``frozen`` is how many of its first layers keep them.
+    """
 
     store_url: str
     prefix: str
@@ -48,19 +53,52 @@ class Task:
     corpora: dict[str, Corpus]
     selection: tuple[Part, ...]
     key: int
+    first: StoredObject | None
+    frozen: int
 
 
-def train(session: Session, prefix: str, recipe: Training, number: int, selection: Commit | None) -> Commit:
+def train(
+    session: Session,
+    prefix: str,
+    recipe: Training,
+    number: int,
+    selection: Commit | None,
+    teacher: Commit | None = None,
+) -> Commit:
     """The committed network of one training: one part with ``model.safetensors`` and ``config.json``.
 
     Without a ``selection`` it learns from labelled images only; a student's recipe then fills its whole batch with
     them, so that it sees as many images per step as the student does. ``number`` sets its seed apart from the others'.
+    ``teacher``: whose weights a student begins with, if its recipe says so.
     """
-    config = session.config
     batch = recipe.batch
     if selection is None and isinstance(recipe, Student):
         batch *= 1 + recipe.ratio
-    key = seed(config.run.seed, number)
+    begin = teacher if isinstance(recipe, Student) and recipe.init == "teacher" else None
+    key = seed(session.config.run.seed, number)
+    return _committed(session, prefix, session.config, recipe, batch, key, selection, begin, 0)
+
+
+def finetune(session: Session, prefix: str, recipe: Training, number: int, network: Commit) -> Commit:
+    """The committed network that ``recipe.finetune`` makes of ``network``, as ``train`` gives it."""
+    tuning = recipe.tuning
+    assert tuning is not None
+    config = session.config.at_size(recipe.finetune.size or session.config.data.size)
+    key = seed(config.run.seed, number, 1)
+    return _committed(session, prefix, config, tuning, tuning.batch, key, None, network, recipe.finetune.freeze)
+
+
+def _committed(
+    session: Session,
+    prefix: str,
+    config: Config,
+    recipe: Training,
+    batch: int,
+    key: int,
+    selection: Commit | None,
+    begin: Commit | None,
+    frozen: int,
+) -> Commit:
     inputs = {
         "recipe": results_of(recipe),
         "batch": batch,
@@ -68,6 +106,8 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
         "labelled": digest([vars(shard) for shard in session.corpora["labelled"].shards]),
         "selection": selection.digest if selection else None,
         "data": results_of(config.data),
+        "begin": begin.digest if begin else None,
+        "frozen": frozen,
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
     }
@@ -78,7 +118,8 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
             corpora = {name: session.corpora[name] for name in ("labelled", "pool")}
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
-            task = Task(session.store.url, prefix, epoch, config, recipe, batch, corpora, parts, key)
+            first = begin.parts[0].objects[WEIGHTS] if begin else None
+            task = Task(session.store.url, prefix, epoch, config, recipe, batch, corpora, parts, key, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
         session.reporter.end(f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters")
@@ -152,13 +193,15 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
     import ray.train.torch
     import torch
 
+    from ray_ns.models.zoo import weights
     from ray_ns.train.fit import Worker, fit
     from ray_ns.train.state import TrainState
 
     torch.set_num_threads(task.config.cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and task.config.cluster.train_gpus else "cpu")
     store = open_store(task.store_url)
-    state = TrainState.fresh(task.recipe, task.config.data, task.key, device)
+    first = weights(task.first.read(store)) if task.first else None
+    state = TrainState.fresh(task.recipe, task.config.data, task.key, device, first, task.frozen)
     found = checkpoint.latest(store, task.prefix, warnings.append)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
@@ -210,6 +253,7 @@ class _Keeper:
             "steps": state.step,
             "loss": sum(last) / len(last),
             "parameters": parameters(state.network),
+            "size": self._task.config.data.size,
             "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
         }
         files = to_files(state.result, self._task.config.data)
@@ -219,13 +263,10 @@ class _Keeper:
 
 def steps_of(task: Task, rank: int, world: int) -> "Steps":
     """The batches of one worker."""
-    from ray_ns.images.augment import randaugment
+    from ray_ns.images.augment import per_image
     from ray_ns.train.data import Steps
 
-    noise = task.recipe.noise
-    augment = None
-    if noise.augment == "randaugment":
-        augment = randaugment(noise.magnitude, noise.operations, noise.flip)
+    augment = per_image(task.recipe.noise, task.config.data.size)
     pseudo = pseudo_labelled(task) if task.selection else None
     ratio = task.recipe.ratio if isinstance(task.recipe, Student) else 0
     return Steps(labelled(task), pseudo, task.batch, ratio, task.key, rank, world, augment)
@@ -250,7 +291,12 @@ def labelled(task: Task) -> "Images":
         return smooth(torch.from_numpy(truth[rows]), data.classes, task.recipe.label_smoothing).numpy()
 
     visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-    return Images(corpus, visits, decode.Decode(data.size, data.channels), targets)
+    return Images(corpus, visits, _decode(task), targets)
+
+
+def _decode(task: Task) -> decode.Decode:
+    data = task.config.data
+    return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
 
 
 def pseudo_labelled(task: Task) -> "Images":
@@ -278,4 +324,4 @@ def pseudo_labelled(task: Task) -> "Images":
 
     corpus = task.corpora["pool"]
     visits = visits_of(corpus, table["image_id"].to_numpy(), table["copies"].to_numpy())
-    return Images(corpus, visits, decode.Decode(data.size, data.channels), targets)
+    return Images(corpus, visits, _decode(task), targets)

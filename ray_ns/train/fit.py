@@ -38,7 +38,7 @@ def fit(
     and the loss after every step.
     """
     step = Step(recipe, data, worker.key, network, worker.device, worker.rank)
-    rate = schedule(state.optimizer, recipe.optimizer, recipe.steps)
+    rate = schedule(state.optimizer, recipe)
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
         rate.step_update(state.step)
         after_step(state, step(state, batch))

@@ -20,6 +20,12 @@ class Step:
         self, recipe: Training, data: Data, key: int, network: nn.Module, device: torch.device, rank: int
     ) -> None:
         self._recipe, self._key, self._network, self._device, self._rank = recipe, key, network, device, rank
+        # What is frozen keeps its running figures too, and drops nothing.
+        self._frozen = [
+            module
+            for module in network.modules()
+            if (weights := list(module.parameters())) and not any(weight.requires_grad for weight in weights)
+        ]
         self._mean = torch.tensor(data.mean, device=device)[:, None, None]
         self._std = torch.tensor(data.std, device=device)[:, None, None]
 
@@ -31,6 +37,8 @@ class Step:
         """
         torch.manual_seed(seed(self._key, 3, state.step, self._rank) % 2**63)
         self._network.train()
+        for module in self._frozen:
+            module.eval()
         pixels = self._noised(batch.images.to(self._device))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
             logits = self._network(pixels)

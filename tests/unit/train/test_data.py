@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from ray_ns.config import Noise
 from ray_ns.errors import InputError
-from ray_ns.images.augment import randaugment
+from ray_ns.images.augment import per_image
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Decode
 from ray_ns.train.data import Batch, Images, Steps, batches, visits_of
@@ -110,7 +111,7 @@ def steps_of(pool: Corpus, write_corpus: Write, pictures: Pictures) -> Callable[
     labelled = write_corpus("labelled", [pictures(5, seed=2), pictures(3, seed=3)])
 
     def made(rank: int = 0, world: int = 1, augment: bool = False, key: int = 7) -> Steps:
-        noise = randaugment(9, 2, True) if augment else None
+        noise = per_image(Noise(), 16) if augment else None
         return Steps(of(labelled), of(pool, [1, 2] * 10), 4, 3, key, rank, world, noise)
 
     return made
@@ -158,7 +159,7 @@ def test_a_batch_is_a_function_of_key_and_step_alone(steps_of: Callable[..., Ste
 
 def test_the_same_image_is_noised_anew_every_time(write_corpus: Write, pictures: Pictures) -> None:
     one = write_corpus("one", [pictures(1)])
-    noised = Steps(of(one), None, 8, 0, 1, 0, 1, randaugment(9, 2, True))
+    noised = Steps(of(one), None, 8, 0, 1, 0, 1, per_image(Noise(), 16))
     images = torch.cat([noised[step].images for step in range(3)]).flatten(1)
     assert len({tuple(image.tolist()) for image in images}) > 12
 
