@@ -230,13 +230,13 @@ class Training(Section):
         """The fine-tuning as a training of its own, where there is one."""
         if not self.finetune.steps:
             return None
-        own = {
+        own: dict[str, Any] = {
             "steps": self.finetune.steps,
             "optimizer": self.finetune.optimizer,
             "noise": Noise(augment="none"),
             "finetune": Finetune(),
         }
-        kept = {name: getattr(self, name) for name in Training.model_fields if name not in own}
+        kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
         return Training(**kept, **own)
 
     @property

@@ -105,10 +105,11 @@ def _classes_in(path: Path, name: str) -> dict[str, int]:
 
 
 def _check_covered(network: nn.Module, path: Path) -> None:
-    """Raise ``ValueError`` where a file has not every weight but the classifier's: timm would leave them as they are."""
+    """Raise ``ValueError`` where a file lacks weights that are not the classifier's: timm would go on without."""
     from safetensors import safe_open
 
-    told = network.pretrained_cfg["classifier"]
+    config: Any = network.pretrained_cfg
+    told = config["classifier"]
     heads = tuple(f"{name}." for name in ([told] if isinstance(told, str) else told or ()))
     with safe_open(path, "pt") as file:
         held = set(file.keys())
@@ -126,7 +127,8 @@ def freeze(network: nn.Module, layers: int) -> None:
         return
     from timm.models import group_parameters
 
-    groups = group_parameters(network, network.group_matcher())
+    timms: Any = network
+    groups = group_parameters(network, timms.group_matcher())
     if layers >= len(groups):
         raise InputError(f"finetune.freeze = {layers} leaves nothing to train: the network has {len(groups)} layers")
     for number in sorted(groups)[:layers]:

@@ -1,6 +1,7 @@
 """The optimiser and its learning rate: timm's."""
 
 import difflib
+from typing import Any
 
 from timm.optim import create_optimizer_v2, get_optimizer_info, list_optimizers
 from timm.scheduler import create_scheduler_v2
@@ -23,7 +24,7 @@ def optimizer(network: nn.Module, recipe: Training) -> Optimizer:
         near = difflib.get_close_matches(settings.name, known, 3)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.optim.list_optimizers()"
         raise InputError(f"optimizer.name: timm has no optimizer {settings.name!r}; {hint}")
-    own = {} if settings.eps is None else {"eps": settings.eps}
+    own: dict[str, Any] = {} if settings.eps is None else {"eps": settings.eps}
     if own and not get_optimizer_info(settings.name).has_eps:
         raise InputError(f"optimizer.eps = {settings.eps:g}: {settings.name} has no epsilon; leave it out")
     try:
