@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ray_ns.config import Config, Student, Training, results_of
 from ray_ns.engine.select import SELECTION
@@ -212,7 +213,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
     fit(
         task.recipe,
         task.config.data,
-        steps_of(task, rank, world),
+        steps_of(task, rank, world, selected(task)),
         state,
         worker,
         network,
@@ -261,13 +262,13 @@ class _Keeper:
         checkpoint.clear(self._store, self._task.prefix)
 
 
-def steps_of(task: Task, rank: int, world: int) -> "Steps":
-    """The batches of one worker."""
+def steps_of(task: Task, rank: int, world: int, chosen: pa.Table | None) -> "Steps":
+    """The batches of one worker; ``chosen``: the selected images with labels and copies, as ``selected`` gives."""
     from ray_ns.images.augment import per_image
     from ray_ns.train.data import Steps
 
     augment = per_image(task.recipe.noise, task.config.data.size)
-    pseudo = pseudo_labelled(task) if task.selection else None
+    pseudo = pseudo_labelled(task, chosen) if chosen is not None else None
     ratio = task.recipe.ratio if isinstance(task.recipe, Student) else 0
     return Steps(labelled(task), pseudo, task.batch, ratio, task.key, rank, world, augment)
 
@@ -299,9 +300,18 @@ def _decode(task: Task) -> decode.Decode:
     return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
 
 
-def pseudo_labelled(task: Task) -> "Images":
+def selected(task: Task) -> pa.Table | None:
+    """The task's selection, ascending by image id; None where it has none."""
+    if not task.selection:
+        return None
+    store = open_store(task.store_url)
+    stored = [part.objects[SELECTION] for part in task.selection]
+    table = pa.concat_tables([schema.from_parquet(it.read(store), it.key) for it in stored])
+    return table.sort_by("image_id").combine_chunks()
+
+
+def pseudo_labelled(task: Task, table: pa.Table) -> "Images":
     """The selected images of the pool with the teacher's labels, soft or hard."""
-    import pyarrow as pa
     import torch
 
     from ray_ns.models.loss import sharpen, smooth
@@ -309,10 +319,6 @@ def pseudo_labelled(task: Task) -> "Images":
 
     assert isinstance(task.recipe, Student)
     recipe, data = task.recipe, task.config.data
-    store = open_store(task.store_url)
-    stored = [part.objects[SELECTION] for part in task.selection]
-    table = pa.concat_tables([schema.from_parquet(it.read(store), it.key) for it in stored])
-    table = table.sort_by("image_id").combine_chunks()
 
     def targets(rows: np.ndarray) -> np.ndarray:
         chosen = table.take(pa.array(rows))
