@@ -121,6 +121,7 @@ class _Steps:
 
     def _train(self, place: str, recipe: Training, chosen: pa.Table | None) -> tuple["TrainState", Finding]:
         from ray_ns.models.zoo import parameters
+        from ray_ns.train.data import batches
         from ray_ns.train.state import TrainState
         from ray_ns.train.step import Step
 
@@ -131,9 +132,7 @@ class _Steps:
         step = Step(recipe, config.data, 0, state.network, device, 0)
         for number in range(2):  # the first one pays for what is done but once
             began = time.monotonic()
-            batch = steps[number]
-            if isinstance(batch, Exception):
-                raise batch
+            batch = next(batches(steps, number, number + 1, 0))
             read = time.monotonic() - began
             began = time.monotonic()
             loss = step(state, batch)
