@@ -345,15 +345,41 @@ class Cluster(Section):
     cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
     gpus: Annotated[int, Field(ge=0)] | None = how(None, "local: logical GPUs Ray may use; null: all there are")
     object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
-    train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
+    train_workers: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        1,
+        description="training workers (changes the order of sums, not of images); [least, most]: as many as the "
+        "cluster can hold, more or fewer as it grows and shrinks",
+    )
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
     train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
     train_loaders: Annotated[int, Field(ge=0)] = how(
         0, "processes that read and decode images ahead of each training worker; 0: the worker does it itself"
     )
+    train_microbatch: Positive | None = how(
+        None,
+        "most images that go through a worker's network at once: the gradients of its share of the batch are summed "
+        "over them, so that it fits a small memory (batch norm sees so many at a time); null: its whole share",
+    )
     max_failures: Annotated[int, Field(ge=0)] = how(3, "worker losses a training survives before it gives up")
     checkpoint_steps: Positive = how(100, "optimiser steps between two checkpoints of a training")
+    checkpoints_kept: Annotated[int, Field(ge=2)] = how(
+        2, "newest checkpoints of a training that are kept: where one is damaged, the one before it is used"
+    )
     timeout_seconds: Annotated[float, Field(gt=0)] = how(1800.0, "a stage without progress for so long has failed")
+
+    @property
+    def worker_counts(self) -> range:
+        """Every number of training workers that there may be."""
+        least, most = (
+            (self.train_workers, self.train_workers) if isinstance(self.train_workers, int) else self.train_workers
+        )
+        return range(least, most + 1)
+
+    @model_validator(mode="after")
+    def _least_first(self) -> "Cluster":
+        if not self.worker_counts:
+            raise ValueError(f"train_workers = {self.train_workers}; expected [least, most]")
+        return self
 
 
 class Config(Section):
@@ -389,7 +415,6 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
-        workers = self.cluster.train_workers
         for name, recipe in self.recipes().items():
             totals = {f"{name}.batch": recipe.batch}
             if isinstance(recipe, Student):
@@ -397,11 +422,12 @@ class Config(Section):
                 if recipe.targets == "soft" and self.label.keep == "hard":
                     raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
             for what, total in totals.items():
-                if total % workers:
-                    raise ValueError(
-                        f"{what} = {total} does not divide by cluster.train_workers = {workers} "
-                        f"({total} = {workers} x {total // workers} + {total % workers})"
-                    )
+                for workers in self.cluster.worker_counts:
+                    if total % workers:
+                        raise ValueError(
+                            f"{what} = {total} does not divide by cluster.train_workers = {workers} "
+                            f"({total} = {workers} x {total // workers} + {total % workers})"
+                        )
         if isinstance(self.student, list) and len(self.student) > self.run.rounds:
             raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")
         self._check_init()

@@ -12,6 +12,7 @@ import pyarrow as pa
 from ray_ns import config as configs
 from ray_ns.config import Config, Training
 from ray_ns.engine import preflight
+from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.engine.train import Task, steps_of
 from ray_ns.errors import InputError
@@ -119,17 +120,17 @@ class _Steps:
         for place, recipe in list(self._config.recipes().items())[1:]:
             yield self._train(place, recipe, chosen)[1]
 
-    def _train(self, place: str, recipe: Training, chosen: pa.Table | None) -> tuple["TrainState", Finding]:
+    def _train(self, place: str, recipe: Training, chosen: Selected | None) -> tuple["TrainState", Finding]:
         from ray_ns.models.zoo import parameters
         from ray_ns.train.data import batches
         from ray_ns.train.state import TrainState
         from ray_ns.train.step import Step
 
         config, device = self._config, self._device(bool(self._config.cluster.train_gpus))
-        task = Task("", place, 0, config, recipe, recipe.batch, self._corpora, (), 0, None, 0)
+        task = Task("", place, 0, config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0)
         state = TrainState.fresh(recipe, config.data, 0, device)
-        steps = steps_of(task, 0, config.cluster.train_workers, chosen)
-        step = Step(recipe, config.data, 0, state.network, device, 0)
+        steps = steps_of(task, 0, config.cluster.worker_counts[0], chosen)
+        step = Step(recipe, config.data, 0, state.network, device, 0, config.cluster.train_microbatch)
         for number in range(2):  # the first one pays for what is done but once
             began = time.monotonic()
             batch = next(batches(steps, number, number + 1, 0))
@@ -177,7 +178,7 @@ class _Steps:
         )
         return table, Finding("label", line, figures)
 
-    def _select(self, labels: pa.Table) -> tuple[pa.Table, Finding]:
+    def _select(self, labels: pa.Table) -> tuple[Selected, Finding]:
         """The slice's own selection: K is what it gives, since no slice holds the run's."""
         config = self._config
         table = labels.filter(pa.compute.is_valid(labels["label"]))
@@ -201,7 +202,7 @@ class _Steps:
             rows, copies = np.arange(table.num_rows), np.ones(table.num_rows, np.int64)
             line += ", so the student takes its step on all"
         chosen = table.take(pa.array(rows)).append_column("copies", pa.array(copies))
-        return chosen, Finding("select", line, figures)
+        return Selected([chosen]), Finding("select", line, figures)
 
     def _evaluate(self, network: "TrainState") -> Finding:
         config, corpus = self._config, self._corpora["validation"]

@@ -213,7 +213,7 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
     label, cluster = config.label, config.cluster
     needs = [
         ("label.actors", label.actors, "label.threads", label.threads, 1, "and 1 for the reader"),
-        ("cluster.train_workers", cluster.train_workers, "cluster.train_threads", cluster.train_threads, 0, ""),
+        ("cluster.train_workers", cluster.worker_counts[0], "cluster.train_threads", cluster.train_threads, 0, ""),
     ]
     for many, count, each, threads, extra, why in needs:
         need = count * threads + extra
@@ -224,7 +224,7 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
             )
     for many, need_gpus in {
         "label.actors x label.gpus_per_actor": label.actors * label.gpus_per_actor,
-        "cluster.train_workers x cluster.train_gpus": cluster.train_workers * cluster.train_gpus,
+        "cluster.train_workers x cluster.train_gpus": cluster.worker_counts[0] * cluster.train_gpus,
     }.items():
         if need_gpus > gpus:
             raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")

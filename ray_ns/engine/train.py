@@ -5,27 +5,27 @@ run's own store, pointer last, and whoever starts a worker again goes on from th
 """
 
 import json
+import os
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.engine.select import SELECTION
+from ray_ns.engine.keeper import PROGRESS, Keeper
+from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.errors import RayNsError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.keyed import seed
-from ray_ns.labels import schema
 from ray_ns.models.names import WEIGHTS
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
-from ray_ns.store.lease import fence
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
 
@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from ray_ns.train.data import Images, Steps
     from ray_ns.train.state import TrainState
 
-PROGRESS = "progress.json"
-PROGRESS_SECONDS = 1.0
+COST = "cost.json"
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Task:
 
     ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
     network's, and ``frozen`` is how many of its first layers keep them.
+    ``watched``: Ray watches for machines that are about to be taken away.
     """
 
     store_url: str
@@ -54,6 +54,7 @@ class Task:
     corpora: dict[str, Corpus]
     selection: tuple[Part, ...]
     key: int
+    watched: bool
     first: StoredObject | None
     frozen: int
 
@@ -120,7 +121,10 @@ def _committed(
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
             first = begin.parts[0].objects[WEIGHTS] if begin else None
-            task = Task(session.store.url, prefix, epoch, config, recipe, batch, corpora, parts, key, first, frozen)
+            session.ray()
+            watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
+            url = session.store.url
+            task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
         session.reporter.end(f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters")
@@ -131,11 +135,12 @@ def _committed(
 
 def _run(session: Session, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
-    session.ray()
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster = session.config.cluster
+    counts = cluster.worker_counts
+    workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
     resources: dict[str, float] = {"CPU": cluster.train_threads}
     if cluster.train_gpus:
         resources["GPU"] = cluster.train_gpus
@@ -144,7 +149,7 @@ def _run(session: Session, task: Task) -> None:
         train_loop_config={"task": task},
         torch_config=TorchConfig(backend=None if cluster.train_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.train_workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
+            num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
@@ -155,6 +160,7 @@ def _run(session: Session, task: Task) -> None:
             ),
         ),
     )
+    began = time.monotonic()
     # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
     with session.following(lambda: _steps_done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
@@ -162,6 +168,17 @@ def _run(session: Session, task: Task) -> None:
         session.reporter.warn(warning)
     if ended.error is not None:
         raise ended.error
+    session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
+
+
+def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
+    """What the training cost, beside its commit because no two are alike: shares of its seconds, read amplification."""
+    return {
+        "seconds": round(wall, 3),
+        "goodput": round(cost["useful_seconds"] / wall, 4),
+        "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
+        "read_amplification": round(cost["rows_read"] / max(cost["rows_used"], 1), 4),
+    }
 
 
 def _steps_done(store: ObjectStore, prefix: str) -> int | None:
@@ -171,26 +188,34 @@ def _steps_done(store: ObjectStore, prefix: str) -> int | None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the first worker ended. Our own errors are carried, not raised: a retry would only meet them again."""
+    """How the first worker ended. Errors that a retry would only meet again are carried, not raised."""
 
     error: RayNsError | None
     warnings: list[str]
+    cost: dict[str, Any]
 
 
 def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
+    from ray_ns.train.step import NotFiniteError
+
     context = ray.train.get_context()
+    world = context.get_world_size()
     warnings: list[str] = []
     try:
-        _train(settings["task"], context.get_world_rank(), context.get_world_size(), warnings)
+        return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+    except NotFiniteError as error:
+        return Ended(error, warnings, {})
     except RayNsError as error:
-        return Ended(error, warnings)
-    return Ended(None, warnings)
+        if world > 1:  # the others do not know of it, and would wait for this worker for ever
+            raise
+        return Ended(error, warnings, {})
 
 
-def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
+def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
+    """Train to the end; what it cost, as the first worker knows it."""
     import ray.train.torch
     import torch
 
@@ -198,72 +223,58 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
     from ray_ns.train.fit import Worker, fit
     from ray_ns.train.state import TrainState
 
-    torch.set_num_threads(task.config.cluster.train_threads)
-    device = torch.device("cuda" if torch.cuda.is_available() and task.config.cluster.train_gpus else "cpu")
+    cluster, data = task.config.cluster, task.config.data
+    torch.set_num_threads(cluster.train_threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     store = open_store(task.store_url)
     first = weights(task.first.read(store)) if task.first else None
-    state = TrainState.fresh(task.recipe, task.config.data, task.key, device, first, task.frozen)
-    found = checkpoint.latest(store, task.prefix, warnings.append)
+    state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
+    found = _agreed(store, task.prefix, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
-    losses: list[float] = list(found.facts["losses"]) if found else []
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
-    keeper = _Keeper(store, task, losses)
-    worker = Worker(device, task.key, rank, task.config.cluster.train_loaders)
-    fit(
-        task.recipe,
-        task.config.data,
-        steps_of(task, rank, world, selected(task)),
-        state,
-        worker,
-        network,
-        keeper.after_step if rank == 0 else _nothing,
-    )
-    if rank == 0:
-        keeper.publish(state)
+    steps = steps_of(task, rank, world, selected(task))
+    leaving = _leaving(task)
+    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch)
+    if rank:
+
+        def ask(state: "TrainState", loss: float) -> None:
+            leaving(state.step)
+
+        fit(task.recipe, data, steps, state, worker, network, ask)
+        return {}
+    keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
+    fit(task.recipe, data, steps, state, worker, network, keeper.after_step)
+    keeper.publish(state)
+    return keeper.cost()
 
 
-def _nothing(state: "TrainState", loss: float) -> None:
-    """Only the first worker keeps records."""
+def _agreed(store: ObjectStore, prefix: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
+    """The checkpoint that all workers go on from: the newest the first one finds.
+
+    Were each to look for itself, the last write of an attempt that is being torn down could come between them.
+    """
+    from ray.train.collective import broadcast_from_rank_zero
+
+    found = checkpoint.latest(store, prefix, warnings.append) if rank == 0 else None
+    step = broadcast_from_rank_zero(found.step if found else None)
+    return found if rank == 0 or step is None else checkpoint.at(store, prefix, step)
 
 
-class _Keeper:
-    """What the first worker keeps of a training: losses, progress, checkpoints and, at the end, the network."""
+def _leaving(task: Task) -> Callable[[int], bool]:
+    """Whether Ray knows of a machine that it will take away. All workers ask, at the same steps, as Ray wants it."""
+    import ray.train
 
-    def __init__(self, store: ObjectStore, task: Task, losses: list[float]) -> None:
-        self._store, self._task, self._losses = store, task, losses
-        self._every = task.config.cluster.checkpoint_steps
-        self._fence = fence(store, task.epoch)
-        self._said = 0.0
+    every = max(1, task.config.cluster.checkpoint_steps // 10)
 
-    def after_step(self, state: "TrainState", loss: float) -> None:
-        self._losses.append(loss)
-        if state.step % self._every == 0 and state.step < self._task.recipe.steps:
-            self._fence()
-            facts = {"optimizer": state.facts(), "losses": self._losses}
-            checkpoint.save(self._store, self._task.prefix, checkpoint.Checkpoint(state.step, state.tensors(), facts))
-        if time.monotonic() - self._said > PROGRESS_SECONDS:
-            self._said = time.monotonic()
-            self._store.put(f"{self._task.prefix}/{PROGRESS}", canonical({"step": state.step, "loss": loss}))
+    def leaving(step: int) -> bool:
+        return task.watched and step % every == 0 and ray.train.get_preemption_info() is not None
 
-    def publish(self, state: "TrainState") -> None:
-        from ray_ns.models.zoo import parameters, to_files
-
-        last = self._losses[-20:]
-        facts = {
-            "steps": state.step,
-            "loss": sum(last) / len(last),
-            "parameters": parameters(state.network),
-            "size": self._task.config.data.size,
-            "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
-        }
-        files = to_files(state.result, self._task.config.data)
-        Stage(self._store, self._task.prefix, self._fence).publish(0, files, facts)
-        checkpoint.clear(self._store, self._task.prefix)
+    return leaving
 
 
-def steps_of(task: Task, rank: int, world: int, chosen: pa.Table | None) -> "Steps":
-    """The batches of one worker; ``chosen``: the selected images with labels and copies, as ``selected`` gives."""
+def steps_of(task: Task, rank: int, world: int, chosen: Selected | None) -> "Steps":
+    """The batches of one worker; ``chosen``: the selection it learns from."""
     from ray_ns.images.augment import per_image
     from ray_ns.train.data import Steps
 
@@ -300,17 +311,15 @@ def _decode(task: Task) -> decode.Decode:
     return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
 
 
-def selected(task: Task) -> pa.Table | None:
-    """The task's selection, ascending by image id; None where it has none."""
+def selected(task: Task) -> Selected | None:
+    """The task's selection; None where it has none."""
     if not task.selection:
         return None
-    store = open_store(task.store_url)
-    stored = [part.objects[SELECTION] for part in task.selection]
-    table = pa.concat_tables([schema.from_parquet(it.read(store), it.key) for it in stored])
-    return table.sort_by("image_id").combine_chunks()
+    soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
+    return Selected.read(open_store(task.store_url), task.selection, soft)
 
 
-def pseudo_labelled(task: Task, table: pa.Table) -> "Images":
+def pseudo_labelled(task: Task, chosen: Selected) -> "Images":
     """The selected images of the pool with the teacher's labels, soft or hard."""
     import torch
 
@@ -321,13 +330,11 @@ def pseudo_labelled(task: Task, table: pa.Table) -> "Images":
     recipe, data = task.recipe, task.config.data
 
     def targets(rows: np.ndarray) -> np.ndarray:
-        chosen = table.take(pa.array(rows))
         if recipe.targets == "hard":
-            hard = torch.from_numpy(chosen["label"].to_numpy().astype(np.int64))
+            hard = torch.from_numpy(chosen.labels[rows].astype(np.int64))
             return smooth(hard, data.classes, recipe.label_smoothing).numpy()
-        soft = torch.from_numpy(schema.soft_targets(chosen, data.classes))
-        return sharpen(soft, recipe.temperature).numpy()
+        return sharpen(torch.from_numpy(chosen.soft(rows, data.classes)), recipe.temperature).numpy()
 
     corpus = task.corpora["pool"]
-    visits = visits_of(corpus, table["image_id"].to_numpy(), table["copies"].to_numpy())
+    visits = visits_of(corpus, chosen.ids, chosen.copies)
     return Images(corpus, visits, _decode(task), targets)

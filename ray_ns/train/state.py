@@ -55,13 +55,13 @@ class TrainState:
         return self.network if self.ema is None else self.ema.module
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU."""
+        """A copy of all tensors by name, on the CPU: the steps that follow do not change it."""
         named = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.ema is not None:
             named |= {f"ema/{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        return {name: torch.empty(it.shape, dtype=it.dtype).copy_(it.detach()) for name, it in named.items()}
 
     def facts(self) -> dict[str, Any]:
         """What of the optimiser's memory is no tensor of its state, as JSON values.

@@ -22,6 +22,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SETTINGS = [
     "cluster.address",
     "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
     "cluster.cpus",
     "cluster.gpus",
     "cluster.max_failures",
@@ -29,6 +30,7 @@ SETTINGS = [
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
+    "cluster.train_microbatch",
     "cluster.train_threads",
     "cluster.train_workers",
     "control.enabled",
@@ -157,6 +159,7 @@ SETTINGS = [
 HOW = {
     "cluster.address",
     "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
     "cluster.cpus",
     "cluster.gpus",
     "cluster.max_failures",
@@ -164,6 +167,7 @@ HOW = {
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
+    "cluster.train_microbatch",
     "data.labelled",  # the images in these four folders decide, not where they lie
     "data.max_quarantined",
     "data.pool",
