@@ -78,7 +78,9 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
     if crop is None and not augment and not noise.cutout:
         return None
     name = f"rand-m{noise.magnitude:g}-n{noise.operations}-mstd0.5-inc1"
-    transform = rand_augment_transform(name, {"translate_const": max(1, int(0.45 * size))})
+    # Just below 10: there timm's posterisation keeps no bit at all, which Pillow 12 refuses.
+    limits = {"translate_const": max(1, int(0.45 * size)), "magnitude_max": 9.99}
+    transform = rand_augment_transform(name, limits)
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
         # timm draws from the global generators; they are seeded by key, so nothing depends on what came before.

@@ -148,3 +148,11 @@ def test_cutout_greys_a_square_of_its_share_of_the_side() -> None:
     areas = [(cut(np.zeros((32, 32, 3), np.uint8), key) == 128).all(2).sum() for key in range(50)]
     assert max(areas) == 16 * 16
     assert min(areas) >= 8 * 8  # its centre is inside
+
+
+def test_randaugment_at_its_strongest_never_fails() -> None:
+    noise = per_image(Noise(magnitude=10), 16)
+    assert noise is not None
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for key in range(300):  # one operation in 15 posterises
+        assert noise(image, key).shape == image.shape
