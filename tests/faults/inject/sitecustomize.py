@@ -4,7 +4,9 @@
 ``before|after:<regular expression>:<n>``  at the n-th write of a matching key in one process, before or after it, the
     driver (the process that holds the run's highest lease) is killed with SIGKILL;
 ``read:<regular expression>:<marker file>``  the process that reads a matching shard first kills itself, once: the
-    marker says that it happened.
+    marker says that it happened;
+``decode:<sha256>:<sha256>``  the process that decodes the image with the first sha256 dies of SIGSEGV, every time; the
+    one that decodes the second image never ends.
 """
 
 import os
@@ -61,9 +63,29 @@ def kill_reader(pattern: str, marker: str) -> None:
     corpus.ShardReader.images = images
 
 
+def break_decoder(crashes: str, hangs: str) -> None:
+    import hashlib
+
+    from ray_ns.images import decode
+
+    original = decode.Decode.__call__
+
+    def decoded(self: decode.Decode, data: bytes | None):
+        found = hashlib.sha256(data or b"").hexdigest()
+        if found == crashes:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while found == hangs:
+            pass
+        return original(self, data)
+
+    decode.Decode.__call__ = decoded
+
+
 if "RAY_NS_FAULT" in os.environ:
     _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
-    if _kind == "read":
+    if _kind == "decode":
+        break_decoder(_pattern, _last)
+    elif _kind == "read":
         kill_reader(_pattern, _last)
     else:
         kill_driver_at_write(_kind, _pattern, int(_last))

@@ -241,3 +241,16 @@ def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, microba
     assert first[1] == pytest.approx(alone[1], rel=1e-4)
     for name, tensor in alone[4].items():
         np.testing.assert_allclose(first[4][name], tensor, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_what_is_frozen_keeps_its_weights_and_its_running_figures(batch: Batch, config: Config) -> None:
+    state = TrainState.fresh(config.student, config.data, 1, CPU, frozen=2)
+    before = {name: it.clone() for name, it in state.network.state_dict().items()}
+    frozen = {name for name, it in state.network.named_parameters() if not it.requires_grad}
+    step = Step(config.student, config.data, 1, state.network, CPU, 0)
+    for _ in range(3):
+        step(state, batch)
+    changed = {name for name, it in state.network.state_dict().items() if not torch.equal(before[name], it)}
+    assert "bn1.weight" in frozen
+    assert not changed & (frozen | {"bn1.running_mean", "bn1.num_batches_tracked"})
+    assert {"layer4.0.bn1.running_mean", "fc.weight"} <= changed
