@@ -216,7 +216,8 @@ def object_store_mb(config: Config) -> int:
         return config.cluster.object_store_mb
     if config.label.layout_here == "actor":
         return 256
-    slice_bytes = config.label.slice_rows * config.data.size**2 * config.data.channels
+    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in config.recipes().values()))
+    slice_bytes = config.label.slice_rows * side**2 * config.data.channels
     return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 
 

@@ -24,6 +24,7 @@ def test_two_recipes_the_second_from_its_teacher_and_each_network_at_its_own_siz
         "run.rounds=2",
         "run.patience=2",
         "select.threshold=0",
+        "label.layout=tasks",  # whose readers outlive a network
         "teacher.finetune={steps: 2, size: 32, freeze: 2, optimizer: {lr: 0.01}}",
         f"student=[{{{student}}}, {{{student}, ratio: 2, init: teacher}}]",
     ]
