@@ -29,8 +29,10 @@ class Selected:
             for name in table.column_names:
                 if name in plain:
                     plain[name].append(_narrow(table[name].to_numpy()))
-                else:
-                    files.setdefault(name, _Rows()).append(table[name].combine_chunks())
+                    continue
+                if name not in files:
+                    files[name] = _Rows()
+                files[name].append(table[name].combine_chunks())
         joined = {name: np.concatenate(arrays) for name, arrays in plain.items()}
         ids = joined["image_id"].astype(np.int64)
         self._order: np.ndarray | None = None
@@ -64,9 +66,10 @@ class _Rows:
         self._file.write(values.tobytes())
 
     def mapped(self) -> np.ndarray:
-        self._file.flush()
         shape = (self._rows, self._width)
-        return np.memmap(self._file, self._kind, "r", shape=shape) if self._rows else np.empty(shape, self._kind)
+        with self._file as file:  # closed, it lasts as long as its mapping
+            file.flush()
+            return np.memmap(file, self._kind, "r", shape=shape) if self._rows else np.empty(shape, self._kind)
 
 
 def _narrow(column: np.ndarray) -> np.ndarray:
