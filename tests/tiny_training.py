@@ -66,8 +66,9 @@ def steps_in(
     rank: int = 0,
     world: int = 1,
     augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    sharpness: float = 0.8,
 ) -> Steps:
-    """Batches of 9 labelled images and 14 with soft labels, some of them in copies; ``ratio`` 0: labelled alone."""
+    """Batches of 9 labelled images and 14 with soft labels, some of them in copies."""
 
     def images(name: str, count: int, sharpness: float) -> Images:
         if not (folder / name).exists():
@@ -75,10 +76,10 @@ def steps_in(
         corpus = Corpus.scan(str(folder / name), "image", None)
         table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
         table[np.arange(count), np.arange(count) % 3] = sharpness
-        visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (1 if sharpness == 1 else 3))
+        visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
         return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
 
-    pool = images("pool", 14, 0.8) if ratio else None
+    pool = images("pool", 14, sharpness) if ratio else None
     return Steps(images("labelled", 9, 1.0), pool, batch, ratio, KEY, rank, world, augment)
 
 

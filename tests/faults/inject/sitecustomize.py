@@ -4,7 +4,9 @@
 ``before|after:<regular expression>:<n>``  at the n-th write of a matching key in one process, before or after it, the
     driver (the process that holds the run's highest lease) is killed with SIGKILL;
 ``read:<regular expression>:<marker file>``  the process that reads a matching shard first kills itself, once: the
-    marker says that it happened.
+    marker says that it happened;
+``die:<regular expression>;...:<marker>``  the process that first has written a key matching one of them kills itself,
+    once for each: ``<marker>-<n>`` says that it happened.
 """
 
 import os
@@ -61,9 +63,29 @@ def kill_reader(pattern: str, marker: str) -> None:
     corpus.ShardReader.images = images
 
 
+def kill_writer(patterns: list[str], marker: str) -> None:
+    from ray_ns.store import objects
+
+    original = objects.LocalStore.put
+
+    def put(self: objects.LocalStore, key: str, data: bytes):
+        original(self, key, data)
+        for number, pattern in enumerate(patterns):
+            if re.search(pattern, key):
+                try:
+                    os.close(os.open(f"{marker}-{number}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    objects.LocalStore.put = put
+
+
 if "RAY_NS_FAULT" in os.environ:
     _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
     if _kind == "read":
         kill_reader(_pattern, _last)
+    elif _kind == "die":
+        kill_writer(_pattern.split(";"), _last)
     else:
         kill_driver_at_write(_kind, _pattern, int(_last))
