@@ -84,3 +84,12 @@ def test_weights_of_another_shape_are_refused(config: Config) -> None:
     wider = config.data.model_copy(update={"classes": 5})
     with pytest.raises(RuntimeError, match="size mismatch"):
         TrainState.fresh(config.student, wider, 1, CPU).load(2, state.tensors(), state.facts())
+
+
+def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, student: Callable[..., Student]) -> None:
+    state = turned(TrainState.fresh(student("adamw"), config.data, 1, CPU))
+    taken = state.tensors()
+    before = {name: tensor.clone() for name, tensor in taken.items()}
+    turned(state)
+    assert all(torch.equal(taken[name], tensor) for name, tensor in before.items())
+    assert not all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
