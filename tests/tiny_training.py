@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
@@ -58,7 +59,15 @@ def write_images(folder: Path, count: int) -> None:
     pq.write_table(pa.table({"image": files}), folder / "0.parquet", row_group_size=4)
 
 
-def steps_in(folder: Path, batch: int = 4, ratio: int = 2, rank: int = 0, world: int = 1) -> Steps:
+def steps_in(
+    folder: Path,
+    batch: int = 4,
+    ratio: int = 2,
+    rank: int = 0,
+    world: int = 1,
+    augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    sharpness: float = 0.8,
+) -> Steps:
     """Batches of 9 labelled images and 14 with soft labels, some of them in copies."""
 
     def images(name: str, count: int, sharpness: float) -> Images:
@@ -67,10 +76,11 @@ def steps_in(folder: Path, batch: int = 4, ratio: int = 2, rank: int = 0, world:
         corpus = Corpus.scan(str(folder / name), "image", None)
         table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
         table[np.arange(count), np.arange(count) % 3] = sharpness
-        visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (1 if sharpness == 1 else 3))
+        visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
         return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
 
-    return Steps(images("labelled", 9, 1.0), images("pool", 14, 0.8), batch, ratio, KEY, rank, world, None)
+    pool = images("pool", 14, sharpness) if ratio else None
+    return Steps(images("labelled", 9, 1.0), pool, batch, ratio, KEY, rank, world, augment)
 
 
 def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> None:

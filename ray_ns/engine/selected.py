@@ -27,7 +27,9 @@ class Selected:
                 if name in plain:
                     plain[name].append(_narrow(table[name].to_numpy()))
                 elif name in schema.SOFT:
-                    files.setdefault(name, _Rows()).append(table[name].combine_chunks())
+                    if name not in files:
+                        files[name] = _Rows()
+                    files[name].append(table[name].combine_chunks())
         joined = {name: np.concatenate(arrays) for name, arrays in plain.items()}
         ids = joined["image_id"].astype(np.int64)
         self._order: np.ndarray | None = None
@@ -69,9 +71,9 @@ class _Rows:
 
     def mapped(self) -> np.ndarray:
         shape = (self._rows, self._width)
-        with self._file:  # the mapping stays
-            self._file.flush()
-            return np.memmap(self._file, self._kind, "r", shape=shape) if self._rows else np.empty(shape, self._kind)
+        with self._file as file:  # closed, it lasts as long as its mapping
+            file.flush()
+            return np.memmap(file, self._kind, "r", shape=shape) if self._rows else np.empty(shape, self._kind)
 
 
 def _narrow(column: np.ndarray) -> np.ndarray:

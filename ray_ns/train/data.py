@@ -67,21 +67,25 @@ def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> list[Visit
     return visits
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Held:
-    """What one visit gives: encoded images, their rows in the group and in the target table."""
+    """What one visit gives: its images' rows in the group and in the target table, and the images where read.
 
-    encoded: Any
+    ``left``: how many have not come yet.
+    """
+
     rows: np.ndarray
     targets: np.ndarray
+    left: int
+    encoded: Any = None
 
 
 class Images:
     """Decoded images of one corpus by (visit, entry), with a target each.
 
     ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
-    visits are held, and decoded ones as long as ``CACHE_BYTES`` lasts: a small corpus is decoded once. ``rows_read``:
-    rows of all row groups read so far, used or not.
+    visits are held until they have come, in up to ``HELD_BYTES``, and decoded ones as long as ``CACHE_BYTES`` lasts: a
+    small corpus is decoded once. ``rows_read``: rows of all row groups read so far, used or not.
     """
 
     def __init__(
@@ -113,12 +117,19 @@ class Images:
         ``InputError`` where a training image cannot be read.
         """
         place, held = self.visits[visit], self._visit(visit)
-        row, target = int(held.rows[entry]), int(held.targets[entry])
+        pixels, target = self._pixels(place, held, entry), int(held.targets[entry])
+        held.left -= 1
+        if not held.left:
+            self._forget(visit)
+        return pixels, target
+
+    def _pixels(self, place: Visit, held: _Held, entry: int) -> np.ndarray:
+        row = int(held.rows[entry])
         key = (place.shard.ordinal, place.group, row)
         if key in self._decoded:
-            return self._decoded[key], target
+            return self._decoded[key]
         if held.encoded is None:
-            held = self._read(visit)
+            self._read(place, held)
         pixels = self._decode(held.encoded[entry].as_py())
         if isinstance(pixels, Reason):
             raise InputError(
@@ -128,26 +139,24 @@ class Images:
         if self._decoded_room >= pixels.nbytes:
             self._decoded_room -= pixels.nbytes
             self._decoded[key] = pixels
-        return pixels, target
+        return pixels
 
     def _visit(self, visit: int) -> _Held:
-        """The visit, without its encoded images where nobody has asked for one yet."""
+        """The visit, the one used last; for a new one those go that nobody has used for longest."""
         held = self._held.pop(visit, None)
         if held is None:
-            held = _Held(None, self.visits[visit].rows, self.visits[visit].targets)
+            while len(self._held) >= self.room or (self._held and self._held_bytes > HELD_BYTES):
+                self._forget(next(iter(self._held)))
+            place = self.visits[visit]
+            held = _Held(place.rows, place.targets, place.size)
         self._held[visit] = held
-        while len(self._held) > self.room or (self._held_bytes > HELD_BYTES and len(self._held) > 1):
-            self._forget(next(iter(self._held)))
         return held
 
-    def _read(self, visit: int) -> _Held:
-        place = self.visits[visit]
+    def _read(self, place: Visit, held: _Held) -> None:
         column = self._corpus.open(place.shard).images(place.group)
         self.rows_read += len(column)
-        held = _Held(column.take(place.rows) if place.size < len(column) else column, place.rows, place.targets)
-        self._held[visit] = held
+        held.encoded = column.take(held.rows) if place.size < len(column) else column
         self._held_bytes += held.encoded.nbytes
-        return held
 
     def _forget(self, visit: int) -> None:
         encoded = self._held.pop(visit).encoded
@@ -212,7 +221,8 @@ class Steps(Dataset["Batch | RayNsError"]):
         pixels, targets, counts = [], [], []
         read_before = sum(images.rows_read for images, _ in self._sources)
         for number, (images, order) in enumerate(self._sources):
-            images.room = -(-order.streams // parts) * (WINDOW + 1)  # all windows that are open, and one visit each
+            # The windows that are open, a visit each that another stream shares, and one window that begins.
+            images.room = -(-order.streams // parts) * (WINDOW + 1) + WINDOW
             rows = []
             slots = order.slots(step, part, parts)
             for place, slot in zip(order.share(part, parts), slots, strict=True):

@@ -460,6 +460,8 @@ def test_a_missing_setting_is_named(tmp_path: Path, setting: str) -> None:
         (["label.keep=hard"], ["student.targets", "soft", "label.keep", "hard"]),
         (["cluster.train_workers=4"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
         (["student.batch=7", "cluster.train_workers=2"], ["student.batch = 7", "7 = 2 x 3 + 1"]),
+        (["cluster.train_workers=[1, 4]"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
+        (["cluster.train_workers=[3, 2]"], ["cluster", "train_workers = [3, 2]", "[least, most]"]),
         (["data.channels=1"], ["data", "mean has 3 values", "channels is 1"]),
         (["data.mean=[0.5]"], ["data", "mean has 1 values", "channels is 3"]),
         (["data.std=[0.5, 0.5]"], ["data", "std has 2 values", "channels is 3"]),
@@ -479,6 +481,7 @@ def test_an_impossible_combination_is_refused_with_both_sides(
         ["label.keep=hard", "student.targets=hard"],
         ["label.keep=full"],
         ["cluster.train_workers=3"],
+        ["cluster.train_workers=[1, 3]"],
         ["data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"],
     ],
 )

@@ -97,3 +97,12 @@ def test_frozen_layers_have_no_place_in_the_optimizer(config: Config) -> None:
     held = {id(it) for group in state.optimizer.param_groups for it in group["params"]}
     assert held == {id(it) for it in state.network.parameters() if it.requires_grad}
     assert len(held) < len(list(state.network.parameters()))
+
+
+def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, student: Callable[..., Student]) -> None:
+    state = turned(TrainState.fresh(student("adamw"), config.data, 1, CPU))
+    taken = state.tensors()
+    before = {name: tensor.clone() for name, tensor in taken.items()}
+    turned(state)
+    assert all(torch.equal(taken[name], tensor) for name, tensor in before.items())
+    assert not all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
