@@ -7,6 +7,7 @@ the layout ``actor`` the teacher's actor reads and decodes its slices itself and
 keeps GPUs fed by the CPUs of other nodes.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -189,6 +190,7 @@ class _Reader:
         decoder = decode.Decode(config.data.size, config.data.channels)
         self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
+        self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
         self._ahead = ThreadPoolExecutor(1)
         self._shard = lru_cache(2)(lambda corpus, shard: corpus.open(shard))
         self._group = lru_cache(3)(self._begin_group)
@@ -220,11 +222,12 @@ class _Reader:
         if group + 1 < len(self._shard(corpus, shard).group_rows):
             self._group(corpus, shard, group + 1)
         run = f"{corpus.root} {shard.path} {shard.stamp} {group} {row['begin']} {count} {row.get('at')!r}"
-        for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
-            if isinstance(pixels, decode.Reason):
-                reasons[place] = str(pixels)
-            else:
-                images[place] = pixels
+        with self._one_run:
+            for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
+                if isinstance(pixels, decode.Reason):
+                    reasons[place] = str(pixels)
+                else:
+                    images[place] = pixels
         return images, reasons
 
     def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:
