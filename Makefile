@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select clean
+.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select bench-train clean
 
 
 demo: $(READY)
@@ -34,6 +34,9 @@ bench-select: $(READY)
 
 bench-label: $(READY)
 	$(BIN)/python benchmarks/label.py --json
+
+bench-train: $(READY)
+	$(BIN)/python benchmarks/train.py --json
 
 clean:
 	rm -rf .venv data runs

@@ -1,4 +1,4 @@
-"""The command line: ``ray-ns run | select | status | verify | inspect | config | demo-data``."""
+"""The command line: ``ray-ns run | check | select | status | verify | inspect | config | demo-data``."""
 
 import json
 import sys
@@ -49,6 +49,22 @@ def run(
             table.show(session, outcome)
         else:
             out.print(f"ended after --until {until}; run again without it to go on.")
+
+
+@app.command()
+def check(
+    config: Annotated[str, typer.Argument(help="A YAML config; 'ray-ns config' prints all settings.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, laid over the config.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Read a few images and do one step of every stage in this process, without Ray and without writing anything."""
+    from ray_ns.engine.check import check as look
+
+    for found in look(config, overrides or []):
+        if as_json:
+            print(json.dumps({"what": found.what, **found.figures}), flush=True)
+        else:
+            out.print(f"{found.what:<16} {found.line}")
 
 
 @app.command()

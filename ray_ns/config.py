@@ -10,20 +10,23 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     ValidationError,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from ray_ns.errors import InputError
 
@@ -130,6 +133,20 @@ class Model(Section):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
     )
+    pretrained: bool | str = Field(
+        False,
+        description="true: begin from timm's weights of this name (Hugging Face hub); a path: from this .safetensors "
+        "file; a classifier for other classes begins anew",
+    )
+    sha256: str | None = Field(
+        None, description="hash of the pretrained weights' file, which must match", pattern=r"^[0-9a-f]{64}$"
+    )
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Model":
+        if self.sha256 is not None and not self.pretrained:
+            raise ValueError("sha256 pins pretrained weights; pretrained is false")
+        return self
 
     @field_validator("args")
     @classmethod
@@ -148,17 +165,47 @@ class Optimizer(Section):
 
     name: str = Field("sgd", description="timm optimizer name: sgd (nesterov), adamw, rmsproptf, lamb, ...")
     lr: Annotated[float, Field(gt=0)] = Field(0.1, description="peak learning rate")
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum, where the optimiser has one")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(5e-4, description="on weights with 2 dimensions or more")
-    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
-    schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="cosine to 0 over all steps, or flat; after the warm-up"
+    lr_batch: Positive | None = Field(
+        None,
+        description="labelled images per step that lr is meant for: the peak is lr x batch / lr_batch (the paper: lr "
+        "0.016, lr_batch 256); null: lr as it is",
     )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum, where the optimiser has one")
+    eps: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="the optimiser's epsilon (the paper: 1e-3 with rmsproptf); null: its own"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        5e-4, description="on weights with 2 dimensions or more: none on biases and norms"
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine",
+        description="after the warm-up: cosine to 0 at the last step; step: x decay_rate every decay_steps, counted "
+        "from step 0 (the paper); or flat",
+    )
+    decay_steps: Positive | None = Field(
+        None, description="schedule=step: steps between two decays (the paper: those of 2.4 epochs; 4.8 up to B4)"
+    )
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.97, description="schedule=step: factor of one decay")
+
+    @model_validator(mode="after")
+    def _decays(self) -> "Optimizer":
+        if (self.schedule == "step") != (self.decay_steps is not None):
+            raise ValueError(
+                f"decay_steps is {self.decay_steps} and schedule is {self.schedule}; step needs decay_steps, the "
+                f"others take none"
+            )
+        return self
 
 
 class Noise(Section):
     """Input noise: what is done to a training image (the paper's RandAugment; affine for small images)."""
 
+    crop: Literal["none", "padded", "random_resized"] = Field(
+        "none",
+        description="none: the whole image, squashed to a square; padded: that, moved by up to 1/8 of its side (CIFAR, "
+        "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
+    )
     augment: Literal["none", "affine", "randaugment"] = Field(
         "randaugment",
         description="affine: rotation, scale, shear, shift, brightness, contrast, cutout; randaugment: timm's",
@@ -168,13 +215,29 @@ class Noise(Section):
         description="randaugment: M in 0..10 (timm, increasing); affine: 1 is up to 20 degrees, 20 % of shift",
     )
     operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
-    flip: bool = Field(True, description="mirror half of the images left to right")
+    flip: bool = Field(True, description="mirror half of the images left to right; not with augment=none")
+    cutout: Share = Field(0.0, description="side of a grey square at a random place, as a share of the image's")
 
     @model_validator(mode="after")
     def _visible(self) -> "Noise":
         if self.augment == "affine" and self.magnitude > 2:
             raise ValueError(f"magnitude = {self.magnitude:g} leaves nothing to see; affine takes 0 .. 2, such as 0.7")
         return self
+
+
+class Finetune(Section):
+    """A short training at a higher resolution after the main one, on labelled images without input noise."""
+
+    steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="optimiser steps (the paper: those of 1.5 epochs of the labelled images); 0: no fine-tuning"
+    )
+    size: Annotated[int, Field(ge=8, le=2048)] | None = Field(
+        None, description="side of its images, at which the network is then used; null: data.size"
+    )
+    freeze: Annotated[int, Field(ge=0)] = Field(
+        0, description="first layers that stay as they are (the paper: the shallow ones): the stem, then every block"
+    )
+    optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
 
 
 class Training(Section):
@@ -190,10 +253,38 @@ class Training(Section):
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
     )
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    finetune: Finetune = Field(Finetune(), description="a short training at a higher resolution afterwards")
+
+    @property
+    def tuning(self) -> "Training | None":
+        """The fine-tuning as a training of its own, where there is one."""
+        if not self.finetune.steps:
+            return None
+        own: dict[str, Any] = {
+            "steps": self.finetune.steps,
+            "optimizer": self.finetune.optimizer,
+            "noise": Noise(augment="none"),
+            "finetune": Finetune(),
+        }
+        kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
+        return Training(**kept, **own)
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate."""
+        scale = self.batch / self.optimizer.lr_batch if self.optimizer.lr_batch else 1.0
+        return self.optimizer.lr * scale
 
 
 class Student(Training):
-    """How a student is trained: as any network, with pseudo-labelled images beside the labelled ones."""
+    """How a student is trained: as any network, with pseudo-labelled images beside the labelled ones.
+
+    A list of such recipes is one per round; the last one also serves the rounds after it.
+    """
+
+    init: Literal["scratch", "teacher"] = Field(
+        "scratch", description="first weights: new ones (the paper), or the teacher's, which must be of the same model"
+    )
 
     ratio: Annotated[int, Field(ge=1, le=64)] = Field(3, description="pseudo-labelled images per labelled image")
     targets: Literal["soft", "hard"] = Field("soft", description="the teacher's probabilities, or its class alone")
@@ -289,15 +380,41 @@ class Cluster(Section):
     object_store_mb: Annotated[int, Field(ge=80)] | None = how(
         None, "local: size of Ray's object store, MB; null: 256, and room for the pixels that cross it"
     )
-    train_workers: Positive = Field(1, description="training workers (changes the order of sums, not of images)")
+    train_workers: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
+        1,
+        description="training workers (changes the order of sums, not of images); [least, most]: as many as the "
+        "cluster can hold, more or fewer as it grows and shrinks",
+    )
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
     train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
     train_loaders: Annotated[int, Field(ge=0)] = how(
         0, "processes that read and decode images ahead of each training worker; 0: the worker does it itself"
     )
+    train_microbatch: Positive | None = how(
+        None,
+        "most images that go through a worker's network at once: the gradients of its share of the batch are summed "
+        "over them, so that it fits a small memory (batch norm sees so many at a time); null: its whole share",
+    )
     max_failures: Annotated[int, Field(ge=0)] = how(3, "worker losses a training survives before it gives up")
     checkpoint_steps: Positive = how(100, "optimiser steps between two checkpoints of a training")
+    checkpoints_kept: Annotated[int, Field(ge=2)] = how(
+        2, "newest checkpoints of a training that are kept: where one is damaged, the one before it is used"
+    )
     timeout_seconds: Annotated[float, Field(gt=0)] = how(1800.0, "a stage without progress for so long has failed")
+
+    @property
+    def worker_counts(self) -> range:
+        """Every number of training workers that there may be."""
+        least, most = (
+            (self.train_workers, self.train_workers) if isinstance(self.train_workers, int) else self.train_workers
+        )
+        return range(least, most + 1)
+
+    @model_validator(mode="after")
+    def _least_first(self) -> "Cluster":
+        if not self.worker_counts:
+            raise ValueError(f"train_workers = {self.train_workers}; expected [least, most]")
+        return self
 
 
 class Config(Section):
@@ -306,32 +423,66 @@ class Config(Section):
     run: Run
     data: Data
     teacher: Training
-    student: Student
+    student: Annotated[
+        Annotated[Student, Tag("one")] | Annotated[list[Student], Tag("list"), Field(min_length=1)],
+        Discriminator(lambda it: "list" if isinstance(it, list) else "one"),
+    ]
     label: Label = Label()
     select: Select = Select()
     control: Control = Control()
     cluster: Cluster = Cluster()
 
+    @property
+    def students(self) -> list[Student]:
+        """The recipe of each round from 1 on."""
+        listed = self.student if isinstance(self.student, list) else [self.student]
+        return [listed[min(number, len(listed) - 1)] for number in range(self.run.rounds)]
+
+    def at_size(self, size: int) -> "Config":
+        """The same run with images of ``size`` x ``size`` pixels."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"size": size})})
+
+    def recipes(self) -> dict[str, Training]:
+        """Every recipe that the file names, by its dotted name."""
+        if isinstance(self.student, list):
+            return {"teacher": self.teacher, **{f"student.{at}": it for at, it in enumerate(self.student)}}
+        return {"teacher": self.teacher, "student": self.student}
+
     @model_validator(mode="after")
     def _possible(self) -> "Config":
-        workers = self.cluster.train_workers
-        for name, total in {
-            "teacher.batch": self.teacher.batch,
-            "student.batch": self.student.batch,
-            "student.batch x ratio": self.student.batch * self.student.ratio,
-        }.items():
-            if total % workers:
-                raise ValueError(
-                    f"{name} = {total} does not divide by cluster.train_workers = {workers} "
-                    f"({total} = {workers} x {total // workers} + {total % workers})"
-                )
-        if self.student.targets == "soft" and self.label.keep == "hard":
-            raise ValueError("student.targets: soft needs label.keep: top or full, found hard")
+        for name, recipe in self.recipes().items():
+            totals = {f"{name}.batch": recipe.batch}
+            if isinstance(recipe, Student):
+                totals[f"{name}.batch x ratio"] = recipe.batch * recipe.ratio
+                if recipe.targets == "soft" and self.label.keep == "hard":
+                    raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
+            for what, total in totals.items():
+                for workers in self.cluster.worker_counts:
+                    if total % workers:
+                        raise ValueError(
+                            f"{what} = {total} does not divide by cluster.train_workers = {workers} "
+                            f"({total} = {workers} x {total // workers} + {total % workers})"
+                        )
+        if isinstance(self.student, list) and len(self.student) > self.run.rounds:
+            raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")
+        self._check_init()
         for name in ("thresholds", "quotas"):
             unknown = [label for label in getattr(self.select, name) if label >= (self.data.classes or math.inf)]
             if unknown:
                 raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
+
+    def _check_init(self) -> None:
+        """A student may only take up weights that fit it, whichever round its teacher comes from."""
+        networks = [self.teacher.model, *(student.model for student in self.students)]
+        for number, student in enumerate(self.students, 1):
+            first = number - 1 if self.run.patience == 1 else 0  # the first round that may be this one's teacher
+            for before in networks[first:number] if student.init == "teacher" else ():
+                if (before.name, before.args) != (student.model.name, student.model.args):
+                    raise ValueError(
+                        f"student.init: teacher in round {number}: its teacher may be {before.name} {before.args}, the "
+                        f"student is {student.model.name} {student.model.args}. Make them equal, or init: scratch"
+                    )
 
 
 def results_of(section: BaseModel) -> dict[str, Any]:
@@ -344,12 +495,20 @@ def results_of(section: BaseModel) -> dict[str, Any]:
         value = getattr(section, name)
         if isinstance(value, dict):  # keys as JSON has them, so that a setting equals itself read back
             value = {str(key): it for key, it in value.items()}
-        values[name] = results_of(value) if isinstance(value, BaseModel) else value
+        values[name] = _plain(value)
     return values
 
 
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(it) for it in value]
+    return results_of(value) if isinstance(value, BaseModel) else value
+
+
 def differences(old: Any, new: Any, path: str = "") -> list[str]:
-    """``path: old -> new`` for every leaf in which two nested mappings differ."""
+    """``path: old -> new`` for every leaf in which two nested mappings, or lists of mappings, differ."""
+    if isinstance(old, list) and isinstance(new, list) and all(isinstance(it, Mapping) for it in (*old, *new)):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         rows = []
         for key in sorted({*old, *new}):
@@ -419,20 +578,29 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
         value = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:
         raise InputError(f"{override!r}: the value is not valid YAML") from error
+    place: Any = values
     for key in keys[:-1]:
-        section = values.get(key, {})
-        if not isinstance(section, dict):
+        at: Any = key
+        if isinstance(place, list):
+            at = int(key) if key.isdecimal() and int(key) < len(place) else None
+            if at is None:
+                raise InputError(f"{override!r}: {key} is none of the list's 0 .. {len(place) - 1}")
+        section = place[at] if isinstance(place, list) else place.get(key, {})
+        if not isinstance(section, dict | list):
             raise InputError(f"{override!r}: {key} is a value, not a section")
-        section = values[key] = dict(section)  # a copy: a YAML alias shares one mapping between two sections
-        values = section
-    values[keys[-1]] = value
+        section = place[at] = section.copy()  # a YAML alias shares one mapping between two sections
+        place = section
+    if isinstance(place, list):
+        raise InputError(f"{override!r}: {keys[-1]} is a whole recipe of a list; name a setting of it")
+    place[keys[-1]] = value
 
 
 def _explain(error: ValidationError) -> Iterator[str]:
     for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"]) or "config"
+        location = [part for at, part in enumerate(problem["loc"]) if not (at == 1 and part in {"one", "list"})]
+        path = ".".join(str(part) for part in location) or "config"
         if problem["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_at(problem["loc"][:-1]), 1)
+            near = difflib.get_close_matches(str(location[-1]), _keys_at(location[:-1]), 1)
             yield f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; see 'ray-ns config'")
         elif problem["type"] == "missing":
             yield f"{path}: missing, and it has no default"
@@ -442,10 +610,19 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{path}: found {problem['input']!r}; {problem['msg']}"
 
 
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The section that a field holds, or holds a list of; None for a value."""
+    kinds = [field.annotation, *get_args(field.annotation)]
+    kinds += [get_args(kind)[0] for kind in kinds if get_origin(kind) is Annotated]
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
 def _keys_at(location: Sequence[int | str]) -> list[str]:
     section: Any = Config
     for key in location:
+        if isinstance(key, int):
+            continue  # the place in a list of recipes: its keys are those of one
         field = getattr(section, "model_fields", {}).get(key)
-        section = field.annotation if field else None
+        section = section_of(field) if field else None
     fields = getattr(section, "model_fields", {})
     return list(fields)

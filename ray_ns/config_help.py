@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config
+from ray_ns.config import Config, section_of
 
 
 def schema_as_yaml() -> str:
@@ -17,9 +17,10 @@ def schema_as_yaml() -> str:
 
 def _section_lines(section: type[BaseModel], indent: str) -> Iterator[str]:
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield f"{indent}{name}:  # {(kind.__doc__ or '').strip()}"
+        kind = section_of(field)
+        if kind is not None:
+            words = " ".join((kind.__doc__ or "").split())
+            yield f"{indent}{name}:  # {words}"
             yield from _section_lines(kind, indent + "  ")
             continue
         value = "# required" if field.is_required() else _as_yaml(field.get_default())

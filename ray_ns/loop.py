@@ -6,12 +6,12 @@ the same command resumes a killed run, and a finished run is only read.
 
 from dataclasses import dataclass
 
-from ray_ns.config import Training
+from ray_ns.config import Student, Training
 from ray_ns.engine.evaluate import evaluate
 from ray_ns.engine.label import label
 from ray_ns.engine.select import select
 from ray_ns.engine.session import Session
-from ray_ns.engine.train import train
+from ray_ns.engine.train import finetune, train
 from ray_ns.store.commit import Commit
 
 CONTROL = "control"
@@ -45,7 +45,7 @@ class Outcome:
 def noisy_student(session: Session, until: str | None = None) -> Outcome:
     """Turn the loop. ``until``: end after the ``label``, ``select`` or ``train`` stage of round 1."""
     config = session.config
-    teacher = _trained(session, 0, "rounds/0", config.teacher, None)
+    teacher = _trained(session, 0, "rounds/0", config.teacher, None, None)
     rounds = [teacher]
     labels: Commit | None = None
     chosen: Commit | None = None
@@ -59,7 +59,7 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
         chosen = selection if config.run.mode == "filter_once" else None
         if until == "select":
             return Outcome(rounds, _best(rounds), None, False)
-        student = _trained(session, number, place, config.student, selection)
+        student = _trained(session, number, place, config.students[number - 1], selection, teacher.network)
         rounds.append(student)
         if until == "train":
             return Outcome(rounds, _best(rounds), None, False)
@@ -69,12 +69,18 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
         teacher = _best(rounds)
     control = None
     if config.control.enabled:
-        control = _trained(session, config.run.rounds + 1, CONTROL, config.student, None)
+        best = _best(rounds).recipe
+        recipe = best if isinstance(best, Student) else config.students[0]
+        control = _trained(session, config.run.rounds + 1, CONTROL, recipe, None, None)
     return Outcome(rounds, _best(rounds), control, True)
 
 
-def _trained(session: Session, number: int, place: str, recipe: Training, selection: Commit | None) -> Round:
-    network = train(session, f"{place}/train", recipe, number, selection)
+def _trained(
+    session: Session, number: int, place: str, recipe: Training, selection: Commit | None, teacher: Commit | None
+) -> Round:
+    network = train(session, f"{place}/train", recipe, number, selection, teacher)
+    if recipe.tuning is not None:
+        network = finetune(session, f"{place}/finetune", recipe, number, network)
     return Round(place, recipe, network, evaluate(session, f"{place}/evaluate", network), selection)
 
 

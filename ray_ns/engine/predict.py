@@ -65,7 +65,8 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     session.ray_libraries()
     import ray
 
-    config = session.config
+    size = teacher.summary.get("size", session.config.data.size)  # a fine-tuned one sees larger images
+    config = session.config.at_size(size)
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
     if config.label.layout_here == "tasks":
@@ -204,9 +205,9 @@ class _Reader:
 
     @classmethod
     def of_process(cls, config: Config) -> "_Reader":
-        """The reader of this worker process, which outlives a task."""
+        """The reader of this worker process, which outlives a task but not a network of another size."""
         global _reader
-        if _reader is None:
+        if _reader is None or _reader._shape[0] != config.data.size:
             import torch
 
             from ray_ns.labels.predict import keep_memory

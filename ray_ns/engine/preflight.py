@@ -65,6 +65,36 @@ def check_writable(url: str) -> None:
         ) from error
 
 
+def check_models(config: Config) -> list[str]:
+    """Build every network without memory for its weights; what is no mistake but unlike the method is returned.
+
+    Raises ``InputError`` where a network, its first weights, its optimiser or its fine-tuning cannot be had.
+    """
+    from ray_ns.models import zoo
+    from ray_ns.train.optim import optimizer
+
+    sizes = []
+    for place, recipe in config.recipes().items():
+        try:
+            network = zoo.check(recipe.model, config.data)
+            sizes.append(zoo.parameters(network))
+            optimizer(network, recipe)
+            zoo.pretrained_file(recipe.model)
+            if recipe.tuning is not None:
+                data = config.at_size(recipe.finetune.size or config.data.size).data
+                tuned = zoo.check(recipe.model, data)
+                zoo.freeze(tuned, recipe.finetune.freeze)
+                optimizer(tuned, recipe.tuning)
+        except InputError as error:
+            raise InputError(f"{place}.{error}") from error
+    return [
+        f"{place}.model: {after:,} parameters, its teacher has {before:,}. Noisy Student wants an equal or larger "
+        f"student; a smaller one is distillation."
+        for place, before, after in zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
+        if after < before
+    ]
+
+
 def check(session: Session) -> None:
     """Raise ``InputError`` for what would fail later: data, models, resources of a local cluster."""
     config = session.config
@@ -82,14 +112,8 @@ def check(session: Session) -> None:
     pool = session.corpora["pool"]
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
-    from ray_ns.models import zoo
-    from ray_ns.train.optim import optimizer
-
-    for place, recipe in {"teacher": config.teacher, "student": config.student}.items():
-        try:
-            optimizer(zoo.check(recipe.model, config.data), recipe.optimizer)
-        except InputError as error:
-            raise InputError(f"{place}.{error}") from error
+    for warning in check_models(config):
+        session.reporter.warn(warning)
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
         import torch
 

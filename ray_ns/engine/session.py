@@ -223,7 +223,8 @@ def object_store_mb(config: Config) -> int:
         return config.cluster.object_store_mb
     if config.label.layout_here == "actor":
         return 256
-    slice_bytes = config.label.slice_rows * config.data.size**2 * config.data.channels
+    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in config.recipes().values()))
+    slice_bytes = config.label.slice_rows * side**2 * config.data.channels
     return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 
 
@@ -235,7 +236,7 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
     label, cluster = config.label, config.cluster
     needs = [
         ("label.actors", label.actors, "label.threads", label.threads, 1, "and 1 for the reader"),
-        ("cluster.train_workers", cluster.train_workers, "cluster.train_threads", cluster.train_threads, 0, ""),
+        ("cluster.train_workers", cluster.worker_counts[0], "cluster.train_threads", cluster.train_threads, 0, ""),
     ]
     for many, count, each, threads, extra, why in needs:
         need = count * threads + extra
@@ -246,7 +247,7 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
             )
     for many, need_gpus in {
         "label.actors x label.gpus_per_actor": label.actors * label.gpus_per_actor,
-        "cluster.train_workers x cluster.train_gpus": cluster.train_workers * cluster.train_gpus,
+        "cluster.train_workers x cluster.train_gpus": cluster.worker_counts[0] * cluster.train_gpus,
     }.items():
         if need_gpus > gpus:
             raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")

@@ -5,8 +5,10 @@ run's own store, pointer last, and whoever starts a worker again goes on from th
 """
 
 import json
+import os
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,16 +16,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.engine.select import SELECTION
+from ray_ns.engine.keeper import PROGRESS, Keeper
+from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.errors import RayNsError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.keyed import seed
-from ray_ns.labels import schema
+from ray_ns.models.names import WEIGHTS
 from ray_ns.store import checkpoint
-from ray_ns.store.commit import Commit, Part, Stage
-from ray_ns.store.lease import fence
+from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
 
@@ -31,13 +33,17 @@ if TYPE_CHECKING:
     from ray_ns.train.data import Images, Steps
     from ray_ns.train.state import TrainState
 
-PROGRESS = "progress.json"
-PROGRESS_SECONDS = 1.0
+COST = "cost.json"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one training's workers are told. ``selection`` is empty where there are labelled images only."""
+    """What one training's workers are told.
+
+    ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
+    network's, and ``frozen`` is how many of its first layers keep them.
+    ``watched``: Ray watches for machines that are about to be taken away.
+    """
 
     store_url: str
     prefix: str
@@ -48,19 +54,53 @@ class Task:
     corpora: dict[str, Corpus]
     selection: tuple[Part, ...]
     key: int
+    watched: bool
+    first: StoredObject | None
+    frozen: int
 
 
-def train(session: Session, prefix: str, recipe: Training, number: int, selection: Commit | None) -> Commit:
+def train(
+    session: Session,
+    prefix: str,
+    recipe: Training,
+    number: int,
+    selection: Commit | None,
+    teacher: Commit | None = None,
+) -> Commit:
     """The committed network of one training: one part with ``model.safetensors`` and ``config.json``.
 
     Without a ``selection`` it learns from labelled images only; a student's recipe then fills its whole batch with
     them, so that it sees as many images per step as the student does. ``number`` sets its seed apart from the others'.
+    ``teacher``: whose weights a student begins with, if its recipe says so.
     """
-    config = session.config
     batch = recipe.batch
     if selection is None and isinstance(recipe, Student):
         batch *= 1 + recipe.ratio
-    key = seed(config.run.seed, number)
+    begin = teacher if isinstance(recipe, Student) and recipe.init == "teacher" else None
+    key = seed(session.config.run.seed, number)
+    return _committed(session, prefix, session.config, recipe, batch, key, selection, begin, 0)
+
+
+def finetune(session: Session, prefix: str, recipe: Training, number: int, network: Commit) -> Commit:
+    """The committed network that ``recipe.finetune`` makes of ``network``, as ``train`` gives it."""
+    tuning = recipe.tuning
+    assert tuning is not None
+    config = session.config.at_size(recipe.finetune.size or session.config.data.size)
+    key = seed(config.run.seed, number, 1)
+    return _committed(session, prefix, config, tuning, tuning.batch, key, None, network, recipe.finetune.freeze)
+
+
+def _committed(
+    session: Session,
+    prefix: str,
+    config: Config,
+    recipe: Training,
+    batch: int,
+    key: int,
+    selection: Commit | None,
+    begin: Commit | None,
+    frozen: int,
+) -> Commit:
     inputs = {
         "recipe": results_of(recipe),
         "batch": batch,
@@ -68,6 +108,8 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
         "labelled": digest([vars(shard) for shard in session.corpora["labelled"].shards]),
         "selection": selection.digest if selection else None,
         "data": results_of(config.data),
+        "begin": begin.digest if begin else None,
+        "frozen": frozen,
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
     }
@@ -78,7 +120,11 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
             corpora = {name: session.corpora[name] for name in ("labelled", "pool")}
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
-            task = Task(session.store.url, prefix, epoch, config, recipe, batch, corpora, parts, key)
+            first = begin.parts[0].objects[WEIGHTS] if begin else None
+            session.ray_libraries()
+            watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
+            url = session.store.url
+            task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
         session.reporter.end(f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters")
@@ -89,11 +135,12 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
 
 def _run(session: Session, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
-    session.ray_libraries()
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     cluster = session.config.cluster
+    counts = cluster.worker_counts
+    workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
     resources: dict[str, float] = {"CPU": cluster.train_threads}
     if cluster.train_gpus:
         resources["GPU"] = cluster.train_gpus
@@ -102,7 +149,7 @@ def _run(session: Session, task: Task) -> None:
         train_loop_config={"task": task},
         torch_config=TorchConfig(backend=None if cluster.train_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
-            num_workers=cluster.train_workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
+            num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
         ),
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
@@ -113,6 +160,7 @@ def _run(session: Session, task: Task) -> None:
             ),
         ),
     )
+    began = time.monotonic()
     # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
     with session.following(lambda: _steps_done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
@@ -120,6 +168,17 @@ def _run(session: Session, task: Task) -> None:
         session.reporter.warn(warning)
     if ended.error is not None:
         raise ended.error
+    session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
+
+
+def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
+    """What the training cost, beside its commit because no two are alike: shares of its seconds, read amplification."""
+    return {
+        "seconds": round(wall, 3),
+        "goodput": round(cost["useful_seconds"] / wall, 4),
+        "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
+        "read_amplification": round(cost["rows_read"] / max(cost["rows_used"], 1), 4),
+    }
 
 
 def _steps_done(store: ObjectStore, prefix: str) -> int | None:
@@ -129,104 +188,98 @@ def _steps_done(store: ObjectStore, prefix: str) -> int | None:
 
 @dataclass(frozen=True)
 class Ended:
-    """How the first worker ended. Our own errors are carried, not raised: a retry would only meet them again."""
+    """How the first worker ended. Errors that a retry would only meet again are carried, not raised."""
 
     error: RayNsError | None
     warnings: list[str]
+    cost: dict[str, Any]
 
 
 def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
+    from ray_ns.train.step import NotFiniteError
+
     context = ray.train.get_context()
+    world = context.get_world_size()
     warnings: list[str] = []
     try:
-        _train(settings["task"], context.get_world_rank(), context.get_world_size(), warnings)
+        return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+    except NotFiniteError as error:
+        return Ended(error, warnings, {})
     except RayNsError as error:
-        return Ended(error, warnings)
-    return Ended(None, warnings)
+        if world > 1:  # the others do not know of it, and would wait for this worker for ever
+            raise
+        return Ended(error, warnings, {})
 
 
-def _train(task: Task, rank: int, world: int, warnings: list[str]) -> None:
+def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
+    """Train to the end; what it cost, as the first worker knows it."""
     import ray.train.torch
     import torch
 
+    from ray_ns.models.zoo import weights
     from ray_ns.train.fit import Worker, fit
     from ray_ns.train.state import TrainState
 
-    torch.set_num_threads(task.config.cluster.train_threads)
-    device = torch.device("cuda" if torch.cuda.is_available() and task.config.cluster.train_gpus else "cpu")
+    cluster, data = task.config.cluster, task.config.data
+    torch.set_num_threads(cluster.train_threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     store = open_store(task.store_url)
-    state = TrainState.fresh(task.recipe, task.config.data, task.key, device)
-    found = checkpoint.latest(store, task.prefix, warnings.append)
+    first = weights(task.first.read(store)) if task.first else None
+    state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
+    found = _agreed(store, task.prefix, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
-    losses: list[float] = list(found.facts["losses"]) if found else []
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
-    keeper = _Keeper(store, task, losses)
-    worker = Worker(device, task.key, rank, task.config.cluster.train_loaders)
-    fit(
-        task.recipe,
-        task.config.data,
-        steps_of(task, rank, world),
-        state,
-        worker,
-        network,
-        keeper.after_step if rank == 0 else _nothing,
-    )
-    if rank == 0:
-        keeper.publish(state)
+    steps = steps_of(task, rank, world, selected(task))
+    leaving = _leaving(task)
+    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch)
+    if rank:
+
+        def ask(state: "TrainState", loss: float) -> None:
+            leaving(state.step)
+
+        fit(task.recipe, data, steps, state, worker, network, ask)
+        return {}
+    keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
+    fit(task.recipe, data, steps, state, worker, network, keeper.after_step)
+    keeper.publish(state)
+    return keeper.cost()
 
 
-def _nothing(state: "TrainState", loss: float) -> None:
-    """Only the first worker keeps records."""
+def _agreed(store: ObjectStore, prefix: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
+    """The checkpoint that all workers go on from: the newest the first one finds.
+
+    Were each to look for itself, the last write of an attempt that is being torn down could come between them.
+    """
+    from ray.train.collective import broadcast_from_rank_zero
+
+    found = checkpoint.latest(store, prefix, warnings.append) if rank == 0 else None
+    step = broadcast_from_rank_zero(found.step if found else None)
+    return found if rank == 0 or step is None else checkpoint.at(store, prefix, step)
 
 
-class _Keeper:
-    """What the first worker keeps of a training: losses, progress, checkpoints and, at the end, the network."""
+def _leaving(task: Task) -> Callable[[int], bool]:
+    """Whether Ray knows of a machine that it will take away. All workers ask, at the same steps, as Ray wants it."""
+    import ray.train
 
-    def __init__(self, store: ObjectStore, task: Task, losses: list[float]) -> None:
-        self._store, self._task, self._losses = store, task, losses
-        self._every = task.config.cluster.checkpoint_steps
-        self._fence = fence(store, task.epoch)
-        self._said = 0.0
+    every = max(1, task.config.cluster.checkpoint_steps // 10)
 
-    def after_step(self, state: "TrainState", loss: float) -> None:
-        self._losses.append(loss)
-        if state.step % self._every == 0 and state.step < self._task.recipe.steps:
-            self._fence()
-            facts = {"optimizer": state.facts(), "losses": self._losses}
-            checkpoint.save(self._store, self._task.prefix, checkpoint.Checkpoint(state.step, state.tensors(), facts))
-        if time.monotonic() - self._said > PROGRESS_SECONDS:
-            self._said = time.monotonic()
-            self._store.put(f"{self._task.prefix}/{PROGRESS}", canonical({"step": state.step, "loss": loss}))
+    def leaving(step: int) -> bool:
+        return task.watched and step % every == 0 and ray.train.get_preemption_info() is not None
 
-    def publish(self, state: "TrainState") -> None:
-        from ray_ns.models.zoo import parameters, to_files
-
-        last = self._losses[-20:]
-        facts = {
-            "steps": state.step,
-            "loss": sum(last) / len(last),
-            "parameters": parameters(state.network),
-            "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
-        }
-        files = to_files(state.result, self._task.config.data)
-        Stage(self._store, self._task.prefix, self._fence).publish(0, files, facts)
-        checkpoint.clear(self._store, self._task.prefix)
+    return leaving
 
 
-def steps_of(task: Task, rank: int, world: int) -> "Steps":
-    """The batches of one worker."""
-    from ray_ns.images.augment import randaugment
+def steps_of(task: Task, rank: int, world: int, chosen: Selected | None) -> "Steps":
+    """The batches of one worker; ``chosen``: the selection it learns from."""
+    from ray_ns.images.augment import per_image
     from ray_ns.train.data import Steps
 
-    noise = task.recipe.noise
-    augment = None
-    if noise.augment == "randaugment":
-        augment = randaugment(noise.magnitude, noise.operations, noise.flip)
-    pseudo = pseudo_labelled(task) if task.selection else None
+    augment = per_image(task.recipe.noise, task.config.data.size)
+    pseudo = pseudo_labelled(task, chosen) if chosen is not None else None
     ratio = task.recipe.ratio if isinstance(task.recipe, Student) else 0
     return Steps(labelled(task), pseudo, task.batch, ratio, task.key, rank, world, augment)
 
@@ -250,12 +303,24 @@ def labelled(task: Task) -> "Images":
         return smooth(torch.from_numpy(truth[rows]), data.classes, task.recipe.label_smoothing).numpy()
 
     visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-    return Images(corpus, visits, decode.Decode(data.size, data.channels), targets)
+    return Images(corpus, visits, _decode(task), targets)
 
 
-def pseudo_labelled(task: Task) -> "Images":
+def _decode(task: Task) -> decode.Decode:
+    data = task.config.data
+    return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
+
+
+def selected(task: Task) -> Selected | None:
+    """The task's selection; None where it has none."""
+    if not task.selection:
+        return None
+    soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
+    return Selected.read(open_store(task.store_url), task.selection, soft)
+
+
+def pseudo_labelled(task: Task, chosen: Selected) -> "Images":
     """The selected images of the pool with the teacher's labels, soft or hard."""
-    import pyarrow as pa
     import torch
 
     from ray_ns.models.loss import sharpen, smooth
@@ -263,19 +328,13 @@ def pseudo_labelled(task: Task) -> "Images":
 
     assert isinstance(task.recipe, Student)
     recipe, data = task.recipe, task.config.data
-    store = open_store(task.store_url)
-    stored = [part.objects[SELECTION] for part in task.selection]
-    table = pa.concat_tables([schema.from_parquet(it.read(store), it.key) for it in stored])
-    table = table.sort_by("image_id").combine_chunks()
 
     def targets(rows: np.ndarray) -> np.ndarray:
-        chosen = table.take(pa.array(rows))
         if recipe.targets == "hard":
-            hard = torch.from_numpy(chosen["label"].to_numpy().astype(np.int64))
+            hard = torch.from_numpy(chosen.labels[rows].astype(np.int64))
             return smooth(hard, data.classes, recipe.label_smoothing).numpy()
-        soft = torch.from_numpy(schema.soft_targets(chosen, data.classes))
-        return sharpen(soft, recipe.temperature).numpy()
+        return sharpen(torch.from_numpy(chosen.soft(rows, data.classes)), recipe.temperature).numpy()
 
     corpus = task.corpora["pool"]
-    visits = visits_of(corpus, table["image_id"].to_numpy(), table["copies"].to_numpy())
-    return Images(corpus, visits, decode.Decode(data.size, data.channels), targets)
+    visits = visits_of(corpus, chosen.ids, chosen.copies)
+    return Images(corpus, visits, _decode(task), targets)

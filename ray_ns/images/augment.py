@@ -1,17 +1,23 @@
 """Input noise: what is done to training images. Random only through the keys it is given.
 
-``affine`` works on a whole batch of tensors and is meant for small images; ``randaugment`` is timm's, image by image.
+``affine`` works on a whole batch of tensors and is meant for small images; ``per_image`` crops, augments by timm's
+RandAugment and cuts out, image by image.
 """
 
 import math
 import random
 from collections.abc import Callable
-from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ray_ns.config import Noise
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Generator) -> Tensor:
@@ -57,32 +63,65 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
     return images.masked_fill(hole[:, None], 0.5)
 
 
-def randaugment(magnitude: float, operations: int, flip: bool) -> Callable[[np.ndarray, int], np.ndarray]:
-    """Timm's RandAugment with increasing severity (``rand-m{M}-n{N}-mstd0.5-inc1``), as a function of (image, key).
+def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray] | None:
+    """Crop, RandAugment and cutout of one image as a function of (image, key); None where there is nothing to do.
 
-    The image is uint8 (H, W, C) in and out; ``key`` decides every draw. Noisy Student, section 3 (N=2, M=27 on its
-    own scale; timm's goes to 10).
+    The image is uint8 (H, W, C), the result uint8 (size, size, C); ``key`` decides every draw. RandAugment is timm's
+    with increasing severity (``rand-m{M}-n{N}-mstd0.5-inc1``), shifts being in proportion to the size (Noisy Student,
+    section 3). The random resized crop is the released code's (preprocessing.py): 8 to 100 % of the area, bicubic.
     """
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
 
-    @lru_cache(1)
-    def of_side(side: int) -> Callable[[Image.Image], Image.Image]:
-        # Shifts are in pixels, as timm sets them for an image of that side. At a magnitude of 10 timm asks Pillow to
-        # keep 0 bits of a colour, which it refuses; the spread of the magnitude reaches that from 9 as well.
-        limits = {"translate_const": int(0.45 * side), "magnitude_max": 9.99}
-        return rand_augment_transform(f"rand-m{magnitude:g}-n{operations}-mstd0.5-inc1", limits)
+    crop = {"none": None, "padded": _padded, "random_resized": _random_resized}[noise.crop]
+    augment = noise.augment == "randaugment"
+    if crop is None and not augment and not noise.cutout:
+        return None
+    name = f"rand-m{noise.magnitude:g}-n{noise.operations}-mstd0.5-inc1"
+    # Just below 10: there timm's posterisation keeps no bit at all, which Pillow 12 refuses.
+    limits = {"translate_const": max(1, int(0.45 * size)), "magnitude_max": 9.99}
+    transform = rand_augment_transform(name, limits)
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
         # timm draws from the global generators; they are seeded by key, so nothing depends on what came before.
         random.seed(key)
         np.random.seed(key % 2**32)
-        image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).convert("RGB")
-        if flip and random.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        noised = of_side(min(image.size))(image)
-        if pixels.shape[-1] == 1:
-            noised = noised.convert("L")
-        return np.asarray(noised, np.uint8).reshape(pixels.shape)
+        grey = pixels.shape[-1] == 1
+        image = Image.fromarray(pixels.squeeze(-1) if grey else pixels)
+        if crop is not None:
+            image = crop(image, size)
+        if augment:
+            image = image.convert("RGB")
+            if noise.flip and random.random() < 0.5:
+                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = transform(image)
+            if grey:
+                image = image.convert("L")
+        if noise.cutout:
+            side = max(1, round(noise.cutout * size))
+            left, top = (random.randint(0, size - 1) - side // 2 for _ in range(2))
+            image.paste((128,) * len(image.getbands()), (left, top, left + side, top + side))
+        return np.asarray(image, np.uint8).reshape(size, size, pixels.shape[-1])
 
     return apply
+
+
+def _padded(image: "Image", size: int) -> "Image":
+    """The image moved by up to 1/8 of its side each way, its edge mirrored."""
+    from PIL import Image
+
+    by = max(1, size // 8)
+    pixels = np.asarray(image)
+    wide = np.pad(pixels, ((by, by), (by, by)) + ((0, 0),) * (pixels.ndim - 2), "reflect")
+    top, left = random.randint(0, 2 * by), random.randint(0, 2 * by)
+    return Image.fromarray(wide[top : top + size, left : left + size])
+
+
+def _random_resized(image: "Image", size: int) -> "Image":
+    """8 to 100 % of the image's area at an aspect of 3/4 to 4/3, resized."""
+    from PIL import Image
+    from timm.data.transforms import RandomResizedCropAndInterpolation as Crop
+
+    top, left, height, width = Crop.get_params(image, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3))
+    box = (left, top, left + width, top + height)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)

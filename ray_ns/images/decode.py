@@ -73,13 +73,18 @@ UNPACKED_TOO_MUCH = re.compile("too large|too much memory", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Decode:
-    """How an image is read: ``size`` x ``size`` pixels, bilinear and antialiased, in 1 (grey) or 3 (RGB) channels."""
+    """How an image is read: ``size`` x ``size`` pixels, bilinear and antialiased, in 1 (grey) or 3 (RGB) channels.
+
+    ``squash=False`` leaves it as large as it is, or at a fraction where that is still ``SCALED_TO`` times the size:
+    for crops.
+    """
 
     size: int
     channels: int
+    squash: bool = True
 
     def __call__(self, data: bytes | None) -> np.ndarray | Reason:
-        """Pixels, uint8 (size, size, channels), or the reason for quarantine."""
+        """Pixels, uint8 (size, size, channels), or (height, width, channels) as they are; or why there are none."""
         if not data:
             return Reason.EMPTY
         try:
@@ -119,7 +124,7 @@ class Decode:
             pixels = simplejpeg.decode_jpeg(data, wanted, min_height=least, min_width=least)
         except ValueError:
             return None
-        if pixels.shape[:2] == (self.size, self.size):
+        if not self.squash or pixels.shape[:2] == (self.size, self.size):
             return pixels
         import torch
 
@@ -133,9 +138,9 @@ class Decode:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("L" if self.channels == 1 else "RGB")
-        if image.size != (self.size, self.size):
+        if self.squash and image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
-        return np.asarray(image, np.uint8).reshape(self.size, self.size, self.channels)
+        return np.asarray(image, np.uint8).reshape(image.height, image.width, self.channels)
 
 
 def _refused(width: int, height: int) -> Reason | None:

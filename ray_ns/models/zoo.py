@@ -5,21 +5,25 @@ loads them without this package.
 """
 
 import difflib
+import hashlib
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ray_ns.config import Data, Model
 from ray_ns.errors import InputError
 from ray_ns.models.names import CONFIG, WEIGHTS
 
 
-def build(model: Model, data: Data) -> nn.Module:
-    """A fresh network for the run's classes and channels; torch's global generator decides its weights.
+def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:
+    """A network for the run's classes and channels; torch's global generator decides its weights.
+
+    ``pretrained``: the safetensors file whose weights it has instead, as timm fits them to other classes and channels.
 
     Raises ``InputError`` where timm does not know the name (the nearest ones are named) or refuses an argument.
     """
@@ -31,12 +35,105 @@ def build(model: Model, data: Data) -> nn.Module:
         raise InputError(f"model.name: timm {timm.__version__} has no model {model.name!r}; {hint}")
     rates: dict[str, Any] = {"drop_rate": model.dropout or None, "drop_path_rate": model.drop_path or None}
     try:
+        if pretrained is not None:
+            overlay = {"file": str(pretrained), "custom_load": False, **_classes_in(pretrained, model.name)}
+            rates |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
         network: nn.Module = timm.create_model(
             model.name, num_classes=data.classes, in_chans=data.channels, **rates, **model.args
         )
+        if pretrained is not None:
+            _check_covered(network, pretrained)
     except Exception as error:  # whatever a constructor raises on arguments it was not made for
-        raise InputError(f"model.args: timm cannot build {model.name} with {model.args or 'none'}: {error}") from error
+        what = f"model.args: timm cannot build {model.name} with {model.args or 'none'}"
+        if pretrained is not None:
+            what = f"model.pretrained: the weights in {pretrained} do not fit {model.name} with {model.args or 'none'}"
+        raise InputError(f"{what}: {error}") from error
     return network
+
+
+def pretrained_file(model: Model) -> Path | None:
+    """The safetensors file of the model's first weights, its hash checked; None where it begins anew.
+
+    ``model.pretrained: true`` fetches timm's from the Hugging Face hub, once per machine. Raises ``InputError`` where
+    there are none, they cannot be had, or their hash is not ``model.sha256``.
+    """
+    if not model.pretrained:
+        return None
+    path = Path(model.pretrained) if isinstance(model.pretrained, str) else _from_hub(model.name)
+    try:
+        if path.suffix != ".safetensors":
+            raise InputError(f"model.pretrained: {path} is no .safetensors file; others are not loaded")
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"model.pretrained: {path} cannot be read ({error.strerror})") from error
+    if model.sha256 is None:
+        raise InputError(f"model.sha256: missing. Write down {found}, if {path} is the file that you mean")
+    if found != model.sha256:
+        raise InputError(
+            f"model.sha256: {path} has {found}, expected {model.sha256}. Give the file that was meant, or its hash."
+        )
+    return path
+
+
+def _from_hub(name: str) -> Path:
+    import timm
+    from huggingface_hub import hf_hub_download
+
+    told = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    if told is None or not told.hf_hub_id:
+        known = timm.list_models(f"{name.split('.')[0]}*", pretrained=True)[:5] or ["none like it"]
+        raise InputError(f"model.pretrained: timm has no weights for {name!r}; it has {', '.join(known)}")
+    try:
+        return Path(hf_hub_download(told.hf_hub_id, told.hf_hub_filename or WEIGHTS))
+    except Exception as error:  # the hub's client raises errors of many kinds
+        raise InputError(
+            f"model.pretrained: {told.hf_hub_id} cannot be had from the Hugging Face hub "
+            f"({type(error).__name__}). Without a network, fetch its {WEIGHTS} elsewhere and give the file's path."
+        ) from error
+
+
+def _classes_in(path: Path, name: str) -> dict[str, int]:
+    """``num_classes`` of a weights' file: timm keeps its classifier where it is the one that is asked for."""
+    import timm
+    from safetensors import safe_open
+
+    told = timm.get_pretrained_cfg(name)
+    with safe_open(path, "pt") as file:
+        key = f"{told.classifier if told else None}.weight"
+        return {"num_classes": file.get_slice(key).get_shape()[0]} if key in file.keys() else {}  # noqa: SIM118
+
+
+def _check_covered(network: nn.Module, path: Path) -> None:
+    """Raise ``ValueError`` where a file lacks weights that are not the classifier's: timm would go on without."""
+    from safetensors import safe_open
+
+    config: Any = network.pretrained_cfg
+    told = config["classifier"]
+    heads = tuple(f"{name}." for name in ([told] if isinstance(told, str) else told or ()))
+    with safe_open(path, "pt") as file:
+        held = set(file.keys())
+    missing = [name for name, _ in network.named_parameters() if name not in held and not name.startswith(heads)]
+    if missing:
+        raise ValueError(f"{len(missing)} weights are not in the file, such as {missing[0]}")
+
+
+def freeze(network: nn.Module, layers: int) -> None:
+    """Keep the first ``layers`` of a network as they are, as timm numbers them: the stem, then every block.
+
+    Raises ``InputError`` where none would be left to train.
+    """
+    if not layers:
+        return
+    from timm.models import group_parameters
+
+    timms: Any = network
+    groups = group_parameters(network, timms.group_matcher())
+    if layers >= len(groups):
+        raise InputError(f"finetune.freeze = {layers} leaves nothing to train: the network has {len(groups)} layers")
+    for number in sorted(groups)[:layers]:
+        for name in groups[number]:
+            network.get_parameter(name).requires_grad_(False)
 
 
 def check(model: Model, data: Data) -> nn.Module:
@@ -71,17 +168,24 @@ def to_files(network: nn.Module, data: Data) -> dict[str, bytes]:
         path = Path(folder) / CONFIG
         save_config_for_hf(network, str(path), data_config={**shape, "interpolation": "bilinear", "crop_pct": 1.0})
         config = path.read_bytes()
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return {WEIGHTS: save(weights), CONFIG: config}
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {WEIGHTS: save(held), CONFIG: config}
 
 
 def from_files(files: dict[str, bytes]) -> nn.Module:
     """The network that ``to_files`` wrote, in eval mode on the CPU. No pickle is read."""
     import timm
-    from safetensors.torch import load
 
     config: dict[str, Any] = json.loads(files[CONFIG])
     args = {"num_classes": config["num_classes"], **config.get("model_args", {})}
     network: nn.Module = timm.create_model(config["architecture"], **args)
-    network.load_state_dict(load(files[WEIGHTS]))
+    network.load_state_dict(weights(files[WEIGHTS]))
     return network.eval()
+
+
+def weights(file: bytes) -> Mapping[str, Tensor]:
+    """The tensors of a ``model.safetensors``."""
+    from safetensors.torch import load
+
+    tensors: Mapping[str, Tensor] = load(file)
+    return tensors

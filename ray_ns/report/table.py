@@ -60,7 +60,9 @@ def show(session: Session, outcome: Outcome) -> None:
     for name in ("round", "model", "parameters", "labels kept", "duplicates", "top-1 val", "top-1 test", "seconds"):
         table.add_column(name, justify="left" if name in {"round", "model"} else "right")
     for it, row in zip(_all(outcome), report["rounds"], strict=True):
-        seconds = sum(session.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "evaluate"))
+        seconds = sum(
+            session.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "finetune", "evaluate")
+        )
         table.add_row(
             _title(it) + (" *" if row["best"] else ""),
             row["model"],

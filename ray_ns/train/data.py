@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -14,20 +13,38 @@ from ray_ns.errors import InputError, RayNsError
 from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.keyed import seed
-from ray_ns.train.sampler import Order
+from ray_ns.train.sampler import WINDOW, Order
 
 CACHE_BYTES = 512 * 2**20
-OPEN_GROUPS = 64
+HELD_BYTES = 4 * 2**30
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One reading of a row group: the rows of it that are used, and the row of ``targets`` of each."""
+    """One reading of a row group: its images with more than ``copy`` copies.
+
+    ``ids`` and ``copies`` are views of the whole corpus's arrays from ``first`` on, so a visit holds a few words
+    whatever the size of the group; ``base`` is the ImageId of the group's row 0.
+    """
 
     shard: Shard
     group: int
-    rows: np.ndarray
-    targets: np.ndarray
+    copy: int
+    size: int
+    base: int
+    first: int
+    ids: np.ndarray
+    copies: np.ndarray
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Rows of the group that are used, int64 (size,)."""
+        return self.ids[self.copies > self.copy] - self.base
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The row of the target table of each, int64 (size,)."""
+        return self.first + np.flatnonzero(self.copies > self.copy)
 
 
 def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> list[Visit]:
@@ -40,22 +57,35 @@ def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> list[Visit
         low, high = np.searchsorted(ids, image_ids(shard.ordinal, np.array([0, 2**32 - 1])))
         if low == high:
             continue
-        bounds = np.concatenate([[0], np.cumsum(corpus.open(shard).group_rows)])
-        edges = low + np.searchsorted(ids[low:high], image_ids(shard.ordinal, bounds))
+        bounds = image_ids(shard.ordinal, np.concatenate([[0], np.cumsum(corpus.open(shard).group_rows)]))
+        edges = low + np.searchsorted(ids[low:high], bounds)
         for group, (begin, end) in enumerate(itertools.pairwise(edges)):
-            targets = np.arange(begin, end)
-            rows = ids[begin:end] - image_ids(shard.ordinal, bounds[group : group + 1])
-            for copy in range(int(copies[begin:end].max(initial=0))):
-                used = copies[begin:end] > copy
-                visits.append(Visit(shard, group, rows[used], targets[used]))
+            many = copies[begin:end]
+            for copy in range(int(many.max(initial=0))):
+                size = int(np.count_nonzero(many > copy))
+                visits.append(Visit(shard, group, copy, size, int(bounds[group]), int(begin), ids[begin:end], many))
     return visits
+
+
+@dataclass
+class _Held:
+    """What one visit gives: its images' rows in the group and in the target table, and the images where read.
+
+    ``left``: how many have not come yet.
+    """
+
+    rows: np.ndarray
+    targets: np.ndarray
+    left: int
+    encoded: Any = None
 
 
 class Images:
     """Decoded images of one corpus by (visit, entry), with a target each.
 
-    ``targets(rows)`` gives float32 (n, classes) for rows of the target table. Encoded row groups are held for a
-    while, decoded images as long as ``CACHE_BYTES`` lasts: a small corpus is decoded once.
+    ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
+    visits are held until they have come, in up to ``HELD_BYTES``, and decoded ones as long as ``CACHE_BYTES`` lasts: a
+    small corpus is decoded once. ``rows_read``: rows of all row groups read so far, used or not.
     """
 
     def __init__(
@@ -67,56 +97,90 @@ class Images:
     ) -> None:
         self.visits = visits
         self.targets = targets
+        self.room = 1
+        self.rows_read = 0
         self._corpus = corpus
         self._decode = decode
-        self._group = lru_cache(OPEN_GROUPS)(self._read_group)
+        self._held: dict[int, _Held] = {}  # the one used last at the end
+        self._held_bytes = 0
         self._decoded: dict[tuple[int, int, int], np.ndarray] = {}
-        self._room = CACHE_BYTES
+        self._decoded_room = CACHE_BYTES
 
     @property
     def sizes(self) -> list[int]:
         """Entries of each visit."""
-        return [len(visit.rows) for visit in self.visits]
+        return [visit.size for visit in self.visits]
 
-    def image(self, visit: int, entry: int) -> np.ndarray:
-        """Pixels, uint8 (size, size, channels). ``InputError`` where a training image cannot be read."""
-        place = self.visits[visit]
-        row = int(place.rows[entry])
+    def image(self, visit: int, entry: int) -> tuple[np.ndarray, int]:
+        """Pixels, uint8 (size, size, channels), and the row of the target table.
+
+        ``InputError`` where a training image cannot be read.
+        """
+        place, held = self.visits[visit], self._visit(visit)
+        pixels, target = self._pixels(place, held, entry), int(held.targets[entry])
+        held.left -= 1
+        if not held.left:
+            self._forget(visit)
+        return pixels, target
+
+    def _pixels(self, place: Visit, held: _Held, entry: int) -> np.ndarray:
+        row = int(held.rows[entry])
         key = (place.shard.ordinal, place.group, row)
         if key in self._decoded:
             return self._decoded[key]
-        pixels = self._decode(self._group(place.shard, place.group)[row].as_py())
+        if held.encoded is None:
+            self._read(place, held)
+        pixels = self._decode(held.encoded[entry].as_py())
         if isinstance(pixels, Reason):
             reader = self._corpus.open(place.shard)
             name = reader.where(sum(reader.group_rows[: place.group]) + row)
             raise InputError(f"{name}: a training image is {pixels}. Remove or mend it.")
-        if self._room >= pixels.nbytes:
-            self._room -= pixels.nbytes
+        if self._decoded_room >= pixels.nbytes:
+            self._decoded_room -= pixels.nbytes
             self._decoded[key] = pixels
         return pixels
 
-    def target_row(self, visit: int, entry: int) -> int:
-        """The entry's row in the target table."""
-        return int(self.visits[visit].targets[entry])
+    def _visit(self, visit: int) -> _Held:
+        """The visit, the one used last; for a new one those go that nobody has used for longest."""
+        held = self._held.pop(visit, None)
+        if held is None:
+            while len(self._held) >= self.room or (self._held and self._held_bytes > HELD_BYTES):
+                self._forget(next(iter(self._held)))
+            place = self.visits[visit]
+            held = _Held(place.rows, place.targets, place.size)
+        self._held[visit] = held
+        return held
 
-    def _read_group(self, shard: Shard, group: int) -> Any:
-        return self._corpus.open(shard).images(group)
+    def _read(self, place: Visit, held: _Held) -> None:
+        column = self._corpus.open(place.shard).images(place.group)
+        self.rows_read += len(column)
+        held.encoded = column.take(held.rows) if place.size < len(column) else column
+        self._held_bytes += held.encoded.nbytes
+
+    def _forget(self, visit: int) -> None:
+        encoded = self._held.pop(visit).encoded
+        self._held_bytes -= 0 if encoded is None else encoded.nbytes
 
 
 @dataclass(frozen=True)
 class Batch:
     """One worker's share of a step: labelled images first.
 
-    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``labelled``: how many are labelled.
+    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``labelled``: how many are labelled,
+    ``rows_read``: rows of the shards that were read for it, used or not.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     labelled: int
+    rows_read: int = 0
 
 
 class Steps(Dataset["Batch | RayNsError"]):
-    """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker."""
+    """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker.
+
+    ``rows_read`` and ``rows_used`` count what ``batches`` has given: their quotient is the read amplification.
+    """
 
     def __init__(
         self,
@@ -134,30 +198,81 @@ class Steps(Dataset["Batch | RayNsError"]):
             self._sources.append((pseudo, Order(pseudo.sizes, batch * ratio, seed(key, 1))))
         self._key, self._rank, self._world = key, rank, world
         self._augment = augment
+        self.rows_read = 0
+        self.rows_used = 0
 
     def __getitem__(self, step: int) -> "Batch | RayNsError":
+        return self.part(step, 0, 1)
+
+    @property
+    def most_parts(self) -> int:
+        """Into how many parts a batch can be cut so that each has an image."""
+        return max(len(order.share(self._rank, self._world)) for _, order in self._sources)
+
+    def part(self, step: int, part: int, parts: int) -> "Batch | RayNsError":
+        """One of ``parts`` parts of the batch of ``step``. Each part has streams, and so row groups, of its own."""
         try:
-            return self._batch(step)
+            return self._part(step, self._rank * parts + part, self._world * parts)
         except RayNsError as error:
             return error  # as a value: a loader process would wrap what is raised in a text of its own
 
-    def _batch(self, step: int) -> Batch:
+    def _part(self, step: int, part: int, parts: int) -> Batch:
         pixels, targets, counts = [], [], []
+        read_before = sum(images.rows_read for images, _ in self._sources)
         for number, (images, order) in enumerate(self._sources):
-            slots = order.slots(step, self._rank, self._world)
-            rows = np.array([images.target_row(*slot) for slot in slots])
-            targets.append(images.targets(rows))
-            counts.append(len(slots))
-            first = self._rank * len(slots)
-            for place, slot in enumerate(slots, first):
-                image = images.image(*slot)
+            # The windows that are open, a visit each that another stream shares, and one window that begins.
+            images.room = -(-order.streams // parts) * (WINDOW + 1) + WINDOW
+            rows = []
+            slots = order.slots(step, part, parts)
+            for place, slot in zip(order.share(part, parts), slots, strict=True):
+                image, row = images.image(*slot)
                 pixels.append(self._augment(image, seed(self._key, step, number, place)) if self._augment else image)
-        return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets)), counts[0])
+                rows.append(row)
+            targets.append(images.targets(np.array(rows, np.int64)))
+            counts.append(len(slots))
+        read = sum(images.rows_read for images, _ in self._sources) - read_before
+        return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets)), counts[0], read)
+
+
+class _Parts(Dataset["Batch | RayNsError"]):
+    """Item ``parts x step + part``: what the loader process numbered ``part`` makes of a step."""
+
+    def __init__(self, steps: Steps, parts: int) -> None:
+        self._steps, self._parts = steps, parts
+
+    def __getitem__(self, item: int) -> "Batch | RayNsError":
+        return self._steps.part(*divmod(item, self._parts), self._parts)
 
 
 def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]:
-    """The batches of steps first .. end-1, read ahead by ``workers`` processes (0: in this one)."""
-    for batch in DataLoader(steps, batch_size=None, sampler=range(first, end), num_workers=workers):
-        if isinstance(batch, RayNsError):
-            raise batch
+    """The batches of steps first .. end-1, read ahead by ``workers`` processes (0: in this one).
+
+    Every process makes its part of every batch, as the DataLoader gives its items to them in turn: were whole steps
+    dealt out, each process would read every row group.
+    """
+    parts = max(1, min(workers, steps.most_parts))
+    loader = DataLoader(
+        _Parts(steps, parts),
+        batch_size=None,
+        sampler=range(first * parts, end * parts),
+        num_workers=parts if workers else 0,
+        multiprocessing_context="fork" if workers else None,  # what a selection holds is shared, not copied
+    )
+    pieces = iter(loader)
+    for _ in range(first, end):
+        made = list(itertools.islice(pieces, parts))
+        for piece in made:
+            if isinstance(piece, RayNsError):
+                raise piece
+        batch = made[0] if parts == 1 else _joined(made)
+        steps.rows_read += batch.rows_read
+        steps.rows_used += len(batch.images)
         yield batch
+
+
+def _joined(pieces: Sequence[Batch]) -> Batch:
+    def both(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        return torch.cat([of(it)[: it.labelled] for it in pieces] + [of(it)[it.labelled :] for it in pieces])
+
+    labelled, read = sum(it.labelled for it in pieces), sum(it.rows_read for it in pieces)
+    return Batch(both(lambda it: it.images), both(lambda it: it.targets), labelled, read)

@@ -15,12 +15,13 @@ from ray_ns.train.step import Step
 
 @dataclass(frozen=True)
 class Worker:
-    """Which worker this is, what it computes on, and the key of all its draws."""
+    """Which worker this is, what it computes on, and the key of all its draws. ``microbatch``: see ``Step``."""
 
     device: torch.device
     key: int
     rank: int = 0
     loaders: int = 0
+    microbatch: int | None = None
 
 
 def fit(
@@ -37,8 +38,8 @@ def fit(
     ``network``: the state's network, or that one wrapped for several workers. ``after_step`` is called with the state
     and the loss after every step.
     """
-    step = Step(recipe, data, worker.key, network, worker.device, worker.rank)
-    rate = schedule(state.optimizer, recipe.optimizer, recipe.steps)
+    step = Step(recipe, data, worker.key, network, worker.device, worker.rank, worker.microbatch)
+    rate = schedule(state.optimizer, recipe)
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
         rate.step_update(state.step)
         after_step(state, step(state, batch))

@@ -25,7 +25,7 @@ class Order:
 
     Args:
         sizes: entries of each visit.
-        batch: entries per global step; the number of streams is the largest divisor of it up to ``STREAMS``' own.
+        batch: entries per global step; ``streams`` is the largest number that divides it and ``STREAMS``.
         seed: decides the order.
     """
 
@@ -35,17 +35,20 @@ class Order:
         if not self._total:
             raise ValueError("an order needs at least one entry")
         self._batch = batch
-        self._streams = math.gcd(batch, STREAMS)
+        self.streams = math.gcd(batch, STREAMS)
         self._seed = seed
-        self._starts: list[list[int]] = [[0] for _ in range(self._streams)]
+        self._starts: list[list[int]] = [[0] for _ in range(self.streams)]
         self._epoch = lru_cache(4)(self._read_epoch)
-        self._window = lru_cache(4 * self._streams)(self._read_window)
+        self._window = lru_cache(4 * self.streams)(self._read_window)
 
     def slots(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
         """The (visit, entry of the visit) of every slot that ``rank`` of ``world`` has in the batch of ``step``."""
-        share = self._batch // self._streams
-        mine = range(rank * self._batch // world, (rank + 1) * self._batch // world)
-        return [self._at(slot // share, step * share + slot % share) for slot in mine]
+        share = self._batch // self.streams
+        return [self._at(slot // share, step * share + slot % share) for slot in self.share(rank, world)]
+
+    def share(self, rank: int, world: int) -> range:
+        """The slots of a global batch that ``rank`` of ``world`` has: neighbours, so that few share a stream."""
+        return range(rank * self._batch // world, (rank + 1) * self._batch // world)
 
     def _at(self, stream: int, position: int) -> tuple[int, int]:
         starts = self._starts[stream]
@@ -63,8 +66,8 @@ class Order:
 
     def _part(self, epoch: int, stream: int) -> tuple[int, int]:
         """The stream's part of an epoch's row of entries. It moves on every epoch, so that unequal parts even out."""
-        part = (stream + epoch) % self._streams
-        return part * self._total // self._streams, (part + 1) * self._total // self._streams
+        part = (stream + epoch) % self.streams
+        return part * self._total // self.streams, (part + 1) * self._total // self.streams
 
     def _read_epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The epoch's order of visits, and where each begins in its row of entries (one more at the end)."""

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from ray_ns.config import Data, Training
 from ray_ns.keyed import seed
 from ray_ns.models.ema import averaged
-from ray_ns.models.zoo import build
+from ray_ns.models.zoo import build, freeze, pretrained_file
 from ray_ns.train.optim import optimizer
 
 
@@ -28,11 +28,26 @@ class TrainState:
         self.step = 0
 
     @classmethod
-    def fresh(cls, recipe: Training, data: Data, key: int, device: torch.device) -> "TrainState":
-        """A new network; ``key`` decides its first weights."""
+    def fresh(
+        cls,
+        recipe: Training,
+        data: Data,
+        key: int,
+        device: torch.device,
+        first: Mapping[str, Tensor] | None = None,
+        frozen: int = 0,
+    ) -> "TrainState":
+        """A network before its first step, with the weights ``first``, else the pretrained ones, else ``key``'s.
+
+        ``frozen``: so many of its first layers are not trained.
+        """
         torch.manual_seed(seed(key, 2) % 2**63)
-        network = build(recipe.model, data).to(device).to(memory_format=torch.channels_last)
-        return cls(network, averaged(network, recipe.ema_decay), optimizer(network, recipe.optimizer))
+        network = build(recipe.model, data, None if first else pretrained_file(recipe.model))
+        if first:
+            network.load_state_dict(first)
+        freeze(network, frozen)
+        network = network.to(device).to(memory_format=torch.channels_last)
+        return cls(network, averaged(network, recipe.ema_decay), optimizer(network, recipe))
 
     @property
     def result(self) -> nn.Module:
@@ -40,13 +55,13 @@ class TrainState:
         return self.network if self.ema is None else self.ema.module
 
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, on the CPU."""
+        """A copy of all tensors by name, on the CPU: the steps that follow do not change it."""
         named = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         if self.ema is not None:
             named |= {f"ema/{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+        return {name: torch.empty(it.shape, dtype=it.dtype).copy_(it.detach()) for name, it in named.items()}
 
     def facts(self) -> dict[str, Any]:
         """What of the optimiser's memory is no tensor of its state, as JSON values.

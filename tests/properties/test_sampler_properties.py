@@ -67,3 +67,28 @@ def test_the_global_order_is_the_same_for_every_number_of_workers(
         ranks = [Order(sizes, batch, seed).slots(step, rank, world) for rank in range(world)]
         assert {len(slots) for slots in ranks} == {batch // world}
         assert list(itertools.chain(*ranks)) == whole
+
+
+@given(
+    SIZES,
+    SEEDS,
+    st.lists(st.tuples(st.integers(0, 8), st.integers(1, 9), st.sampled_from([1, 2, 4])), min_size=3, max_size=3),
+)
+def test_every_entry_comes_once_per_epoch_across_three_crashes_and_other_numbers_of_workers(
+    sizes: list[int], seed: int, crashes: list[tuple[int, int, int]]
+) -> None:
+    # An attempt goes on from a checkpoint, loses the steps after its last one, and the next has other workers.
+    batch = 4
+    epoch_steps = sum(sizes)  # after so many steps every entry came `batch` times
+    kept: list[tuple[int, int]] = []
+    at = 0
+    for lost, more, world in [*crashes, (0, epoch_steps, 2)]:
+        ranks = [Order(sizes, batch, seed) for _ in range(world)]
+        for step in range(at, min(at + lost + more, epoch_steps)):
+            slots = [slot for rank, order in enumerate(ranks) for slot in order.slots(step, rank, world)]
+            if step < at + more:  # the last checkpoint came after these
+                kept += slots
+        at = min(at + more, epoch_steps)
+    whole = Order(sizes, batch, seed)
+    assert kept == [slot for step in range(epoch_steps) for slot in whole.slots(step)]
+    assert Counter(kept) == dict.fromkeys(entries(sizes), batch)

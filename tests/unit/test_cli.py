@@ -274,6 +274,12 @@ def test_inspect_counts_a_corpus_and_draws_a_sheet(
     found = json.loads(done.out)
     assert found["images"] == 6
     assert found["per_class"] == [[0, 2], [1, 2], [2, 2]]
-    assert found["first_unreadable"] == {"empty": ["00000.parquet row 5"]}
+    assert found["first_unreadable"] == {"empty": [f"{corpus.root}/00000.parquet row 5"]}
     assert (tmp_path / "sheet.png").stat().st_size > 1000
     assert ray_ns("inspect", tmp_path / "nothing").code == InputError.exit_code
+
+
+def test_check_of_what_cannot_run_leaves_with_2(ray_ns: Call, tmp_path: Path) -> None:
+    left = ray_ns("check", str(tmp_path / "none.yaml"))
+    assert left.code == 2
+    assert "cannot be read" in one_line(left.err)

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, differences, load, results_of, with_classes
+from ray_ns.config import Config, differences, load, results_of, section_of, with_classes
 from ray_ns.config_help import schema_as_yaml
 from ray_ns.errors import InputError
 
@@ -22,6 +22,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 SETTINGS = [
     "cluster.address",
     "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
     "cluster.cpus",
     "cluster.gpus",
     "cluster.max_failures",
@@ -29,6 +30,7 @@ SETTINGS = [
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
+    "cluster.train_microbatch",
     "cluster.train_threads",
     "cluster.train_workers",
     "control.enabled",
@@ -70,17 +72,39 @@ SETTINGS = [
     "select.thresholds",
     "student.batch",
     "student.ema_decay",
+    "student.finetune.freeze",
+    "student.finetune.optimizer.decay_rate",
+    "student.finetune.optimizer.decay_steps",
+    "student.finetune.optimizer.eps",
+    "student.finetune.optimizer.lr",
+    "student.finetune.optimizer.lr_batch",
+    "student.finetune.optimizer.momentum",
+    "student.finetune.optimizer.name",
+    "student.finetune.optimizer.schedule",
+    "student.finetune.optimizer.warmup_steps",
+    "student.finetune.optimizer.weight_decay",
+    "student.finetune.size",
+    "student.finetune.steps",
+    "student.init",
     "student.label_smoothing",
     "student.loss",
     "student.model.args",
     "student.model.drop_path",
     "student.model.dropout",
     "student.model.name",
+    "student.model.pretrained",
+    "student.model.sha256",
     "student.noise.augment",
+    "student.noise.crop",
+    "student.noise.cutout",
     "student.noise.flip",
     "student.noise.magnitude",
     "student.noise.operations",
+    "student.optimizer.decay_rate",
+    "student.optimizer.decay_steps",
+    "student.optimizer.eps",
     "student.optimizer.lr",
+    "student.optimizer.lr_batch",
     "student.optimizer.momentum",
     "student.optimizer.name",
     "student.optimizer.schedule",
@@ -93,16 +117,37 @@ SETTINGS = [
     "student.temperature",
     "teacher.batch",
     "teacher.ema_decay",
+    "teacher.finetune.freeze",
+    "teacher.finetune.optimizer.decay_rate",
+    "teacher.finetune.optimizer.decay_steps",
+    "teacher.finetune.optimizer.eps",
+    "teacher.finetune.optimizer.lr",
+    "teacher.finetune.optimizer.lr_batch",
+    "teacher.finetune.optimizer.momentum",
+    "teacher.finetune.optimizer.name",
+    "teacher.finetune.optimizer.schedule",
+    "teacher.finetune.optimizer.warmup_steps",
+    "teacher.finetune.optimizer.weight_decay",
+    "teacher.finetune.size",
+    "teacher.finetune.steps",
     "teacher.label_smoothing",
     "teacher.model.args",
     "teacher.model.drop_path",
     "teacher.model.dropout",
     "teacher.model.name",
+    "teacher.model.pretrained",
+    "teacher.model.sha256",
     "teacher.noise.augment",
+    "teacher.noise.crop",
+    "teacher.noise.cutout",
     "teacher.noise.flip",
     "teacher.noise.magnitude",
     "teacher.noise.operations",
+    "teacher.optimizer.decay_rate",
+    "teacher.optimizer.decay_steps",
+    "teacher.optimizer.eps",
     "teacher.optimizer.lr",
+    "teacher.optimizer.lr_batch",
     "teacher.optimizer.momentum",
     "teacher.optimizer.name",
     "teacher.optimizer.schedule",
@@ -116,6 +161,7 @@ SETTINGS = [
 HOW = {
     "cluster.address",
     "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
     "cluster.cpus",
     "cluster.gpus",
     "cluster.max_failures",
@@ -123,6 +169,7 @@ HOW = {
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
+    "cluster.train_microbatch",
     "data.labelled",  # the images in these four folders decide, not where they lie
     "data.max_quarantined",
     "data.pool",
@@ -153,8 +200,8 @@ MINIMAL: dict[str, Any] = {
 def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Every setting of the schema with its dotted name."""
     for name, field in section.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
+        kind = section_of(field)
+        if kind is not None:
             yield from fields(kind, f"{path}{name}.")
         else:
             yield f"{path}{name}", field
@@ -415,6 +462,8 @@ def test_a_missing_setting_is_named(tmp_path: Path, setting: str) -> None:
         (["label.keep=hard"], ["student.targets", "soft", "label.keep", "hard"]),
         (["cluster.train_workers=4"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
         (["student.batch=7", "cluster.train_workers=2"], ["student.batch = 7", "7 = 2 x 3 + 1"]),
+        (["cluster.train_workers=[1, 4]"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
+        (["cluster.train_workers=[3, 2]"], ["cluster", "train_workers = [3, 2]", "[least, most]"]),
         (["data.channels=1"], ["data", "mean has 3 values", "channels is 1"]),
         (["data.mean=[0.5]"], ["data", "mean has 1 values", "channels is 3"]),
         (["data.std=[0.5, 0.5]"], ["data", "std has 2 values", "channels is 3"]),
@@ -434,6 +483,7 @@ def test_an_impossible_combination_is_refused_with_both_sides(
         ["label.keep=hard", "student.targets=hard"],
         ["label.keep=full"],
         ["cluster.train_workers=3"],
+        ["cluster.train_workers=[1, 3]"],
         ["data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"],
     ],
 )
@@ -577,3 +627,67 @@ def test_a_setting_that_decides_the_result_makes_a_difference(file: Path, settin
 def test_settings_that_say_how_make_none(file: Path) -> None:
     overrides = ["run.dir=elsewhere", "label.actors=4", "cluster.cpus=2", "cluster.train_loaders=3"]
     assert differences(results_of(load(file)), results_of(load(file, overrides))) == []
+
+
+# A recipe per round.
+
+TWO = "student=[{model: {name: resnet10t}, steps: 4, batch: 6}, {model: {name: resnet18}, steps: 5, batch: 6}]"
+
+
+def test_students_are_listed_by_round_and_the_last_one_repeats(file: Path) -> None:
+    config = load(file, [TWO, "run.rounds=3"])
+    assert [student.steps for student in config.students] == [4, 5, 5]
+    assert list(config.recipes()) == ["teacher", "student.0", "student.1"]
+    assert [student.steps for student in load(file).students] == [4, 4]
+
+
+def test_a_recipe_of_a_list_is_named_by_its_place(file: Path) -> None:
+    assert "student.1.ratio: found 0" in refusal(file, TWO, "student.1.ratio=0")
+    assert "student.1.rato: unknown key, did you mean ratio?" in refusal(file, TWO, "student.1.rato=2")
+    assert "0 .. 1" in refusal(file, TWO, "student.2.ratio=3")
+    assert "whole recipe" in refusal(file, TWO, "student.1=3")
+    assert "student lists 2 recipes, run.rounds is 1" in refusal(file, TWO, "run.rounds=1")
+    assert "student" in refusal(file, "student=[]")
+
+
+def test_an_override_reaches_into_a_list_and_makes_its_own_difference(file: Path) -> None:
+    plain, changed = load(file, [TWO]), load(file, [TWO, "student.1.optimizer.lr=0.5"])
+    assert differences(results_of(plain), results_of(changed)) == ["student.1.optimizer.lr: 0.1 -> 0.5"]
+    assert json.loads(json.dumps(results_of(plain))) == results_of(plain)
+
+
+def test_a_student_begins_with_its_teachers_weights_only_where_they_fit(file: Path) -> None:
+    load(file, ["student.init=teacher"])
+    assert "round 1: its teacher may be resnet10t" in refusal(
+        file, "student.init=teacher", "student.model.name=resnet18"
+    )
+    # with the default patience a student's teacher is always the round before
+    load(file, [TWO, "run.rounds=3", "student.0.init=teacher", "teacher.model.name=resnet10t"])
+    last = [TWO, "run.rounds=3", "student.1.init=teacher"]
+    assert "round 2: its teacher may be resnet10t" in refusal(file, *last)
+    same = [*last, "student.0.model.name=resnet18"]
+    load(file, same)
+    assert "round 2: its teacher may be resnet10t" in refusal(file, *same, "run.patience=2")
+
+
+def test_fine_tuning_is_a_training_on_unaugmented_images(file: Path) -> None:
+    assert load(file).teacher.tuning is None
+    config = load(file, ["teacher.finetune={steps: 3, size: 320, optimizer: {lr: 0.01}}", "teacher.ema_decay=0.9"])
+    tuning = config.teacher.tuning
+    assert tuning is not None
+    assert (tuning.steps, tuning.optimizer.lr, tuning.noise.augment, tuning.batch) == (3, 0.01, "none", 6)
+    assert (tuning.ema_decay, tuning.model, tuning.tuning) == (0.9, config.teacher.model, None)
+    assert config.at_size(320).data.size == 320
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["teacher.optimizer.schedule=step"], "step needs decay_steps"),
+        (["teacher.optimizer.decay_steps=5"], "schedule is cosine"),
+        (["teacher.model.sha256=" + "a" * 64], "pretrained is false"),
+        (["teacher.model.sha256=abc", "teacher.model.pretrained=true"], "teacher.model.sha256"),
+    ],
+)
+def test_settings_that_need_each_other_are_refused_alone(file: Path, overrides: list[str], words: str) -> None:
+    assert words in refusal(file, *overrides)

@@ -7,6 +7,8 @@
     marker says that it happened;
 ``decode:<sha256>:<sha256>``  the process that decodes the image with the first sha256 dies of SIGSEGV, every time; the
     one that decodes the second image never ends.
+``die:<regular expression>;...:<marker>``  the process that first has written a key matching one of them kills itself,
+    once for each: ``<marker>-<n>`` says that it happened.
 """
 
 import os
@@ -81,11 +83,31 @@ def break_decoder(crashes: str, hangs: str) -> None:
     decode.Decode.__call__ = decoded
 
 
+def kill_writer(patterns: list[str], marker: str) -> None:
+    from ray_ns.store import objects
+
+    original = objects.LocalStore.put
+
+    def put(self: objects.LocalStore, key: str, data: bytes):
+        original(self, key, data)
+        for number, pattern in enumerate(patterns):
+            if re.search(pattern, key):
+                try:
+                    os.close(os.open(f"{marker}-{number}", os.O_CREAT | os.O_EXCL))
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    objects.LocalStore.put = put
+
+
 if "RAY_NS_FAULT" in os.environ:
     _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
     if _kind == "decode":
         break_decoder(_pattern, _last)
     elif _kind == "read":
         kill_reader(_pattern, _last)
+    elif _kind == "die":
+        kill_writer(_pattern.split(";"), _last)
     else:
         kill_driver_at_write(_kind, _pattern, int(_last))

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ray_ns.config import Config
 from ray_ns.engine.label import SELECTION, label_shards
 from ray_ns.engine.predict import Job, Piece, assembled, list_slices
 from ray_ns.engine.predict import rows_of as rows_in
@@ -138,3 +139,11 @@ def test_jobs_are_values_so_that_they_can_be_looked_up() -> None:
 
     shard = Shard(0, "a", 1, 2)
     assert {Job("pool", (Piece(shard),)): 1}[Job("pool", (Piece(shard),))] == 1
+
+
+def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: Config) -> None:
+    from ray_ns.engine.predict import _Reader
+
+    first = _Reader.of_process(config)
+    assert _Reader.of_process(config) is first
+    assert _Reader.of_process(config.at_size(24))._shape == (24, 24, 1)

@@ -8,6 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import write_tiny
 
+from ray_ns import config
+from ray_ns.engine import preflight
 from ray_ns.engine.driver import drive
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, count_per_class
@@ -61,6 +63,8 @@ def test_a_config_that_can_run_passes_and_is_written_down(tiny: Path, tmp_path: 
         ("label.actors=2", ["label.actors", "2 x 1", "make 3", "cluster has 2", "cluster.cpus"]),
         ("cluster.train_threads=3", ["cluster.train_threads", "make 3", "cluster has 2"]),
         ("label.gpus_per_actor=1", ["label.gpus_per_actor", "1 GPUs"]),
+        ("teacher.finetune={steps: 2, freeze: 99}", ["teacher.finetune.freeze = 99", "layers"]),
+        ("student.model.pretrained=/nowhere.safetensors", ["student.model.pretrained", "/nowhere.safetensors"]),
     ],
 )
 def test_bad_settings_are_refused_by_name(refused, override: str, words: list[str]) -> None:
@@ -208,10 +212,30 @@ def test_classes_that_nothing_counts_are_asked_for(refused) -> None:
     assert "data.classes: missing" in refused("data.classes=null")
 
 
-def test_every_shipped_config_is_valid() -> None:
-    from ray_ns import config
+CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
-    found = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
-    assert found
-    for path in found:
-        config.load(path)
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_config_is_valid_and_its_networks_can_be_built(path: Path) -> None:
+    found = config.load(path)
+    assert preflight.check_models(config.with_classes(found, found.data.classes or 10)) == []
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("command", "hardware", "time", "expect"):
+        assert any(line.startswith(f"# {word} ") for line in header), word
+
+
+def test_the_papers_chain_is_b7_and_three_l2_at_14_14_28() -> None:
+    found = config.load(next(path for path in CONFIGS if path.stem == "imagenet-l2-three-rounds"))
+    assert found.teacher.model.name == "efficientnet_b7"
+    assert [(it.model.name, it.ratio) for it in found.students] == [
+        ("efficientnet_l2", ratio) for ratio in (14, 14, 28)
+    ]
+    assert found.teacher.peak_lr == pytest.approx(0.128)
+
+
+def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
+    (warning,) = preflight.check_models(
+        config.load(tiny, ["student.model.args={channels: [8, 8, 8, 8], stem_type: deep, stem_width: 4}"])
+    )
+    assert "student.model: " in warning
+    assert "its teacher has " in warning

@@ -7,7 +7,7 @@ import torch
 from pydantic import ValidationError
 
 from ray_ns.config import Noise
-from ray_ns.images.augment import affine, randaugment
+from ray_ns.images.augment import affine, per_image
 
 
 def generator(seed: int) -> torch.Generator:
@@ -78,7 +78,9 @@ def test_an_affine_magnitude_that_erases_images_is_refused_by_the_config(magnitu
 
 @pytest.fixture(scope="module")
 def noise() -> Callable[[np.ndarray, int], np.ndarray]:
-    return randaugment(9, 2, True)
+    made = per_image(Noise(), 16)
+    assert made is not None
+    return made
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -106,7 +108,8 @@ def test_randaugment_depends_on_its_key_alone(noise: Callable[[np.ndarray, int],
 @pytest.mark.parametrize("magnitude", [9.0, 10.0])
 def test_randaugment_survives_its_own_extremes_and_leaves_something_to_see(magnitude: float) -> None:
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    strong = randaugment(magnitude, 2, True)
+    strong = per_image(Noise(magnitude=magnitude), 32)
+    assert strong is not None
     kept = [(strong(image, key) != 128).any(2).mean() for key in range(1500)]
     assert min(kept) > 0.1, "a shift by more than the image's side leaves nothing but fill"
 
@@ -115,3 +118,50 @@ def test_randaugment_takes_every_uint64_as_a_key(noise: Callable[[np.ndarray, in
     image = np.full((16, 16, 3), 99, np.uint8)
     image[:8] = 10
     assert noise(image, 2**64 - 1).shape == image.shape
+
+
+def test_without_input_noise_there_is_nothing_to_do_per_image() -> None:
+    assert per_image(Noise(augment="none"), 16) is None
+    assert per_image(Noise(augment="affine", magnitude=0.7), 16) is None
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_padded_crop_moves_the_image_by_an_eighth_at_most(channels: int) -> None:
+    image = np.zeros((16, 16, channels), np.uint8)
+    image[8, 8] = 255
+    crop = per_image(Noise(crop="padded", augment="none"), 16)
+    assert crop is not None
+    places = {tuple(int(it) for it in np.argwhere(crop(image, key)[..., 0] == 255)[0]) for key in range(300)}
+    assert places == {(y, x) for y in range(6, 11) for x in range(6, 11)}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_random_resized_crop_shows_8_to_100_percent_of_the_area(channels: int) -> None:
+    image = np.zeros((60, 80, channels), np.uint8)
+    image[...] = (np.arange(80) * 3)[None, :, None]  # brightness says the column
+    crop = per_image(Noise(crop="random_resized", augment="none"), 20)
+    assert crop is not None
+    widths = []
+    for key in range(200):
+        found = crop(image, key)
+        assert found.shape == (20, 20, channels)
+        widths.append((int(found[..., 0].max()) - int(found[..., 0].min())) / 3)
+    assert min(widths) < 25
+    assert max(widths) > 60
+    np.testing.assert_array_equal(crop(image, 7), crop(image, 7))
+
+
+def test_cutout_greys_a_square_of_its_share_of_the_side() -> None:
+    cut = per_image(Noise(augment="none", cutout=0.5), 32)
+    assert cut is not None
+    areas = [(cut(np.zeros((32, 32, 3), np.uint8), key) == 128).all(2).sum() for key in range(50)]
+    assert max(areas) == 16 * 16
+    assert min(areas) >= 8 * 8  # its centre is inside
+
+
+def test_randaugment_at_its_strongest_never_fails() -> None:
+    noise = per_image(Noise(magnitude=10), 16)
+    assert noise is not None
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    for key in range(300):  # one operation in 15 posterises
+        assert noise(image, key).shape == image.shape

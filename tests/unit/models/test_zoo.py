@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,72 @@ def test_without_rates_nothing_is_dropped(data: Data) -> None:
     network = zoo.build(Model(name="test_vit", args=VIT), data)
     assert not any(isinstance(module, DropPath) for module in network.modules())
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} <= {0.0}
+
+
+def saved(model: Model, data: Data, folder: Path) -> tuple[Path, str]:
+    """The weights of a trained network as a file, and their hash."""
+    content = zoo.to_files(trained(model, data), data)[WEIGHTS]
+    path = folder / "weights.safetensors"
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+def test_pretrained_weights_come_from_the_file_whose_hash_is_pinned(data: Data, tmp_path: Path) -> None:
+    plain = Model(name="test_vit", args=VIT)
+    path, sha256 = saved(plain, data, tmp_path)
+    model = Model(name="test_vit", args=VIT, pretrained=str(path), sha256=sha256)
+    network = zoo.build(model, data, zoo.pretrained_file(model)).eval()
+    assert torch.equal(outputs(network, data), outputs(trained(plain, data), data))
+    assert str(tmp_path) not in zoo.to_files(network, data)[CONFIG].decode()
+
+
+def test_for_other_classes_only_the_classifier_begins_anew(data: Data, tmp_path: Path) -> None:
+    plain = Model(name="test_vit", args=VIT)
+    path, _ = saved(plain, data, tmp_path)
+    network = zoo.build(plain, data.model_copy(update={"classes": 5}), path)
+    before = trained(plain, data).state_dict()
+    changed = {name for name, it in network.state_dict().items() if not torch.equal(it, before[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_weights_with_another_hash_or_none_are_refused(data: Data, tmp_path: Path) -> None:
+    path, sha256 = saved(Model(name="test_vit", args=VIT), data, tmp_path)
+    with pytest.raises(InputError, match=f"sha256: missing. Write down {sha256}"):
+        zoo.pretrained_file(Model(name="test_vit", pretrained=str(path)))
+    with pytest.raises(InputError, match=f"has {sha256}, expected {'0' * 64}"):
+        zoo.pretrained_file(Model(name="test_vit", pretrained=str(path), sha256="0" * 64))
+
+
+def test_what_is_no_safetensors_file_is_never_opened(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"weights\.pth is no \.safetensors file"):
+        zoo.pretrained_file(Model(name="test_vit", pretrained=str(tmp_path / "weights.pth"), sha256="0" * 64))
+    with pytest.raises(InputError, match=r"none\.safetensors cannot be read"):
+        zoo.pretrained_file(Model(name="test_vit", pretrained=str(tmp_path / "none.safetensors"), sha256="0" * 64))
+
+
+def test_weights_of_another_model_are_refused_with_the_file(data: Data, tmp_path: Path) -> None:
+    path, _ = saved(Model(name="test_vit", args=VIT), data, tmp_path)
+    with pytest.raises(InputError, match=rf"model\.pretrained: the weights in {path} do not fit resnet10t"):
+        zoo.build(Model(name="resnet10t", args=SMALL), data, path)
+
+
+def test_without_a_network_the_hub_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object) -> str:
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    with pytest.raises(InputError, match=r"timm/resnet18.* cannot be had .*fetch its model\.safetensors elsewhere"):
+        zoo.pretrained_file(Model(name="resnet18", pretrained=True, sha256="0" * 64))
+    with pytest.raises(InputError, match="timm has no weights for 'efficientnet_l2'; it has"):
+        zoo.pretrained_file(Model(name="efficientnet_l2", pretrained=True, sha256="0" * 64))
+
+
+def test_frozen_layers_are_the_stem_and_then_the_blocks(data: Data) -> None:
+    network = zoo.build(Model(name="test_efficientnet"), data)
+    zoo.freeze(network, 2)
+    frozen = {name.rpartition(".")[0] for name, it in network.named_parameters() if not it.requires_grad}
+    assert {"conv_stem", "bn1"} < frozen
+    assert {name.split(".")[0] for name in frozen} == {"conv_stem", "bn1", "blocks"}
+    assert {name[:10] for name in frozen if name.startswith("blocks")} == {"blocks.0.0"}
+    with pytest.raises(InputError, match=r"finetune\.freeze = 99 leaves nothing to train: the network has \d+ layers"):
+        zoo.freeze(network, 99)

@@ -42,7 +42,9 @@ def better(turn: Callable[..., Round]) -> Outcome:
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
-    session = SimpleNamespace(store=SimpleNamespace(url="/runs/demo"), seconds=lambda prefix: 1.5)
+    session = SimpleNamespace(
+        store=SimpleNamespace(url="/runs/demo"), seconds=lambda prefix: 0 if "finetune" in prefix else 1.5
+    )
     show(cast(Session, session), outcome)
     return capsys.readouterr().out
 

@@ -1,12 +1,14 @@
 """Checkpoints of a training: atomic, verified, and never without one to fall back to."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from ray_ns.store.checkpoint import Checkpoint, clear, latest, save
+from ray_ns.errors import IntegrityError, ResumableError
+from ray_ns.store.checkpoint import Checkpoint, Writer, at, clear, latest, save
 from ray_ns.store.objects import LocalStore
 
 PREFIX = "rounds/0/train"
@@ -124,6 +126,7 @@ def test_harm_to_the_newest_falls_back_to_the_one_before_and_is_named(store: Loc
     assert len(warnings) == 1
     assert f"{PREFIX}/checkpoints/000000200.json" in warnings[0]
     assert path.relative_to(store.root).as_posix() in warnings[0]
+    assert f"{PREFIX}/checkpoints/000000100.json is" in warnings[0]
 
 
 def test_when_all_are_harmed_there_is_none_and_each_is_named(store: LocalStore) -> None:
@@ -210,3 +213,74 @@ def test_a_clear_that_is_killed_can_be_done_again(store: LocalStore, operation: 
         clear(FaultyStore(store.root, die_at=operation), PREFIX)
     clear(store, PREFIX)
     assert list(store.list("")) == []
+
+
+def test_the_checkpoint_of_one_step_is_given_back_or_refused(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    assert same(at(store, PREFIX, 100), state(100))
+    with pytest.raises(IntegrityError, match=r"000000150\.json .* is gone"):
+        at(store, PREFIX, 150)
+
+
+def test_a_newer_one_that_was_refused_does_not_push_out_the_good_ones(store: LocalStore) -> None:
+    for step in (100, 200):
+        save(store, PREFIX, state(step))
+    file_of(store, 200, ".safetensors").write_bytes(b"rot")
+    save(store, PREFIX, state(150))
+    file_of(store, 150, ".safetensors").write_bytes(b"rot")
+    assert same(latest(store, PREFIX, lambda text: None), state(100))
+
+
+class SlowStore(LocalStore):
+    """A store whose writes wait until they may go on."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.go_on = threading.Event()
+        self.writing = 0
+        self.most = 0
+
+    def put(self, key: str, data: bytes) -> None:
+        self.writing += 1
+        self.most = max(self.most, self.writing)
+        assert self.go_on.wait(30)
+        super().put(key, data)
+        self.writing -= 1
+
+
+def test_a_writer_writes_while_its_caller_goes_on(store: LocalStore) -> None:
+    slow = SlowStore(store.root)
+    writer = Writer(slow, PREFIX, lambda: None, 2)
+    writer.save(lambda: state(100))
+    writer.check()  # it is under way, and nothing went wrong
+    assert latest(store, PREFIX, no_warning) is None
+    slow.go_on.set()
+    writer.wait()
+    assert same(latest(store, PREFIX, no_warning), state(100))
+
+
+def test_a_writer_writes_one_at_a_time_and_waits_for_it(store: LocalStore) -> None:
+    slow = SlowStore(store.root)
+    writer = Writer(slow, PREFIX, lambda: None, 3)
+    writer.save(lambda: state(100))
+    threading.Timer(0.2, slow.go_on.set).start()
+    for step in (200, 300):
+        writer.save(lambda step=step: state(step))
+    writer.wait()
+    assert slow.most == 1
+    assert writer.waited > 0.1
+    assert sorted(set(steps(store))) == ["000000100", "000000200", "000000300"]
+
+
+@pytest.mark.parametrize("call", ["check", "wait", "save"])
+def test_what_goes_wrong_in_a_writer_is_raised_by_the_next_call(store: LocalStore, call: str) -> None:
+    def taken_over() -> None:
+        raise ResumableError("another driver has taken over")
+
+    writer = Writer(store, PREFIX, taken_over, 2)
+    writer.save(lambda: state(100))
+    writer._thread.shutdown()  # it has ended
+    with pytest.raises(ResumableError, match="another driver has taken over"):
+        {"check": writer.check, "wait": writer.wait, "save": lambda: writer.save(lambda: state(200))}[call]()
+    assert latest(store, PREFIX, no_warning) is None

@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from ray_ns.config import Noise
 from ray_ns.errors import InputError
-from ray_ns.images.augment import randaugment
-from ray_ns.images.corpus import Corpus, image_ids
+from ray_ns.images.augment import per_image
+from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode
 from ray_ns.train.data import Batch, Images, Steps, batches, visits_of
 
@@ -75,9 +77,9 @@ def test_pixels_and_targets_are_those_of_the_image(pool: Corpus, pictures: Pictu
     seen: Counter[int] = Counter()
     for visit, size in enumerate(images.sizes):
         for entry in range(size):
-            row = images.target_row(visit, entry)
-            np.testing.assert_array_equal(images.image(visit, entry), originals[row])
-            np.testing.assert_array_equal(images.image(visit, entry), originals[row])  # once more, from memory
+            for _ in range(2):  # once more, from memory
+                pixels, row = images.image(visit, entry)
+                np.testing.assert_array_equal(pixels, originals[row])
             seen[row] += 1
     assert seen == dict.fromkeys(range(20), 2)
 
@@ -88,7 +90,7 @@ def test_pixels_are_the_same_where_nothing_fits_in_memory(pool: Corpus, monkeypa
     read = of(pool)
     for visit, size in enumerate(kept.sizes):
         for entry in range(size):
-            np.testing.assert_array_equal(read.image(visit, entry), kept.image(visit, entry))
+            np.testing.assert_array_equal(read.image(visit, entry)[0], kept.image(visit, entry)[0])
 
 
 @pytest.mark.parametrize("loaders", [0, 1])
@@ -110,7 +112,7 @@ def steps_of(pool: Corpus, write_corpus: Write, pictures: Pictures) -> Callable[
     labelled = write_corpus("labelled", [pictures(5, seed=2), pictures(3, seed=3)])
 
     def made(rank: int = 0, world: int = 1, augment: bool = False, key: int = 7) -> Steps:
-        noise = randaugment(9, 2, True) if augment else None
+        noise = per_image(Noise(), 16) if augment else None
         return Steps(of(labelled), of(pool, [1, 2] * 10), 4, 3, key, rank, world, noise)
 
     return made
@@ -158,7 +160,7 @@ def test_a_batch_is_a_function_of_key_and_step_alone(steps_of: Callable[..., Ste
 
 def test_the_same_image_is_noised_anew_every_time(write_corpus: Write, pictures: Pictures) -> None:
     one = write_corpus("one", [pictures(1)])
-    noised = Steps(of(one), None, 8, 0, 1, 0, 1, randaugment(9, 2, True))
+    noised = Steps(of(one), None, 8, 0, 1, 0, 1, per_image(Noise(), 16))
     images = torch.cat([noised[step].images for step in range(3)]).flatten(1)
     assert len({tuple(image.tolist()) for image in images}) > 12
 
@@ -179,3 +181,94 @@ def test_visits_can_travel(pool: Corpus) -> None:
     visits = visits_of(pool, all_ids([9, 1, 10]), np.ones(20, int))
     back = pickle.loads(pickle.dumps(visits))
     assert [visit.shard for visit in back] == [visit.shard for visit in visits]
+
+
+class CountedCorpus:
+    """400 row groups of 25 images that are but their number; no shard on any disk."""
+
+    root = "counted"
+    group_rows = [25] * 400
+
+    def __init__(self) -> None:
+        self.shards = (Shard(0, "one", 0, 0),)
+        self.reads: Counter[int] = Counter()
+
+    def open(self, shard: Shard) -> "CountedCorpus":
+        return self
+
+    def images(self, group: int) -> pa.Array:
+        self.reads[group] += 1
+        return pa.array([str(25 * group + row).encode() for row in range(25)])
+
+
+def number(data: bytes) -> np.ndarray:
+    return np.full((1, 1, 1), int(data) % 251, np.uint8)
+
+
+def walked(density: float, batch: int, world: int, rank: int, loaders: int = 0) -> tuple[Steps, CountedCorpus]:
+    """What one worker reads in an epoch, where no decoded image is kept."""
+    corpus = CountedCorpus()
+    ids = np.flatnonzero(np.random.default_rng(batch).random(10_000) < density)
+    images = Images(corpus, visits_of(corpus, ids, np.ones(len(ids), np.int16)), number, own_row)  # type: ignore[arg-type]
+    steps = Steps(images, None, batch, 0, 1, rank, world, None)
+    for got in batches(steps, 0, len(ids) // batch, loaders):
+        np.testing.assert_array_equal(got.images[:, 0, 0, 0], ids[got.targets[:, 0].numpy().astype(int)] % 251)
+    return steps, corpus
+
+
+@pytest.mark.parametrize("density", [0.8, 1.0])
+@pytest.mark.parametrize(("batch", "world"), [(64, 1), (100, 2), (192, 3), (256, 4)])
+def test_no_more_than_half_as_much_again_is_read_as_is_used(
+    monkeypatch: pytest.MonkeyPatch, density: float, batch: int, world: int
+) -> None:
+    monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
+    steps, corpus = walked(density, batch, world, world - 1)
+    assert steps.rows_read == 25 * corpus.reads.total()
+    assert steps.rows_used == pytest.approx(10_000 * density / world, rel=0.05)
+    assert steps.rows_read / steps.rows_used <= 1.5
+
+
+def test_loader_processes_do_not_read_each_others_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
+    steps, _ = walked(1.0, 128, 1, 0, loaders=4)
+    assert steps.rows_read / steps.rows_used <= 1.5
+
+
+def test_a_sparse_selection_reads_whole_row_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
+    steps, _ = walked(0.1, 64, 1, 0)
+    assert 9 < steps.rows_read / steps.rows_used < 13
+
+
+def test_what_is_kept_decoded_is_not_read_again() -> None:
+    steps, corpus = walked(1.0, 100, 1, 0)
+    assert steps.rows_read == 25 * corpus.reads.total()
+    again = list(batches(steps, 100, 120, 0))
+    assert sum(batch.rows_read for batch in again) == 0
+
+
+def test_held_row_groups_never_take_more_than_their_bytes(
+    pool: Corpus, pictures: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
+    monkeypatch.setattr("ray_ns.train.data.HELD_BYTES", 1500)
+    images = of(pool)
+    images.room = 100
+    originals = [DECODE(data) for data in pictures(20, seed=1)]
+    for _ in range(2):
+        for visit, size in enumerate(images.sizes):
+            for entry in range(size):
+                pixels, row = images.image(visit, entry)
+                np.testing.assert_array_equal(pixels, originals[row])
+    assert images.rows_read == 40
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("loaders", "world"), [(2, 1), (3, 4), (5, 1), (40, 4)])
+def test_any_number_of_loader_processes_gives_the_same_batches(
+    steps_of: Callable[..., Steps], loaders: int, world: int
+) -> None:
+    alone = list(batches(steps_of(world - 1, world, True), 2, 5, 0))
+    many = list(batches(steps_of(world - 1, world, True), 2, 5, loaders))
+    assert len(alone) == len(many) == 3
+    assert all(same(one, two) for one, two in zip(alone, many, strict=True))

@@ -84,3 +84,25 @@ def test_weights_of_another_shape_are_refused(config: Config) -> None:
     wider = config.data.model_copy(update={"classes": 5})
     with pytest.raises(RuntimeError, match="size mismatch"):
         TrainState.fresh(config.student, wider, 1, CPU).load(2, state.tensors(), state.facts())
+
+
+def test_a_student_may_begin_with_another_networks_weights(config: Config) -> None:
+    other = TrainState.fresh(config.student, config.data, 2, CPU)
+    state = TrainState.fresh(config.student, config.data, 1, CPU, other.network.state_dict())
+    assert all(torch.equal(it, other.tensors()[name]) for name, it in state.tensors().items())
+
+
+def test_frozen_layers_have_no_place_in_the_optimizer(config: Config) -> None:
+    state = TrainState.fresh(config.student, config.data, 1, CPU, frozen=2)
+    held = {id(it) for group in state.optimizer.param_groups for it in group["params"]}
+    assert held == {id(it) for it in state.network.parameters() if it.requires_grad}
+    assert len(held) < len(list(state.network.parameters()))
+
+
+def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, student: Callable[..., Student]) -> None:
+    state = turned(TrainState.fresh(student("adamw"), config.data, 1, CPU))
+    taken = state.tensors()
+    before = {name: tensor.clone() for name, tensor in taken.items()}
+    turned(state)
+    assert all(torch.equal(taken[name], tensor) for name, tensor in before.items())
+    assert not all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())

@@ -1,14 +1,19 @@
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import tiny_training
 import torch
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.errors import ResumableError
-from ray_ns.train.data import Batch
+from ray_ns.train.data import Batch, batches
 from ray_ns.train.state import TrainState
-from ray_ns.train.step import Step
+from ray_ns.train.step import NotFiniteError, Step
 
 CPU = torch.device("cpu")
 Made = Callable[..., tuple[Step, TrainState]]
@@ -18,10 +23,12 @@ Made = Callable[..., tuple[Step, TrainState]]
 def made(config: Config) -> Made:
     """A step and a fresh state of the student's recipe with some settings changed."""
 
-    def step(rank: int = 0, recipe: Training | None = None, **changes: object) -> tuple[Step, TrainState]:
+    def step(
+        rank: int = 0, recipe: Training | None = None, microbatch: int | None = None, **changes: object
+    ) -> tuple[Step, TrainState]:
         recipe = recipe or Student.model_validate({**config.student.model_dump(), **changes})
         state = TrainState.fresh(recipe, config.data, 1, CPU)
-        return Step(recipe, config.data, 1, state.network, CPU, rank), state
+        return Step(recipe, config.data, 1, state.network, CPU, rank, microbatch), state
 
     return step
 
@@ -122,3 +129,128 @@ def test_precision_is_the_recipes(made: Made, batch: Batch) -> None:
         assert {weight.dtype for weight in state.network.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+# Without dropout, input noise and batch norm every image's gradient is its own.
+STILL = {
+    "model": {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8, "norm_layer": "groupnorm1"}},
+    "noise": {"augment": "none"},
+    "optimizer": {"lr": 0.1, "weight_decay": 0.0},
+}
+
+
+@pytest.mark.parametrize("kind", ["mean", "sum"])
+@pytest.mark.parametrize("microbatch", [1, 5, 7, 11, 12, 100])
+def test_the_gradient_is_that_of_the_whole_batch_whatever_the_microbatch(
+    made: Made, batch: Batch, kind: str, microbatch: int
+) -> None:
+    step, state = made(loss=kind, **STILL)
+    wanted = step(state, batch)
+    small, other = made(loss=kind, microbatch=microbatch, **STILL)
+    assert small(other, batch) == pytest.approx(wanted, rel=1e-5)
+    for (name, one), two in zip(state.network.named_parameters(), other.network.parameters(), strict=True):
+        assert one.grad is not None
+        assert two.grad is not None
+        scale = float(one.grad.abs().max())
+        torch.testing.assert_close(two.grad, one.grad, rtol=1e-3, atol=1e-4 * scale, msg=name)
+
+
+def test_no_more_images_than_a_microbatch_go_through_at_once(made: Made, batch: Batch) -> None:
+    step, state = made(microbatch=5)
+    sizes: list[int] = []
+    state.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    step(state, batch)
+    assert sizes == [4, 4, 4]
+
+
+def test_the_same_microbatch_gives_the_same_bits(made: Made, batch: Batch) -> None:
+    runs = []
+    for _ in range(2):
+        step, state = made(microbatch=5)
+        runs.append(([step(state, batch) for _ in range(3)], state.tensors()))
+    assert runs[0][0] == runs[1][0]
+    assert all(torch.equal(tensor, runs[1][1][name]) for name, tensor in runs[0][1].items())
+
+
+def test_what_is_not_finite_in_one_microbatch_stops_the_step(made: Made, batch: Batch) -> None:
+    step, state = made(microbatch=4)
+    with pytest.raises(NotFiniteError, match="loss of worker 0"):
+        step(state, poisoned(batch, math.nan))
+    assert state.step == 0
+
+
+def two_workers(world: int, config: Config, data: Path, microbatch: int | None, poison: bool, out: Any) -> None:
+    """Some steps of ``world`` workers, forked here; the last one's images are poisoned at step 2."""
+    import torch.multiprocessing as mp
+
+    mp.start_processes(one_of, (world, config, data, microbatch, poison, out), world, start_method="fork")
+
+
+def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | None, poison: bool, out: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(GLOO_SOCKET_IFNAME="lo")
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{data}/meet-{world}-{poison}", rank=rank, world_size=world
+    )
+    recipe = Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9})
+    state = TrainState.fresh(recipe, config.data, 1, CPU)
+    network = torch.nn.parallel.DistributedDataParallel(state.network) if world > 1 else state.network
+    step = Step(recipe, config.data, 1, network, CPU, rank, microbatch)
+    steps = tiny_training.steps_in(data, rank=rank, world=world)
+    losses: list[float] = []
+    stopped = ""
+    try:
+        for batch in batches(steps, 0, 4, 0):
+            bad = poison and state.step == 2 and rank == world - 1
+            losses.append(step(state, poisoned(batch, math.nan) if bad else batch))
+    except NotFiniteError as error:
+        stopped = str(error)
+    weights = {name: tensor.numpy() for name, tensor in state.tensors().items()}
+    out.put((rank, losses, stopped, state.step, weights))
+
+
+def run_workers(
+    world: int, config: Config, data: Path, microbatch: int | None = None, poison: bool = False
+) -> list[tuple[Any, ...]]:
+    forks = tiny_training.forks()
+    out = forks.Queue()
+    process = forks.Process(target=two_workers, args=(world, config, data, microbatch, poison, out))
+    process.start()
+    ends = sorted((out.get(timeout=100) for _ in range(world)), key=lambda it: it[0])
+    process.join(100)
+    assert process.exitcode == 0
+    return ends
+
+
+def test_a_nan_on_one_of_two_workers_stops_both_before_the_update(config: Config, tmp_path: Path) -> None:
+    tiny_training.steps_in(tmp_path)
+    first, second = run_workers(2, config, tmp_path, poison=True)
+    for _, losses, stopped, step, _ in (first, second):
+        assert "loss of worker 1 is not finite at step 2; nothing was updated" in stopped
+        assert (len(losses), step) == (2, 2)
+    for name, tensor in first[4].items():
+        np.testing.assert_array_equal(tensor, second[4][name], err_msg=name)
+
+
+@pytest.mark.parametrize("microbatch", [None, 2])
+def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, microbatch: int | None) -> None:
+    tiny_training.steps_in(tmp_path)
+    (alone,) = run_workers(1, config, tmp_path)
+    first, second = run_workers(2, config, tmp_path, microbatch)
+    assert first[1] == second[1], "the loss is the global batch's, on every worker"
+    assert first[1] == pytest.approx(alone[1], rel=1e-4)
+    for name, tensor in alone[4].items():
+        np.testing.assert_allclose(first[4][name], tensor, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_what_is_frozen_keeps_its_weights_and_its_running_figures(batch: Batch, config: Config) -> None:
+    state = TrainState.fresh(config.student, config.data, 1, CPU, frozen=2)
+    before = {name: it.clone() for name, it in state.network.state_dict().items()}
+    frozen = {name for name, it in state.network.named_parameters() if not it.requires_grad}
+    step = Step(config.student, config.data, 1, state.network, CPU, 0)
+    for _ in range(3):
+        step(state, batch)
+    changed = {name for name, it in state.network.state_dict().items() if not torch.equal(before[name], it)}
+    assert "bn1.weight" in frozen
+    assert not changed & (frozen | {"bn1.running_mean", "bn1.num_batches_tracked"})
+    assert {"layer4.0.bn1.running_mean", "fc.weight"} <= changed

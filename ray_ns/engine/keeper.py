@@ -1,0 +1,100 @@
+"""What the first worker keeps of a training: losses, progress, checkpoints and, at the end, the network."""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ray_ns.config import Cluster, Data, Training
+from ray_ns.store import checkpoint
+from ray_ns.store.commit import Stage
+from ray_ns.store.lease import fence
+from ray_ns.store.manifest import canonical
+from ray_ns.store.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from ray_ns.train.data import Steps
+    from ray_ns.train.state import TrainState
+
+PROGRESS = "progress.json"
+PROGRESS_SECONDS = 1.0
+
+
+class Keeper:
+    """``after_step`` after every step, ``publish`` after the last. ``found``: the checkpoint the training goes on from.
+
+    ``epoch`` is the driver's (``store.lease``); ``leaving(step)`` says whether a machine of the training is about to
+    be taken away, which is worth a checkpoint at once. ``cost`` is what the steps cost since this driver began.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        prefix: str,
+        epoch: int,
+        cluster: Cluster,
+        recipe: Training,
+        data: Data,
+        steps: "Steps",
+        found: checkpoint.Checkpoint | None,
+        leaving: Callable[[int], bool],
+    ) -> None:
+        self._store, self._prefix, self._epoch = store, prefix, epoch
+        self._recipe, self._data, self._steps, self._leaving = recipe, data, steps, leaving
+        self._every = cluster.checkpoint_steps
+        self._fence = fence(store, epoch)
+        self._writer = checkpoint.Writer(store, prefix, self._fence, cluster.checkpoints_kept)
+        self._losses: list[float] = list(found.facts["losses"]) if found else []
+        # Seconds of another driver's hours are not this one's.
+        self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == epoch else {}
+        self._useful = 0.0
+        self._ready = time.monotonic()
+        self._said = 0.0
+        self._left = False
+
+    def after_step(self, state: "TrainState", loss: float) -> None:
+        """Note the step; save a checkpoint where one is due. Raises what an earlier one met in its thread."""
+        self._useful += time.monotonic() - self._ready
+        self._losses.append(loss)
+        self._writer.check()
+        leaving = self._leaving(state.step) and not self._left
+        self._left |= leaving
+        if (leaving or state.step % self._every == 0) and state.step < self._recipe.steps:
+            self._writer.save(lambda: self._checkpoint(state))
+        if time.monotonic() - self._said > PROGRESS_SECONDS:
+            self._said = time.monotonic()
+            self._store.put(f"{self._prefix}/{PROGRESS}", canonical({"step": state.step, "loss": loss}))
+        self._ready = time.monotonic()
+
+    def publish(self, state: "TrainState") -> None:
+        """Make the finished network exist; its checkpoints go."""
+        from ray_ns.models.zoo import parameters, to_files
+
+        self._writer.wait()
+        last = self._losses[-20:]
+        facts = {
+            "steps": state.step,
+            "loss": sum(last) / len(last),
+            "parameters": parameters(state.network),
+            "size": self._data.size,
+            "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
+        }
+        files = to_files(state.result, self._data)
+        Stage(self._store, self._prefix, self._fence).publish(0, files, facts)
+        checkpoint.clear(self._store, self._prefix)
+
+    def cost(self) -> dict[str, Any]:
+        """What the steps that led here cost, without those that a crash made in vain.
+
+        Seconds of stepping and of waiting for checkpoints; rows of row groups read by this worker, and rows used.
+        """
+        now = {
+            "useful_seconds": self._useful,
+            "waited_seconds": self._writer.waited,
+            "rows_read": self._steps.rows_read,
+            "rows_used": self._steps.rows_used,
+        }
+        return {"driver": self._epoch, **{name: self._before.get(name, 0) + value for name, value in now.items()}}
+
+    def _checkpoint(self, state: "TrainState") -> checkpoint.Checkpoint:
+        facts = {"optimizer": state.facts(), "losses": list(self._losses), "cost": self.cost()}
+        return checkpoint.Checkpoint(state.step, state.tensors(), facts)

@@ -1,0 +1,55 @@
+"""SIGKILL of training workers under Ray Train: the same weights as if none had died, and what it cost is told."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_run import ray_ns, write_tiny
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
+
+INJECT = Path(__file__).parent / "inject"
+TRAIN = "rounds/0/train"
+
+
+def train(config: Path, run: Path, *words: str, kills: tuple[str, ...] = ()) -> tuple[bytes, dict[str, float]]:
+    """Train a teacher with some of its workers killed; its commit, and what it cost."""
+    env = {"PYTHONPATH": os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])}
+    if kills:
+        env["RAY_NS_FAULT"] = f"die:{';'.join(kills)}:{run.parent / run.name}-killed"
+    ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, env=env)
+    for number in range(len(kills)):
+        assert run.with_name(f"{run.name}-killed-{number}").exists(), f"kill {number} was never reached"
+    return (run / TRAIN / "commit.json").read_bytes(), json.loads((run / TRAIN / "cost.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("workers"))
+
+
+def test_one_worker_killed_between_tensors_and_pointer_and_after_a_checkpoint(config: Path) -> None:
+    whole, _ = train(config, config.parent / "one")
+    kills = ("checkpoints/000000010-.*safetensors", "checkpoints/000000020.json")
+    killed, _ = train(config, config.parent / "one-killed-twice", kills=kills)
+    assert killed == whole
+
+
+def test_one_of_two_workers_killed_three_times(config: Path) -> None:
+    words = ("cluster.train_workers=2", "cluster.cpus=2")
+    whole, calm = train(config, config.parent / "two", *words)
+    kills = tuple(f"checkpoints/0000000{step}.json" for step in (10, 20, 30))
+    killed, cost = train(config, config.parent / "two-killed", *words, kills=kills)
+    assert killed == whole
+    assert 0 < cost["goodput"] < calm["goodput"] < 1
+    assert cost["read_amplification"] > 0
+    assert 0 <= cost["checkpoint_stall"] < 1
+
+
+def test_as_many_workers_as_the_cluster_holds_and_another_number_after_a_restart(config: Path) -> None:
+    run = config.parent / "elastic"
+    words = ("cluster.train_workers=[1, 2]", "cluster.cpus=3", "label.actors=1")
+    train(config, run, *words, kills=("checkpoints/000000020.json",))
+    shutil.rmtree(run)

@@ -1,0 +1,167 @@
+"""A training of 20 steps in plain processes, to be killed at will: the worker's own keeper and checkpoints, no Ray."""
+
+import json
+import multiprocessing
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ray_ns.config import Config, Student
+from ray_ns.engine.keeper import Keeper
+from ray_ns.images.corpus import Corpus
+from ray_ns.images.decode import Decode
+from ray_ns.store import checkpoint, objects
+from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.fit import Worker, fit
+from ray_ns.train.state import TrainState
+
+STEPS, EVERY, KEY = 20, 3, 7
+PREFIX = "rounds/1/train"
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where SIGKILL falls: after ``step``, or at the ``nth`` write of a key that matches ``pattern``."""
+
+    step: int = 0
+    pattern: str = ""
+    nth: int = 1
+    moment: str = "before"  # before, inside (the bytes are on disk, not yet under their name), after
+
+
+def write_images(folder: Path, count: int) -> None:
+    """Noisy grey 16 x 16 images, the class of each in its brightness, in row groups of 4."""
+    rng = np.random.default_rng(count)
+    level = 40 + 80 * (np.arange(count) % 3)[:, None, None]
+    pixels = (level + rng.integers(-30, 31, (count, 16, 16))).clip(0, 255).astype(np.uint8)
+    folder.mkdir(parents=True)
+    files = []
+    for image in pixels:
+        path = folder / "image.png"
+        Image.fromarray(image).save(path)
+        files.append(path.read_bytes())
+        path.unlink()
+    pq.write_table(pa.table({"image": files}), folder / "0.parquet", row_group_size=4)
+
+
+def steps_in(
+    folder: Path,
+    batch: int = 4,
+    ratio: int = 2,
+    rank: int = 0,
+    world: int = 1,
+    augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
+    sharpness: float = 0.8,
+) -> Steps:
+    """Batches of 9 labelled images and 14 with soft labels, some of them in copies."""
+
+    def images(name: str, count: int, sharpness: float) -> Images:
+        if not (folder / name).exists():
+            write_images(folder / name, count)
+        corpus = Corpus.scan(str(folder / name), "image", None)
+        table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
+        table[np.arange(count), np.arange(count) % 3] = sharpness
+        visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
+        return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
+
+    pool = images("pool", 14, sharpness) if ratio else None
+    return Steps(images("labelled", 9, 1.0), pool, batch, ratio, KEY, rank, world, augment)
+
+
+def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> None:
+    """Train to the end, or to the kill, from what the folder holds; at the end the whole state lies in it."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    recipe = Student.model_validate({**config.student.model_dump(), "steps": STEPS})
+    if kill and kill.pattern:
+        _die_at_write(kill)
+    store = objects.LocalStore(folder)
+    warnings: list[str] = []
+    found = checkpoint.latest(store, PREFIX, warnings.append)
+    state = TrainState.fresh(recipe, config.data, KEY + bool(found), CPU)  # what is not restored shows
+    if found:
+        state.load(found.step, found.tensors, found.facts["optimizer"])
+    cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
+    steps = steps_in(data)
+    keeper = Keeper(store, PREFIX, 1, cluster, recipe, config.data, steps, found, lambda step: False)
+
+    def after_step(state: TrainState, loss: float) -> None:
+        keeper.after_step(state, loss)
+        if kill and state.step == kill.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step)
+    keeper.publish(state)
+    save_file(state.tensors(), folder / "end.safetensors")
+    end = {"losses": keeper._losses, "facts": state.facts(), "warnings": warnings, "from": found.step if found else 0}
+    (folder / "end.json").write_text(json.dumps(end))
+
+
+@cache
+def forks() -> Any:
+    """A process that has imported everything and forks for each training: a start costs milliseconds, not seconds."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tiny_training"])
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # it would otherwise not find what it shall preload
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.pop("PYTHONPATH")
+        os.environ.update({"PYTHONPATH": path} if path is not None else {})
+    return context
+
+
+def in_a_process(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> int:
+    """``train`` in a process of its own; its exit code."""
+    process = forks().Process(target=train, args=(folder, data, config, kill))
+    process.start()
+    process.join(120)
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def end_of(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    """The state after the last step, and what else was noted."""
+    return load_file(folder / "end.safetensors"), json.loads((folder / "end.json").read_text())
+
+
+def _die_at_write(kill: Kill) -> None:
+    seen = 0
+    here = False
+    put, replace = objects.LocalStore.put, os.replace
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def dying_put(store: objects.LocalStore, key: str, data: bytes) -> None:
+        nonlocal seen, here
+        seen += bool(re.search(kill.pattern, key))
+        here = bool(re.search(kill.pattern, key)) and seen == kill.nth
+        if here and kill.moment == "before":
+            die()
+        put(store, key, data)
+        if here and kill.moment == "after":
+            die()
+
+    def dying_replace(*paths: str) -> None:
+        if here and kill.moment == "inside":
+            die()
+        replace(*paths)
+
+    objects.LocalStore.put, os.replace = dying_put, dying_replace

@@ -1,0 +1,118 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny_training
+import torch
+
+from ray_ns.config import Config
+from ray_ns.engine.keeper import Keeper
+from ray_ns.store import checkpoint
+from ray_ns.store.objects import LocalStore
+from ray_ns.train.state import TrainState
+
+PREFIX = "rounds/0/train"
+Made = Callable[..., tuple[Keeper, TrainState]]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "run")
+
+
+@pytest.fixture
+def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
+    """A keeper and the state it keeps: a checkpoint every 4 of 12 steps."""
+
+    def keeper(
+        found: checkpoint.Checkpoint | None = None, leaving: Callable[[int], bool] = lambda step: False, epoch: int = 1
+    ) -> tuple[Keeper, TrainState]:
+        recipe = config.student.model_copy(update={"steps": 12})
+        cluster = config.cluster.model_copy(update={"checkpoint_steps": 4})
+        state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
+        state.step = found.step if found else 0
+        steps = tiny_training.steps_in(tmp_path)
+        return Keeper(store, PREFIX, epoch, cluster, recipe, config.data, steps, found, leaving), state
+
+    return keeper
+
+
+def walk(keeper: Keeper, state: TrainState, steps: int) -> None:
+    for _ in range(steps):
+        state.step += 1
+        keeper.after_step(state, 0.5 + state.step)
+    keeper._writer.wait()
+
+
+def newest(store: LocalStore) -> checkpoint.Checkpoint:
+    found = checkpoint.latest(store, PREFIX, pytest.fail)
+    assert found is not None
+    return found
+
+
+def pointers(store: LocalStore) -> list[int]:
+    return [int(key[-14:-5]) for key in store.list(f"{PREFIX}/checkpoints/") if key.endswith(".json")]
+
+
+def test_a_checkpoint_comes_every_so_many_steps_and_none_after_the_last(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 12)
+    assert pointers(store) == [4, 8]
+    assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 9)]
+
+
+def test_a_notice_is_worth_one_checkpoint_at_once(made: Made, store: LocalStore) -> None:
+    keeper, state = made(leaving=lambda step: step >= 5)
+    walk(keeper, state, 7)
+    assert pointers(store) == [4, 5]
+
+
+def test_losses_and_cost_go_on_from_the_checkpoint(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 6)
+    found = newest(store)
+    again, state = made(found)
+    assert again.cost() == {**found.facts["cost"], "rows_read": 0, "rows_used": 0}
+    walk(again, state, 4)
+    assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 9)]
+    assert again.cost()["useful_seconds"] > found.facts["cost"]["useful_seconds"]
+
+
+def test_the_cost_is_this_drivers_alone(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 6)
+    other, _ = made(newest(store), epoch=2)
+    assert other.cost() == {
+        "driver": 2,
+        "useful_seconds": 0.0,
+        "waited_seconds": 0.0,
+        "rows_read": 0,
+        "rows_used": 0,
+    }
+
+
+def test_an_error_in_the_writing_thread_stops_the_next_step(
+    made: Made, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    keeper, state = made()
+    monkeypatch.setattr("ray_ns.store.checkpoint.save", full)
+    for _ in range(4):
+        state.step += 1
+        keeper.after_step(state, 1.0)
+    keeper._writer._thread.shutdown()
+    with pytest.raises(OSError, match="No space left"):
+        keeper.after_step(state, 1.0)
+
+
+def test_the_published_network_replaces_the_checkpoints(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 12)
+    keeper.publish(state)
+    assert pointers(store) == []
+    done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
+    assert "useful_seconds" not in json.dumps(done), "seconds would make two equal trainings differ"
