@@ -8,7 +8,7 @@ from safetensors.torch import load
 from tiny_run import ray_ns, report, write_tiny
 from torch import Tensor
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
 
 def weights(run: Path, stage: str) -> dict[str, Tensor]:
@@ -24,7 +24,6 @@ def test_two_recipes_the_second_from_its_teacher_and_each_network_at_its_own_siz
         "run.rounds=2",
         "run.patience=2",
         "select.threshold=0",
-        "label.layout=tasks",  # whose readers outlive a network
         "teacher.finetune={steps: 2, size: 32, freeze: 2, optimizer: {lr: 0.01}}",
         f"student=[{{{student}}}, {{{student}, ratio: 2, init: teacher}}]",
     ]
