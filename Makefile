@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-label bench-ledger bench-select bench-train clean
+.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-select bench-train clean
 
 
 demo: $(READY)
@@ -31,6 +31,9 @@ bench-ledger: $(READY)
 bench-select: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python benchmarks/select.py --rows 300000000
+
+bench-ingest: $(READY)
+	$(BIN)/python benchmarks/ingest.py --files 100000
 
 bench-label: $(READY)
 	$(BIN)/python benchmarks/label.py --json

@@ -1,4 +1,4 @@
-"""The command line: ``ray-ns run | check | select | status | verify | inspect | config | demo-data``."""
+"""The command line: ``ray-ns run | check | select | ingest | status | verify | inspect | config | demo-data``."""
 
 import json
 import sys
@@ -85,6 +85,49 @@ def select(
             print(json.dumps(selection.as_json(found)))
         else:
             selection.show(found, session.class_names)
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="The corpus to pack.", metavar="SRC")],
+    destination: Annotated[str, typer.Argument(help="An empty folder, or what this command began.", metavar="DST")],
+    size: Annotated[
+        int | None, typer.Option(min=8, help="Shrink larger images once, to this short side in pixels (JPEG).")
+    ] = None,
+    keep_out: Annotated[
+        list[str] | None, typer.Option(help="Leave out near-copies of this corpus (validation, test); repeatable.")
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Pack what SRC has gained, into new shards.")] = False,
+    shard_rows: Annotated[int | None, typer.Option(min=1, help="Images per shard; default: about 256 MB.")] = None,
+    image_column: Annotated[str, typer.Option(help="Column of images, where SRC is Parquet.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Column of labels, where SRC is Parquet.")] = "label",
+    labels: Annotated[bool, typer.Option(help="Take labels along where SRC has them.")] = True,
+    max_quarantined: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of SRC that may be unreadable before nothing is committed.")
+    ] = 0.01,
+    as_json: AsJson = False,
+) -> None:
+    """Pack a corpus into Parquet shards, each image once; the same command resumes."""
+    from ray_ns.engine.ingest import Ingest
+    from ray_ns.engine.ingest import ingest as packed
+    from ray_ns.report import ingest as report
+
+    wanted = Ingest(
+        source,
+        destination,
+        size=size,
+        keep_out=tuple(keep_out or ()),
+        shard_rows=shard_rows,
+        image_column=image_column,
+        label_column=label_column,
+        labels=labels,
+        max_quarantined=max_quarantined,
+    )
+    commits = packed(wanted, append, "json" if as_json else "auto")
+    if as_json:
+        print(json.dumps(report.as_json(commits)))
+    else:
+        report.show(destination, commits)
 
 
 @app.command()

@@ -115,12 +115,17 @@ def label_shards(pool: Corpus, rows: int) -> list[Job]:
 
 def check_quarantine(config: Config, corpus: str, rows: int, reasons: dict[str, int]) -> None:
     """Raise ``InputError`` where more of a corpus is unreadable than ``data.max_quarantined`` allows, or all of it."""
+    refuse_above(config.data.max_quarantined, rows, reasons, f"data.{corpus}", "data.max_quarantined")
+
+
+def refuse_above(allowed: float, rows: int, reasons: dict[str, int], corpus: str, setting: str) -> None:
+    """Raise ``InputError`` where more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
     bad = sum(reasons.values())
-    if bad > math.floor(config.data.max_quarantined * rows) or (rows and bad == rows):
+    if bad > math.floor(allowed * rows) or (rows and bad == rows):
         words = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
         raise InputError(
-            f"data.{corpus}: {bad} of {rows} images cannot be read ({words}), more than data.max_quarantined = "
-            f"{config.data.max_quarantined:g}. Mend the images, or raise it."
+            f"{corpus}: {bad} of {rows} images cannot be read ({words}), more than {setting} = {allowed:g}. Mend the "
+            f"images, or raise it."
         )
 
 

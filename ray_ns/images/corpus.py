@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_ns.errors import InputError
+from ray_ns.images import pack
 from ray_ns.images.formats import folder
 from ray_ns.images.formats.parquet import ParquetReader
 from ray_ns.images.formats.place import Kind, Place, Reader, Stat, recognise
@@ -80,7 +81,7 @@ class Corpus:
         folder, no image in it or several kinds, a known file gone or changed.
         """
         place = Place.of(root)
-        stats = place.files()
+        stats = pack.shards_of(place, place.files())
         kind, paths = recognise(root, stats, label_column is not None)
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
         if kind in {Kind.PARQUET, Kind.TAR}:

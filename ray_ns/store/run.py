@@ -58,12 +58,12 @@ def begin(
     config: Mapping[str, Any],
     corpora: Mapping[str, Any],
     fence: Callable[[], None],
-    classes: Classes,
+    classes: Classes | None,
 ) -> None:
-    """Write what the run is, where it is new."""
+    """Write what the run is, where it is new. ``classes``: None where nothing is learnt (an ingest)."""
     fence()
     _write(store, corpora_key(1), {"corpora": corpora})
-    _write(store, RUN, {"config": config, "classes": vars(classes)})
+    _write(store, RUN, {"config": config, "classes": vars(classes) if classes else None})
 
 
 def classes(store: ObjectStore) -> Classes:
@@ -105,6 +105,13 @@ def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Call
             f"put these settings back."
         )
     return True
+
+
+def last_stage(store: ObjectStore) -> str:
+    """Prefix of the stage whose commit ends the work: the report, or the newest generation's shards of an ingest."""
+    newest = max(len(generations(store)), 1)
+    ingests = "ingest" in (read(store, RUN) or {"config": {}})["config"]
+    return f"ingest-{newest:04d}" if ingests else f"{place(newest)}report"
 
 
 def stages(store: ObjectStore) -> Iterator[str]:

@@ -27,8 +27,7 @@ def read_status(url: str) -> dict[str, Any]:
         parts = len(commit.parts) if commit else sum(1 for _ in store.list(f"{prefix}/done/"))
         stages.append({"stage": prefix, "state": "committed" if commit else "under way", "parts": parts})
     beat = heartbeat(store)
-    newest = runs.place(max(len(runs.generations(store)), 1))
-    finished = find_commit(store, f"{newest}report") is not None
+    finished = find_commit(store, runs.last_stage(store)) is not None
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
 

@@ -150,6 +150,13 @@ def test_a_run_on_another_kind_of_storage_leaves_with_2(ray_ns: Call, verb: str)
     assert "gs://bucket/run" in one_line(left.err)
 
 
+def test_an_ingest_of_nothing_leaves_with_2_and_makes_nothing(ray_ns: Call, tmp_path: Path) -> None:
+    left = ray_ns("ingest", tmp_path / "none", tmp_path / "out")
+    assert left.code == 2
+    assert str(tmp_path / "none") in one_line(left.err)
+    assert not list(tmp_path.iterdir())
+
+
 def test_status_lists_the_stages_and_the_driver(ray_ns: Call, finished: LocalStore) -> None:
     finished.put("control/train/plan.json", seal({"stage": "control/train", "inputs": {}}))
     left = ray_ns("status", finished.url)
