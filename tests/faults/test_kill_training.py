@@ -44,7 +44,7 @@ class Trainings:
         return noted
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Trainings:
     return Trainings(tmp_path_factory.mktemp("trainings"), config)
 
