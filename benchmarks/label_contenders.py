@@ -96,9 +96,8 @@ def ours(task: Task) -> None:
     predict.TeacherActor = TimedTeacher  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
-        with Session(
-            config, store, {"pool": corpus}, (len(corpus.shards),), Lease(store), Reporter("plain")
-        ) as session:
+        corpora, pools = {"pool": corpus}, (len(corpus.shards),)
+        with Session(config, store, corpora, pools, Lease(store), Reporter("plain")) as session:
 
             def work(stage: commit.Stage) -> tuple[dict[str, Any], int]:
                 stage.publish(0, zoo.to_files(task.network(), config.data), {})

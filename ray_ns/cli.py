@@ -1,4 +1,4 @@
-"""The command line: ``ray-ns run | select | status | verify | config | demo-data``."""
+"""The command line: ``ray-ns run | select | status | verify | inspect | config | demo-data``."""
 
 import json
 import sys
@@ -107,6 +107,37 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
         )
     if not as_json:
         out.print(f"{checked} objects checked, all as they were written")
+
+
+@app.command("inspect")
+def inspect_corpus(
+    corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards.")],
+    image_column: Annotated[str, typer.Option(help="Column of encoded images.")] = "image",
+    label_column: Annotated[str | None, typer.Option(help="Column of labels, where there are any.")] = None,
+    sheet: Annotated[str | None, typer.Option(help="Where a PNG of sampled images goes.", metavar="FILE.png")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every image of a corpus: counts, sizes, formats, classes, what cannot be read and why."""
+    import os
+
+    from ray_ns.images.corpus import Corpus
+    from ray_ns.images.survey import survey
+    from ray_ns.observe import Reporter
+    from ray_ns.report import survey as report
+
+    found_corpus = Corpus.scan(corpus, image_column, label_column)
+    total = sum(sum(found_corpus.open(shard).group_rows) for shard in found_corpus.shards)
+    reporter = Reporter("json" if as_json else "auto")
+    reporter.begin("inspect", total, "images")
+    sample = report.SAMPLE if sheet else 0
+    found = survey(found_corpus, len(os.sched_getaffinity(0)), sample, progress=reporter.progress)
+    reporter.end(f"{found.images:,} images, {found.reasons.total():,} of them unreadable")
+    if sheet:
+        report.save_sheet(found, sheet)
+    if as_json:
+        print(json.dumps(report.as_json(found_corpus, found)))
+    else:
+        report.show(found_corpus, found)
 
 
 @app.command()

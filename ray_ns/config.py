@@ -197,6 +197,9 @@ class Label(Section):
         "auto",
         "where images are decoded: in the teacher's actor, or in CPU tasks that feed it; auto: tasks for GPUs",
     )
+    image_seconds: Annotated[float, Field(ge=1)] = how(
+        30.0, "an image that is not decoded in so many seconds is quarantined as too_slow"
+    )
     open_shards: Positive = how(
         64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
     )
@@ -253,7 +256,9 @@ class Cluster(Section):
     )
     cpus: Positive | None = how(None, "local: logical CPUs Ray may use; null: all, at least 2")
     gpus: Annotated[int, Field(ge=0)] | None = how(None, "local: logical GPUs Ray may use; null: all there are")
-    object_store_mb: Annotated[int, Field(ge=80)] = how(256, "local: size of Ray's object store, MB")
+    object_store_mb: Annotated[int, Field(ge=80)] | None = how(
+        None, "local: size of Ray's object store, MB; null: 256, and room for the pixels that cross it"
+    )
     train_workers: Positive | Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field(
         1,
         description="training workers (changes the order of sums, not of images); [least, most]: as many as the "

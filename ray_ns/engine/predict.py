@@ -7,6 +7,7 @@ the layout ``actor`` the teacher's actor reads and decodes its slices itself and
 keeps GPUs fed by the CPUs of other nodes.
 """
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ray_ns.config import Config
 from ray_ns.engine.session import Session
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
+from ray_ns.images.isolate import SafeDecode
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import open_store
@@ -84,10 +86,15 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
     if config.label.layout_here == "tasks":
         rows = rows.map_batches(partial(decode_slice, corpora=session.corpora, config=config), batch_size=1)
     files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
+    # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
+    at_once = 2 if config.label.gpus_per_actor else 1
+    actors = ray.data.ActorPoolStrategy(
+        size=config.label.actors, max_concurrent_calls_per_actor=at_once, enable_true_multi_threading=True
+    )
     labelled = rows.map_batches(
         TeacherActor,
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(size=config.label.actors),
+        compute=actors,
         num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
         num_gpus=config.label.gpus_per_actor or None,
         fn_constructor_args=(session.store.url, files, session.corpora, config),
@@ -179,9 +186,10 @@ class _Reader:
     """Reads and decodes slices; the next row group is read while this one is decoded."""
 
     def __init__(self, config: Config) -> None:
-        self._decode = decode.Decode(config.data.size, config.data.channels)
+        decoder = decode.Decode(config.data.size, config.data.channels)
+        self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
-        self._decoders = ThreadPoolExecutor(config.label.threads) if config.label.threads > 1 else None
+        self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
         self._ahead = ThreadPoolExecutor(1)
         self._shard = lru_cache(2)(lambda corpus, shard: corpus.open(shard))
         self._group = lru_cache(3)(self._begin_group)
@@ -212,12 +220,13 @@ class _Reader:
         encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
         if group + 1 < len(self._shard(corpus, shard).group_rows):
             self._group(corpus, shard, group + 1)
-        values = (value.as_py() for value in encoded)
-        for place, pixels in enumerate((self._decoders.map if self._decoders else map)(self._decode, values)):
-            if isinstance(pixels, decode.Reason):
-                reasons[place] = str(pixels)
-            else:
-                images[place] = pixels
+        run = f"{corpus.root} {shard.path} {shard.stamp} {group} {row['begin']} {count} {row.get('at')!r}"
+        with self._one_run:
+            for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
+                if isinstance(pixels, decode.Reason):
+                    reasons[place] = str(pixels)
+                else:
+                    images[place] = pixels
         return images, reasons
 
     def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:

@@ -102,7 +102,7 @@ class Session:
             local = {
                 "num_cpus": local_cpus(self.config),
                 "num_gpus": cluster.gpus,
-                "object_store_memory": cluster.object_store_mb * 2**20,
+                "object_store_memory": object_store_mb(self.config) * 2**20,
                 "include_dashboard": False,
             }
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -203,6 +203,21 @@ class Session:
 def local_cpus(config: Config) -> int:
     """Logical CPUs of a local cluster: ``cluster.cpus``, or all this process may use; two where there is but one."""
     return config.cluster.cpus or max(2, len(os.sched_getaffinity(0)))
+
+
+# Slices per CPU that the object store holds in the layout ``tasks``. Ray Data uses half of the store, gives each of the
+# operators a part, and lets a task start only where two slices more have room: with less, CPUs idle.
+SLICES_PER_CPU = 7
+
+
+def object_store_mb(config: Config) -> int:
+    """Megabytes of a local cluster's object store: ``cluster.object_store_mb``, or what the layout needs."""
+    if config.cluster.object_store_mb is not None:
+        return config.cluster.object_store_mb
+    if config.label.layout_here == "actor":
+        return 256
+    slice_bytes = config.label.slice_rows * config.data.size**2 * config.data.channels
+    return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 
 
 def check_resources(config: Config, cpus: float, gpus: float) -> None:

@@ -3,9 +3,24 @@
 ``VERSION`` names the rules; it is part of every label's lineage and changes when any pixel would. Pillow reads
 everything; JPEGs, which are nearly all of a real pool, go through libjpeg-turbo and torch's resize at twice the speed
 (pixels differ by at most 1), and are decoded at a fraction of their size where the source is far larger.
+
+What is decided:
+* The bytes tell the format, names do not. JPEG, PNG, WebP, GIF and BMP are read; TIFF, HEIC, AVIF, JPEG XL, PPM, PSD,
+  ICO, SVG, EPS and PDF are refused by name (``unsupported_format``), anything else is ``not_an_image``.
+* Size, shape and scans are judged by the header, before a pixel is decoded: at most 50 MP, no side below 8 pixels
+  (tracking pixels, spacers), no side above 20 times the other (banners, rules). Texts and profiles that unpack to more
+  than Pillow's limits are bombs: ``too_large``.
+* Colour of 16 bits is read by its high byte. Grey of 16 bits, integers and floats are refused: they are measurements
+  on a scale of their own, and would turn all white or black.
+* Transparency lies on white. The first frame of an animation counts, the first picture of several, and of an APNG
+  the picture that viewers without animation show. CMYK and YCCK become RGB.
+* EXIF orientation and ICC profiles are ignored, for teacher, student and evaluation alike.
+* What is cut off anywhere is refused, never half an image; what follows a whole image is ignored. Flipped bits that
+  the format's own checks let pass are pixels: only a content hash would find them.
 """
 
 import io
+import re
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,10 +29,14 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-VERSION = "decode-2"
+VERSION = "decode-3"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 JPEG = b"\xff\xd8\xff"
 MAX_PIXELS = 50_000_000
+MIN_SIDE = 8
+MAX_ASPECT = 20
+MAX_SCANS = 100  # of a progressive JPEG; a camera or a tool makes 10
+SCANS_COUNTED_FROM = 1_000_000  # pixels; below, even 10,000 scans are soon decoded
 SCALED_TO = 2  # a large JPEG is decoded at the smallest n/8 of its size that is this many times the target's side
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -32,7 +51,24 @@ class Reason(StrEnum):
     NOT_AN_IMAGE = "not_an_image"
     TRUNCATED = "truncated"
     TOO_LARGE = "too_large"
+    TOO_SMALL = "too_small"
+    ASPECT = "extreme_aspect"
     BIT_DEPTH = "bit_depth"
+    FORMAT = "unsupported_format"
+    TOO_SLOW = "too_slow"
+    CRASHES = "crashes_decoder"
+
+
+# How files begin that are pictures and yet not read; the last line is SVG, which is not an HTML page with one in it.
+OTHER_FORMATS = re.compile(
+    rb"II[*+]\0|MM\0[*+]|P[1-7]\s|8BPS|\0\0[\1\2]\0|%!PS|\xc5\xd0\xd3\xc6|%PDF|\xff\x0a|\0{3}\x0cJXL |\0{3}\x0cjP  |"
+    rb".{4}ftyp(?:hei|hev|mif1|msf1|avi[fs])|"
+    rb"(?i:(?:\xef\xbb\xbf)?\s*(?!<!doctype html|<html)(?:<.{0,1000}?)?<svg[\s>])",
+    re.DOTALL,
+)
+
+# What Pillow says of a PNG's text or profile that unpacks beyond its limits.
+UNPACKED_TOO_MUCH = re.compile("too large|too much memory", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -43,12 +79,7 @@ class Decode:
     channels: int
 
     def __call__(self, data: bytes | None) -> np.ndarray | Reason:
-        """Pixels, uint8 (size, size, channels), or the reason for quarantine.
-
-        The format is sniffed among ``FORMATS`` whatever the file's name said; the pixel count is read from the
-        header before anything is decoded; alpha is composited on white; the first frame of an animation counts;
-        EXIF orientation is ignored, for teacher, student and evaluation alike.
-        """
+        """Pixels, uint8 (size, size, channels), or the reason for quarantine."""
         if not data:
             return Reason.EMPTY
         try:
@@ -57,15 +88,18 @@ class Decode:
                 if pixels is not None:
                     return pixels
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                return Reason.TOO_LARGE
+            refused = _refused(image.width, image.height)
+            if refused is not None:
+                return refused
             if image.mode not in {"L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "1"}:
                 return Reason.BIT_DEPTH
             return self._resized(image)
         except Image.DecompressionBombError:
             return Reason.TOO_LARGE
         except UnidentifiedImageError:
-            return Reason.NOT_AN_IMAGE
+            return Reason.FORMAT if OTHER_FORMATS.match(data[:1024]) else Reason.NOT_AN_IMAGE
+        except ValueError as error:
+            return Reason.TOO_LARGE if UNPACKED_TOO_MUCH.search(str(error)) else Reason.TRUNCATED
         except Exception:  # a decoder may raise anything at all on a hostile file
             return Reason.TRUNCATED
 
@@ -73,8 +107,11 @@ class Decode:
         """Pixels of a JPEG, or None where Pillow shall look at it: another colour space, or anything but perfect."""
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-            if height * width > MAX_PIXELS:
-                return Reason.TOO_LARGE
+            refused = _refused(width, height)
+            if refused is not None:
+                return refused
+            if height * width > SCANS_COUNTED_FROM and _scans(data) > MAX_SCANS:
+                return Reason.TOO_SLOW
             if colours not in {"YCbCr", "Gray", "RGB"}:
                 return None
             least = SCALED_TO * self.size
@@ -99,3 +136,25 @@ class Decode:
         if image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8).reshape(self.size, self.size, self.channels)
+
+
+def _refused(width: int, height: int) -> Reason | None:
+    """Why an image of this size is not decoded at all."""
+    if width * height > MAX_PIXELS:
+        return Reason.TOO_LARGE
+    small, large = (width, height) if width < height else (height, width)
+    if small < MIN_SIDE:
+        return Reason.TOO_SMALL
+    return Reason.ASPECT if large > MAX_ASPECT * small else None
+
+
+def _scans(data: bytes) -> int:
+    """Scans of a progressive JPEG, each of which walks over the whole image; 1 for any other."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and len(data) > at + 4:
+        if data[at + 1] in {0xC0, 0xC1, 0xDA}:
+            return 1
+        if data[at + 1] == 0xC2:
+            return data.count(b"\xff\xda", at)
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return 1

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+import threading
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ class Teacher:
     The network sees batches of one size only, the last one padded, because the bits of a result depend on the batch's
     shape: on a GPU ``batch`` images, on a CPU as many as ``CPU_PIXELS`` allow. With the same weights, device type,
     precision, threads and batch, the same images give the same bits.
+
+    May be called by two threads: on a GPU the images of one are copied there while the other's go through the network.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class Teacher:
         self._batch = batch if device.type == "cuda" else max(1, min(batch, CPU_PIXELS // data.size**2))
         self._device = device
         self._bfloat16 = precision == "bfloat16"
+        self._of_thread = threading.local()
+        self._turn = threading.Lock()
         # Repeated for a row of pixels: a run of three numbers is too short for the processor's vectors.
         self._mean = (255 * torch.tensor(data.mean, device=device)).repeat(data.size)
         self._std = (255 * torch.tensor(data.std, device=device)).repeat(data.size)
@@ -63,10 +68,20 @@ class Teacher:
         if count < self._batch:
             images = np.concatenate([images, np.zeros((self._batch - count, *images.shape[1:]), np.uint8)])
         held = torch.from_numpy(images if images.flags.writeable else images.copy())
-        if self._device.type == "cuda":
-            held = held.pin_memory()
-        pixels = held.to(self._device, non_blocking=True).float().flatten(2).sub_(self._mean).div_(self._std)
-        pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # NHWC in memory all along, which is channels_last
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-            logits = self._network(pixels)
-        return torch.softmax(logits.float(), 1)[:count].cpu().numpy()
+        with torch.cuda.stream(self._stream()):
+            if self._device.type == "cuda":
+                held = held.pin_memory()
+            pixels = held.to(self._device, non_blocking=True).float().flatten(2).sub_(self._mean).div_(self._std)
+            pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # NHWC in memory all along, which is channels_last
+            # One at a time, so that no more than one batch's activations need memory.
+            with self._turn, torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+                logits = self._network(pixels)
+                return torch.softmax(logits.float(), 1)[:count].cpu().numpy()
+
+    def _stream(self) -> torch.cuda.Stream | None:
+        """This thread's own queue of work for the GPU; None on a CPU."""
+        if self._device.type != "cuda":
+            return None
+        if not hasattr(self._of_thread, "stream"):
+            self._of_thread.stream = torch.cuda.Stream(self._device)
+        return self._of_thread.stream  # type: ignore[no-any-return]

@@ -1,16 +1,21 @@
 """The same weights give the same label bits, however the work was spread."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import hazards
 import pyarrow as pa
 import pytest
 from tiny_run import write_tiny
 
 from ray_ns.config import load
 from ray_ns.engine import preflight
-from ray_ns.engine.label import label_shards
+from ray_ns.engine.label import LABELS, label, label_shards
 from ray_ns.engine.predict import predict
 from ray_ns.engine.session import Session
+from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus
+from ray_ns.labels.schema import from_parquet
 from ray_ns.models.zoo import build, to_files
 from ray_ns.observe import Reporter
 from ray_ns.store.commit import Commit, Stage, ensure
@@ -27,10 +32,10 @@ class Labeller:
 
     def __init__(self, folder: Path) -> None:
         self._path = write_tiny(folder)
-        self._store = LocalStore(folder / "store")
+        self.store = LocalStore(folder / "store")
         config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1"])
         self._corpora = preflight.scan_corpora(config, {})
-        self._session = Session(config, self._store, self._corpora, (3,), Lease(self._store), Reporter("plain"))
+        self._session = Session(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
         self._teacher = self._committed(config)
 
     def _committed(self, config) -> Commit:
@@ -43,7 +48,7 @@ class Labeller:
             stage.publish(0, files, {})
             return {}, 1
 
-        return ensure(self._store, "teacher", {}, work, lambda: None)
+        return ensure(self.store, "teacher", {}, work, lambda: None)
 
     def __enter__(self) -> "Labeller":
         self._session.__enter__()
@@ -51,6 +56,15 @@ class Labeller:
 
     def __exit__(self, *error: object) -> None:
         self._session.__exit__(None, None, None)
+
+    def stage(self, pool: Corpus, *overrides: str) -> Commit:
+        """The whole stage, over another pool."""
+        self._session.config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1", *overrides])
+        self._session.corpora = {**self._corpora, "pool": pool}
+        try:
+            return label(self._session, "hazards/label", self._teacher)
+        finally:
+            self._session.corpora = self._corpora
 
     def label(self, *overrides: str, block_bytes: int = 128 * MB) -> pa.Table:
         self._session.config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1", *overrides])
@@ -99,3 +113,22 @@ def test_labels_are_bit_identical(
 def test_other_weights_would_show(labeller: Labeller, one_actor: pa.Table) -> None:
     other = labeller.label("label.precision=float32")
     assert not other["confidence"].equals(one_actor["confidence"])
+
+
+def test_a_pool_of_hazards_is_refused_with_its_reasons_or_labelled_row_by_row(
+    labeller: Labeller, write_corpus: Callable[..., Corpus]
+) -> None:
+    """The hazards are labelled once: what the stage refused to commit is there when it is allowed to."""
+    cases = [*hazards.hazards().values()]
+    pool = write_corpus("hazards", [[data for data, _ in cases[begin::2]] for begin in range(2)], group=8)
+    with pytest.raises(InputError, match=r"pool: 32 of 51 images cannot be read \(bit_depth 1, empty 2, extreme_"):
+        labeller.stage(pool)
+    commit = labeller.stage(pool, "data.max_quarantined=0.9")
+    assert commit.summary["rows"] == len(cases)
+    (part,) = commit.parts
+    table = from_parquet(part.objects[LABELS].read(labeller.store), LABELS)
+    for shard in range(2):
+        of_shard = table.slice(shard * 26, 26)
+        assert of_shard["image_id"].to_pylist() == [(shard << 32) + row for row in range(len(cases[shard::2]))]
+        assert of_shard["quarantine"].to_pylist() == [reason and str(reason) for _, reason in cases[shard::2]]
+        assert [label is None for label in of_shard["label"].to_pylist()] == [bool(it) for _, it in cases[shard::2]]

@@ -1,5 +1,6 @@
 """Whatever dies while a pool is labelled: the same labels, each image once."""
 
+import hashlib
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_run import ray_ns, write_tiny
@@ -16,6 +18,12 @@ pytestmark = pytest.mark.ray
 
 INJECT = Path(__file__).parent / "inject"
 LABEL = "rounds/1/label"
+
+
+def labels(run: Path) -> pa.Table:
+    """All rows of a run's labels by id."""
+    tables = [pq.read_table(path) for path in sorted((run / LABEL / "data").rglob("*.parquet"))]
+    return pa.concat_tables(tables).replace_schema_metadata(None).sort_by("image_id").combine_chunks()
 
 
 class Pool:
@@ -42,8 +50,7 @@ class Pool:
         return ray_ns("run", str(self.config), f"run.dir={run}", "--until", "label", *words, env=env, check=False)
 
     def assert_as_uninterrupted(self, run: Path) -> None:
-        tables = [pq.read_table(path) for path in sorted((run / LABEL / "data").rglob("*.parquet"))]
-        ids = np.sort(np.concatenate([table["image_id"].to_numpy() for table in tables]))
+        ids = labels(run)["image_id"].to_numpy()
         assert np.array_equal(ids, np.concatenate([(np.int64(shard) << 32) + np.arange(200) for shard in range(3)]))
         assert (run / LABEL / "commit.json").read_bytes() == self.commit
 
@@ -75,6 +82,23 @@ def test_a_killed_worker_costs_a_retry_and_nothing_else(
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / "killed").exists(), "nothing was killed"
     pool.assert_as_uninterrupted(run)
+
+
+@pytest.mark.parametrize("words", [(), pytest.param(TASKS, marks=pytest.mark.chaos)], ids=["actor", "tasks"])
+def test_an_image_that_kills_or_hangs_its_decoder_costs_itself_and_nothing_else(
+    pool: Pool, words: tuple[str, ...]
+) -> None:
+    encoded = [pq.read_table(pool.folder / "data/pool" / f"{shard}.parquet")["image"] for shard in range(3)]
+    crashes, hangs = (hashlib.sha256(encoded[shard][row].as_py()).hexdigest() for shard, row in ((0, 70), (2, 199)))
+    run = pool.fresh(f"decoder-{len(words)}")
+    done = pool.label(run, f"decode:{crashes}:{hangs}", "label.image_seconds=2", "data.max_quarantined=0.1", *words)
+    assert done.returncode == 0, done.stderr[-2000:]
+    reasons = {70: "crashes_decoder", 207: "empty", 209: "truncated", 599: "too_slow"}
+    found, expected = labels(run), labels(pool.folder / "run")
+    assert {row: found["quarantine"][row].as_py() for row in reasons} == reasons
+    others = np.setdiff1d(np.arange(600), list(reasons))
+    assert found["image_id"].equals(expected["image_id"])
+    assert found.take(others).equals(expected.take(others))
 
 
 @pytest.mark.chaos

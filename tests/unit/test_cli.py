@@ -263,3 +263,17 @@ def test_a_full_disk_is_one_line_and_no_traceback(
     left = ray_ns("status", tmp_path)
     assert left.code == 3
     assert "No space left on device" in one_line(left.err)
+
+
+def test_inspect_counts_a_corpus_and_draws_a_sheet(
+    ray_ns: Call, tmp_path: Path, write_corpus: Callable[..., Any], pictures: Callable[..., list[bytes]]
+) -> None:
+    corpus = write_corpus("labelled", [[*pictures(5), b""]], [[0, 1, 2, 0, 1, 2]])
+    done = ray_ns("inspect", corpus.root, "--label-column", "label", "--sheet", tmp_path / "sheet.png", "--json")
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    assert found["images"] == 6
+    assert found["per_class"] == [[0, 2], [1, 2], [2, 2]]
+    assert found["first_unreadable"] == {"empty": ["00000.parquet row 5"]}
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
+    assert ray_ns("inspect", tmp_path / "nothing").code == InputError.exit_code

@@ -6,7 +6,9 @@
 ``read:<regular expression>:<marker file>``  the process that reads a matching shard first kills itself, once: the
     marker says that it happened;
 ``die:<regular expression>;...:<marker>``  the process that first has written a key matching one of them kills itself,
-    once for each: ``<marker>-<n>`` says that it happened.
+    once for each: ``<marker>-<n>`` says that it happened;
+``decode:<sha256>:<sha256>``  the process that decodes the image with the first sha256 dies of SIGSEGV, every time; the
+    one that decodes the second image never ends.
 """
 
 import os
@@ -81,9 +83,29 @@ def kill_writer(patterns: list[str], marker: str) -> None:
     objects.LocalStore.put = put
 
 
+def break_decoder(crashes: str, hangs: str) -> None:
+    import hashlib
+
+    from ray_ns.images import decode
+
+    original = decode.Decode.__call__
+
+    def decoded(self: decode.Decode, data: bytes | None):
+        found = hashlib.sha256(data or b"").hexdigest()
+        if found == crashes:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        while found == hangs:
+            pass
+        return original(self, data)
+
+    decode.Decode.__call__ = decoded
+
+
 if "RAY_NS_FAULT" in os.environ:
     _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
-    if _kind == "read":
+    if _kind == "decode":
+        break_decoder(_pattern, _last)
+    elif _kind == "read":
         kill_reader(_pattern, _last)
     elif _kind == "die":
         kill_writer(_pattern.split(";"), _last)

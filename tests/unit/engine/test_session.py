@@ -88,3 +88,21 @@ def test_actors_readers_and_workers_are_counted_against_the_cluster(
     else:
         with pytest.raises(InputError, match=words):
             session.check_resources(changed, cpus, gpus)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, 256),
+        ({"cluster": {"object_store_mb": 100}}, 100),
+        # 4 CPUs x 7 slices of 64 images of 32 x 32 x 1 bytes are 2 MB.
+        ({"cluster": {"cpus": 4}, "label": {"layout": "tasks", "slice_rows": 64}}, 256 + 2),
+    ],
+)
+def test_the_object_store_has_room_for_the_pixels_that_cross_it(config: Config, changes: dict, expected: int) -> None:
+    values = config.model_dump()
+    values["data"] |= {"size": 32, "channels": 1, "mean": [0.5], "std": [0.5]}
+    for name, settings in changes.items():
+        values[name] = {**values[name], **settings}
+    values["cluster"]["object_store_mb"] = changes.get("cluster", {}).get("object_store_mb")
+    assert session.object_store_mb(Config.model_validate(values)) == expected
