@@ -71,7 +71,7 @@ def measure(store: ObjectStore, pool: Corpus) -> dict[str, Any]:
     planning, jobs = timed(lambda: label_shards(pool, 100_000))
     assert len(jobs) == LABEL_SHARDS
     shards = [vars(shard) for shard in pool.shards]
-    runs.begin(store, {}, {"pool": shards}, lambda: None)
+    runs.begin(store, {}, {"pool": shards}, lambda: None, runs.Classes(CLASSES))
     store.put_if_absent(f"{PREFIX}/plan.json", seal({"stage": PREFIX, "inputs": {}}))
     stage = Stage(store, PREFIX, lambda: None)
 

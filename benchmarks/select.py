@@ -1,9 +1,10 @@
 """Filter and balance N synthetic labels: ours against DuckDB and Polars, same files, same run, results compared.
 
 Classes follow a Zipf law of exponent 0.8, confidences Beta(0.7, 0.6); labels lie in shards of 100,000 rows as the label
-stage writes them. Each contender is a process of its own, timed from its start to its end, so ours pays for Ray's
-start; memory is the proportional set size of all its processes. DuckDB and Polars have as many threads as ours has
-CPUs, and they select the same images (they make no copies of scarce classes). The last line is a JSON object.
+stage writes them, beside the counts by class and confidence that it makes on its way. Each contender is a process of
+its own, timed from its start to its end, so ours pays for Ray's start; memory is the proportional set size of all its
+processes. DuckDB and Polars have as many threads as ours has CPUs, and they select the same images (they make no
+copies of scarce classes). The last line is a JSON object.
 """
 
 # ruff: noqa: E402
@@ -58,22 +59,26 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> p
 
 
 def publish(job: tuple[str, int, int, int, bool, float]) -> np.ndarray:
-    """Write one shard as the label stage does. Returns its labels per class."""
+    """Write one shard as the label stage does. Returns its labels by class and confidence bin."""
+    from ray_ns.engine import counts
     from ray_ns.engine.label import LABELS as NAME
     from ray_ns.store.commit import Stage
     from ray_ns.store.objects import open_store
 
     folder, shard, rows, classes, soft, sure = job
     table = labels_of(shard, rows, classes, soft, sure)
-    per_class = np.bincount(table["label"].to_numpy(), minlength=classes)
+    counted = counts.tally(classes)
+    counts.add(counted, table, str(shard))
+    per_class = counted.counts().sum(1)
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "per_class": per_class.tolist(), "quarantine": {}}
     stage = Stage(open_store(folder), LABELS, lambda: None)
     stage.publish(shard, {NAME: schema.to_parquet(table, {"teacher": "synthetic"})}, facts)
-    return per_class
+    return counted.counts()
 
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
     """Commit the synthetic labels, where they are not there yet."""
+    from ray_ns.engine import counts
     from ray_ns.store.commit import Stage, find_commit
     from ray_ns.store.objects import open_store
 
@@ -83,9 +88,12 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
     sizes = [min(SHARD_ROWS, rows - at) for at in range(0, rows, SHARD_ROWS)]
     jobs = [(str(folder), shard, size, classes, soft, sure) for shard, size in enumerate(sizes)]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        per_class = sum(pool.imap_unordered(publish, jobs, chunksize=4), np.zeros(classes, np.int64))
-    summary = {"rows": rows, "per_class": per_class.tolist(), "quarantine": {}}
-    Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, len(jobs))
+        counted = sum(pool.imap_unordered(publish, jobs), np.zeros(1, np.int64))
+    summary = {"rows": rows, "per_class": counted.sum(1).tolist(), "quarantine": {}}
+    labels = Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, len(jobs))
+    beside = Stage(store, f"{LABELS}/counts", lambda: None)
+    counts.publish(beside, counted)
+    beside.commit(counts.inputs_of(labels), {}, 1)
 
 
 def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:

@@ -68,7 +68,7 @@ def select(
         if as_json:
             print(json.dumps(selection.as_json(found)))
         else:
-            selection.show(found)
+            selection.show(found, session.class_names)
 
 
 @app.command()
@@ -111,9 +111,10 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
 
 @app.command("inspect")
 def inspect_corpus(
-    corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards.")],
-    image_column: Annotated[str, typer.Option(help="Column of encoded images.")] = "image",
-    label_column: Annotated[str | None, typer.Option(help="Column of labels, where there are any.")] = None,
+    corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards, tars or image files.")],
+    labelled: Annotated[bool, typer.Option("--labelled", help="Read its labels too.")] = False,
+    image_column: Annotated[str, typer.Option(help="Parquet: column of encoded images.")] = "image",
+    label_column: Annotated[str, typer.Option(help="Parquet: column of integer labels.")] = "label",
     sheet: Annotated[str | None, typer.Option(help="Where a PNG of sampled images goes.", metavar="FILE.png")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -125,7 +126,7 @@ def inspect_corpus(
     from ray_ns.observe import Reporter
     from ray_ns.report import survey as report
 
-    found_corpus = Corpus.scan(corpus, image_column, label_column)
+    found_corpus = Corpus.scan(corpus, image_column, label_column if labelled else None)
     total = sum(sum(found_corpus.open(shard).group_rows) for shard in found_corpus.shards)
     reporter = Reporter("json" if as_json else "auto")
     reporter.begin("inspect", total, "images")

@@ -6,10 +6,11 @@ between two runs of the same command; ``results_of`` is all the others, which de
 
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import (
@@ -18,6 +19,8 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
@@ -34,6 +37,14 @@ def _number(key: Any) -> Any:
 
 
 ClassNumber = Annotated[int, Field(ge=0), BeforeValidator(_number)]
+
+
+def _or_unknown(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """None passes: the labelled corpus says how many classes there are, before anything asks (``with_classes``)."""
+    return None if value is None else check(value)
+
+
+ClassCount = Annotated[int, Field(ge=2, le=32_767), WrapValidator(_or_unknown)]
 
 
 def how(default: Any, description: str, **limits: Any) -> Any:
@@ -64,15 +75,34 @@ class Run(Section):
 
 
 class Data(Section):
-    """The images: four corpora of Parquet shards, and how one image is read."""
+    """The images: corpora of Parquet shards, WebDataset tars or image files, and how one image is read."""
 
-    classes: int = Field(..., ge=2, le=32_767, description="number of classes; labels are 0 .. classes-1")
-    labelled: str = how(..., "folder of Parquet shards with images and labels; what is in it decides", min_length=1)
-    validation: str = how(..., "the same, never trained on: chooses the best round", min_length=1)
-    test: str = how(..., "the same, for the reported figures only: chooses nothing", min_length=1)
-    pool: str = how(..., "folder of Parquet shards with images, labels not needed", min_length=1)
-    image_column: str = Field("image", description="column of encoded images: bytes, or a struct {bytes, path}")
-    label_column: str = Field("label", description="column of integer labels")
+    classes: ClassCount = Field(
+        cast(int, None),
+        description="number of classes; labels are 0 .. classes-1; null: as many as the labelled corpus has names for",
+    )
+    labelled: str = how(
+        ...,
+        "folder (or URL) of images with labels: Parquet shards, tars with .cls members, one sub-folder per class, or "
+        "files and a labels.csv with the columns file and label; what is in it decides, not where it lies",
+        min_length=1,
+    )
+    validation: str | None = how(
+        None, "the same, never trained on: chooses the best round; null: held out of labelled", min_length=1
+    )
+    test: str | None = how(
+        None, "the same, for the reported figures only: chooses nothing; null: held out of labelled", min_length=1
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2,
+        description="share of each class of labelled that never trains: half for validation, half for test, each "
+        "where it is null",
+    )
+    pool: str = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files", min_length=1)
+    image_column: str = Field(
+        "image", description="Parquet: column of encoded images: bytes, or a struct {bytes, path}"
+    )
+    label_column: str = Field("label", description="Parquet: column of integer labels")
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
     channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
     mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
@@ -324,7 +354,7 @@ class Config(Section):
         if self.student.targets == "soft" and self.label.keep == "hard":
             raise ValueError("student.targets: soft needs label.keep: top or full, found hard")
         for name in ("thresholds", "quotas"):
-            unknown = [label for label in getattr(self.select, name) if label >= self.data.classes]
+            unknown = [label for label in getattr(self.select, name) if label >= (self.data.classes or math.inf)]
             if unknown:
                 raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
@@ -354,6 +384,15 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
+def with_classes(config: Config, classes: int) -> Config:
+    """The config with ``data.classes`` known. Raises ``InputError`` where a setting names a class beyond them."""
+    values = config.model_dump()
+    try:
+        return Config.model_validate({**values, "data": {**values["data"], "classes": classes}})
+    except ValidationError as error:
+        raise InputError("; ".join(_explain(error))) from error
+
+
 class _Loader(yaml.CSafeLoader):
     """Safe YAML that reads 1e-3 as a number, as everyone who writes it means."""
 
@@ -366,7 +405,7 @@ _Loader.add_implicit_resolver(
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The config in the YAML file ``path`` with ``dotted.key=value`` overrides laid over it.
+    """The config in the YAML file ``path`` with ``dotted.key=value`` overrides laid over it (``pool=`` is data.pool).
 
     Relative paths in it are meant from the working directory. Raises ``InputError``: no such file, not YAML, or any
     setting that is unknown, of a wrong type, out of range or impossible beside another.
@@ -391,11 +430,17 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: " + "; ".join(_explain(error))) from error
 
 
+# What one writes most, written short.
+_SHORT = ("labelled", "validation", "test", "pool")
+
+
 def _lay_over(values: dict[str, Any], override: str) -> None:
     dotted, separator, text = override.partition("=")
-    keys = dotted.split(".")
+    keys = ["data", dotted] if dotted in _SHORT else dotted.split(".")
     if not separator or not all(keys):
-        raise InputError(f"{override!r}: an override is written section.key=value, such as run.dir=runs/demo")
+        raise InputError(
+            f"{override!r}: an override is written section.key=value, such as run.dir=runs/demo, or pool=FOLDER"
+        )
     try:
         value = yaml.load(text, _Loader)  # noqa: S506 - a subclass of the safe loader
     except yaml.YAMLError as error:

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from ray_ns import config as configs
 from ray_ns.engine import preflight
 from ray_ns.engine.session import Session
+from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import run as runs
@@ -31,24 +31,22 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     begun = runs.check_owner(store, settings, configs.differences)
     pinned = runs.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
-    corpora = preflight.scan_corpora(config, known)
     reporter = Reporter(mode)
+    corpora = preflight.scan_corpora(config, known, reporter, grow)
+    names = class_names(config.data, corpora)
+    config = configs.with_classes(config, class_count(config.data, names))
     pools = [len(generation["pool"]) for generation in pinned]
-    for name, shards in known.items():
-        new = len(corpora[name].shards) - len(shards)
-        if new and not (grow and name == "pool"):
-            mend = "--grow" if name == "pool" else "a new run.dir"
-            reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
-            corpora[name] = replace(corpora[name], shards=tuple(shards))
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
-    with Session(config, store, corpora, tuple(pools), Lease(store), reporter) as session:
+    with Session(config, store, corpora, tuple(pools), Lease(store), reporter, names) as session:
         if find_commit(store, f"{session.place}report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)
+        if not pinned:
+            preflight.divide(session)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            runs.begin(store, settings, seen, session.lease.check)
+            runs.begin(store, settings, seen, session.lease.check, runs.Classes(config.data.classes, names))
         elif len(pools) > len(pinned):
             runs.grow(store, seen, len(pools), session.lease.check)
         yield session
@@ -60,8 +58,10 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]
     config = configs.load(path, overrides)
     store = open_store(existing(config.run.dir))
     runs.check_owner(store, configs.results_of(config), _differences_but_select)
+    classes = runs.classes(store)
+    config = configs.with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in runs.generations(store))
-    with Session(config, store, {}, pools, Lease(store), Reporter(mode)) as session:
+    with Session(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as session:
         yield session
 
 

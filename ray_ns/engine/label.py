@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ray_ns import __version__
 from ray_ns.config import Config, results_of
+from ray_ns.engine import counts
 from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
@@ -40,7 +41,11 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         "only": only.digest if only else None,
     }
 
+    tally = counts.tally(config.data.classes)
+    begun_here = False
+
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
+        nonlocal begun_here
         bounds = itertools.pairwise([0, *session.pools])
         generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
         jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
@@ -50,10 +55,12 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         done = stage.done()
         for part, made in _made_before(session, prefix, inputs).items():
             done[part] = done.get(part) or stage.adopt(part, made)
+        begun_here = not done
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         session.reporter.begin(prefix, len(jobs), "label shards", len(done))
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         for job, table in predict(session, teacher, list(left)):
+            counts.add(tally, table, f"{prefix}, label shard {left[job]}")
             facts = _facts(job, table, config.data.classes)
             done[left[job]] = stage.publish(left[job], {LABELS: schema.to_parquet(table, lineage)}, facts)
             session.reporter.progress(len(done))
@@ -64,7 +71,10 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         )
         return summary, len(jobs)
 
-    return session.ensure(prefix, inputs, work)
+    labels = session.ensure(prefix, inputs, work)
+    if begun_here:  # otherwise some shards were not counted, and the first selection counts them all
+        counts.keep(session, labels, config.data.classes, tally.counts)
+    return labels
 
 
 def _made_before(session: Session, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:

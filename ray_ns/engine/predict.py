@@ -62,7 +62,7 @@ def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[
 
 def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tuple[Job, pa.Table]]:
     """One bounded execution of Ray Data."""
-    session.ray()
+    session.ray_libraries()
     import ray
 
     config = session.config
@@ -74,7 +74,14 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
         pixels = config.label.slice_rows * config.data.size**2 * config.data.channels
         context.target_max_block_size = min(context.target_max_block_size or pixels, pixels)
     items = [
-        {"job": number, "corpus": job.corpus, "piece": at, "shard": vars(it.shard), "part": it.part, "parts": it.parts}
+        {
+            "job": number,
+            "corpus": job.corpus,
+            "piece": at,
+            "shard": it.shard.ordinal,
+            "part": it.part,
+            "parts": it.parts,
+        }
         | ({"only": vars(job.only)} if job.only else {})
         for number, job in enumerate(jobs)
         for at, it in enumerate(job.pieces)
@@ -112,8 +119,9 @@ def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url
 
     Where the row names a selection (``only``), a slice holds that many selected rows, listed in ``at``.
     """
-    shard = Shard(**row["shard"])
-    group_rows = corpora[row["corpus"]].open(shard).group_rows
+    corpus = corpora[row["corpus"]]
+    shard = corpus.shard(row["shard"])
+    group_rows = corpus.open(shard).group_rows
     first = np.concatenate([[0], np.cumsum(group_rows)])
     groups = range(row["part"] * len(group_rows) // row["parts"], (row["part"] + 1) * len(group_rows) // row["parts"])
     only = row.pop("only", None)
@@ -173,7 +181,7 @@ class TeacherActor:
             images, reasons = row["images"], [reason or None for reason in row["reasons"]]
         else:
             images, reasons = self._reader.read(self._corpora, row)
-        ids = image_ids(row["shard"]["ordinal"], int(row["first"]) + rows_of(row))
+        ids = image_ids(int(row["shard"]), int(row["first"]) + rows_of(row))
         table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -215,7 +223,8 @@ class _Reader:
         reasons: list[str | None] = [None] * count
         if not count:
             return images, reasons
-        corpus, shard = corpora[row["corpus"]], Shard(**row["shard"])
+        corpus = corpora[row["corpus"]]
+        shard = corpus.shard(int(row["shard"]))
         encoded = self._group(corpus, shard, group).result()
         encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
         if group + 1 < len(self._shard(corpus, shard).group_rows):

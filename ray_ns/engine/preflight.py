@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +10,40 @@ import numpy as np
 from ray_ns.config import Config
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
+from ray_ns.images import divide as division
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
+from ray_ns.keyed import seed
+from ray_ns.observe import Reporter
 
 LABELLED = ("labelled", "validation", "test")
+EVALUATED = ("validation", "test")
+HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
+HASHED_BYTES = 20 * 10**9  # read through in a minute or two; beyond that, duplicates are looked for at ingest
 
 
-def scan_corpora(config: Config, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
-    """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals."""
+def scan_corpora(
+    config: Config, known: dict[str, list[Shard]], reporter: Reporter, grow: bool = False
+) -> dict[str, Corpus]:
+    """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals.
+
+    What a corpus has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
+    that are held out of the labelled corpus begin as all of it; ``divide`` parts them.
+    """
     data = config.data
-    corpora = {}
+    corpora: dict[str, Corpus] = {}
     for name in (*LABELLED, "pool"):
         label_column = data.label_column if name in LABELLED else None
+        root = getattr(data, name) or data.labelled
         try:
-            corpora[name] = Corpus.scan(getattr(data, name), data.image_column, label_column, known.get(name, ()))
+            names = corpora["labelled"].class_names() if name in EVALUATED else None
+            corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
+            new = len(corpus.shards) - len(known.get(name, corpus.shards))
+            if new and not (grow and name == "pool"):
+                corpus = replace(corpus, shards=tuple(known[name]))
+                if getattr(data, name) is not None:
+                    mend = "--grow" if name == "pool" else "a new run.dir"
+                    reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
+            corpora[name] = corpus
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
     return corpora
@@ -52,8 +74,9 @@ def check(session: Session) -> None:
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):
+            found = ", ".join(_class(session, int(label)) for label in missing[:10])
             raise InputError(
-                f"data.labelled: no labelled image of class {', '.join(map(str, missing[:10]))} (data.classes = "
+                f"data.labelled: no labelled image of class {found} (data.classes = "
                 f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
             )
     pool = session.corpora["pool"]
@@ -72,3 +95,58 @@ def check(session: Session) -> None:
 
         gpus = torch.cuda.device_count() if config.cluster.gpus is None else config.cluster.gpus
         check_resources(config, local_cpus(config), gpus)
+
+
+def divide(session: Session) -> None:
+    """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
+
+    What is held out is drawn from ``run.seed``. An image whose bytes are in validation or test images too is left out
+    of training with a warning, rather than refused: it is seldom the user's doing, cannot be taken out of a tar or a
+    Parquet file by hand, and the run writes down what it left out.
+    """
+    config, corpora = session.config, session.corpora
+    missing = [name for name in EVALUATED if getattr(config.data, name) is None]
+    if missing:
+        labelled = corpora["labelled"]
+        try:
+            parts = division.hold_out(
+                labelled,
+                labelled.labels(config.data.classes),
+                config.data.held_out / 2,
+                len(missing),
+                seed(config.run.seed, HELD_OUT),
+            )
+        except ValueError as error:
+            raise InputError(
+                f"data.labelled: class {_class(session, error.args[0])} has too few images to hold some out. Add "
+                f"some, give data.validation and data.test, or lower data.held_out."
+            ) from error
+        for name, rows in zip((*missing, "labelled"), parts, strict=True):
+            corpora[name] = labelled.keeping(rows)
+    if sum(shard.size for name in LABELLED for shard in corpora[name].shards) > HASHED_BYTES:
+        session.reporter.note("the labelled corpora are too large to look for images that train and evaluate too.")
+        return
+    whole = dict(corpora)
+    digests = {name: division.digests(whole[name]) for name in LABELLED}
+    for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
+        held = [digest for other in others for digest in digests[other]]
+        corpora[name], shared = division.without(whole[name], digests[name], held)
+        if shared:
+            one = min(shared)
+            twin = next(filter(None, (division.named(whole[it], digests[it], one) for it in others)))
+            session.reporter.warn(
+                f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
+                f"such as {division.named(whole[name], digests[name], one)} = {twin}"
+            )
+    if not any(map(len, corpora["validation"].labels(config.data.classes))):
+        raise InputError("data.validation: every image of it is a test image too. Give others.")
+    counts = count_per_class(corpora["labelled"].labels(config.data.classes), config.data.classes)
+    if not counts.all():
+        raise InputError(
+            f"data.labelled: every image of class {_class(session, int(counts.argmin()))} is a validation or test "
+            f"image too. Add others."
+        )
+
+
+def _class(session: Session, label: int) -> str:
+    return session.class_names[label] if session.class_names else str(label)

@@ -1,22 +1,24 @@
 """Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
 
 A task takes a run of shards and gives back one small result for all of them; what a shard's selection holds is written
-by the task itself, so no label crosses the object store. The first pass reads whole shards and checks their sha256
-(3 % of all CPU time, a sixth with soft labels; page checksums do not cover a Parquet footer), the others read the
-columns they need, with page checksums.
+by the task itself, so no label crosses the object store. The last pass reads whole shards and checks their sha256
+before anything is committed (page checksums do not cover a Parquet footer), those before it read the columns they
+need, with page checksums. What the first pass counts serves every threshold on the grid of 0.01, so it is a stage of
+its own beside the labels, ``counts``, that the labelling itself has made where it was not interrupted.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ray_ns.config import results_of
+from ray_ns.engine import counts
 from ray_ns.engine.label import LABELS, SELECTION
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError, IntegrityError
@@ -69,9 +71,15 @@ def select(
         looks = asked.rule == "paper"
         session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
         shards = _Shards(session, labels, before, chosen)
-        quota = rule.quotas(sum(shards.each(_count, asked)), asked)
+        if asked.on_grid:
+            counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
+        else:
+            counted = _counted(shards, asked)
+        shards.passed = len(labels.parts)
+        quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
-        ends = rule.plan(quota, _seen(shards, quota, asked) if looks else None, asked)
+        near, seen = _seen(shards, quota, asked) if looks else (quota, None)
+        ends = rule.plan(near, seen, asked)
         used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
         summary = _summary(quota, ends, used, asked, labels, bool(chosen))
         if before:
@@ -121,7 +129,7 @@ class _Shards:
         least, most = SHARDS_PER_TASK
         tasks = TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         size = min(max(-(-len(shards) // tasks), least), most)
-        self._session, self._passed = session, 0
+        self._session, self.passed = session, 0
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
 
     def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
@@ -133,8 +141,8 @@ class _Shards:
         waiting = {task.remote(function, self._session.store.url, run, *shared): len(run) for run in self._runs}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            self._passed += waiting.pop(done)
-            self._session.reporter.progress(self._passed)
+            self.passed += waiting.pop(done)
+            self._session.reporter.progress(self.passed)
             yield ray.get(done)
 
 
@@ -143,7 +151,7 @@ def _on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *arg
 
 
 def _labelled(store: ObjectStore, stored: StoredObject, columns: tuple[str, ...] = COLUMNS) -> pa.Table:
-    """The rows of a label shard that have a label, of a shard that the first pass has verified."""
+    """The rows of a label shard that have a label, by its page checksums alone."""
     with stored.open(store) as file:
         return _with_label(schema.from_parquet(file, stored.key, columns, lists=False))
 
@@ -156,19 +164,23 @@ def _arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
     return [table[name].to_numpy() for name in names]
 
 
+def _counted(shards: _Shards, asked: rule.Terms) -> np.ndarray:
+    return sum(shards.each(_count, asked), np.zeros((asked.classes, rule.BINS[asked.rule]), np.int64))
+
+
 def _count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
-    tally = rule.Tally(asked)
+    counted = rule.Tally(asked)
     for shard in run:
-        whole = shard.labels.read(store)
-        table = _with_label(schema.from_parquet(whole, shard.labels.key, ("label", "confidence")))
-        try:
-            tally.add(*_arrays(table, "label", "confidence"))
-        except ValueError as error:
-            raise InputError(
-                f"{shard.labels.key}: {error}. The teacher's network is of no use: train it anew, with a lower "
-                f"learning rate where it has diverged."
-            ) from error
-    return tally.counts()
+        counts.add(counted, _labelled(store, shard.labels, ("label", "confidence")), shard.labels.key)
+    return counted.counts()
+
+
+def _ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
+    found = []
+    for shard in run:
+        ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
+        found.append(rule.ties(ids, labels, confidence, quota))
+    return [it for it in found if it is not None]
 
 
 def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
@@ -186,16 +198,21 @@ def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, pr
     used = np.zeros((2, classes), np.int64)
     with _Writer(Stage(store, prefix, fence(store, epoch))) as writer:
         for shard in run:
-            table = _labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            whole = shard.labels.read(store)
+            table = _with_label(schema.from_parquet(whole, shard.labels.key, (*COLUMNS, *schema.SOFT), lists=False))
             ids, labels, confidence = _arrays(table, *COLUMNS)
             if shard.chosen:
                 earlier = schema.from_parquet(shard.chosen.read(store), shard.chosen.key, ("image_id", "copies"))
                 rows, copies = rule.carry(ids, *_arrays(earlier, "image_id", "copies"))
             else:
                 rows, copies = rule.choose(ids, labels, confidence, ends, seed)
-            used += np.bincount(labels[rows], minlength=classes)
-            used[1] += np.bincount(labels[rows], copies - 1, minlength=classes).astype(np.int64)
-            writer.publish(shard.part, table.take(pa.array(rows)).append_column("copies", pa.array(copies)))
+            index = labels[rows].astype(np.int64)
+            used += np.bincount(index, minlength=classes)
+            used[1] += np.bincount(index, copies - 1, minlength=classes).astype(np.int64)
+            chosen = table.take(pa.array(rows)).append_column("copies", pa.array(copies))
+            # Whoever is selected has a label; to write that down row by row would take a fifth longer.
+            whole_rows = pa.schema([field.with_nullable(False) for field in chosen.schema])
+            writer.publish(shard.part, pa.Table.from_arrays(chosen.columns, schema=whole_rows))
     return used
 
 
@@ -234,13 +251,20 @@ class _Writer:
             self._waiting.popleft().result()
 
 
-def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> rule.Seen:
-    """Everything that decides where the classes end; looked at again, wider, in the rare case of a missed draw."""
-    seen = _merged(shards.each(_look, quota, rule.bands(quota), asked), quota)
+def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> tuple[rule.Quotas, rule.Seen]:
+    """Everything that decides where the classes end, and the quotas with what of it is still to be taken.
+
+    Shards are read once more where too many rows are equally confident, and in the rare case of a missed draw.
+    """
+    found = list(chain.from_iterable(shards.each(_ties, quota))) if rule.crowded(quota).any() else []
+
+    def looked(wide: np.ndarray | None = None) -> tuple[rule.Quotas, rule.Seen]:
+        near, band = rule.narrowed(quota, rule.bands(quota, wide), found) if found else (quota, rule.bands(quota, wide))
+        return near, _merged(shards.each(_look, near, band, asked), near)
+
+    near, seen = looked()
     missed = rule.missed(quota, seen)
-    if missed.any():
-        seen = _merged(shards.each(_look, quota, rule.bands(quota, missed), asked), quota)
-    return seen
+    return looked(missed) if missed.any() else (near, seen)
 
 
 def _merged(parts: Iterator[rule.Seen], quota: rule.Quotas) -> rule.Seen:

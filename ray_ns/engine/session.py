@@ -50,7 +50,8 @@ _LOCAL_ENVIRONMENT = {
 class Session:
     """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
 
-    ``pools``: how many shards the pool had in each generation, the present one last.
+    ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
+    are called, in the order of their numbers, where the labelled images say so.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class Session:
     pools: tuple[int, ...]
     lease: Lease
     reporter: Reporter
+    class_names: tuple[str, ...] | None = None
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
@@ -95,7 +97,6 @@ class Session:
             os.environ.update({k: v for k, v in _LOCAL_ENVIRONMENT.items() if k not in os.environ})
             os.environ.setdefault("RAY_AUTH_MODE", "disabled")
         import ray
-        import ray.data
 
         local: dict[str, Any] = {}
         if address == "local":
@@ -109,14 +110,20 @@ class Session:
         signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
         if address != "local":
             self._warn_of_resources(ray.cluster_resources())
+        self._started = True
+
+    def ray_libraries(self) -> None:
+        """Connect to Ray for Ray Data and Ray Train, kept quiet: loading them takes a second that tasks alone save."""
+        self.ray()
+        import ray.data
+
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        context.execution_no_progress_timeout_s = int(cluster.timeout_seconds)
+        context.execution_no_progress_timeout_s = int(self.config.cluster.timeout_seconds)
         for name in ("ray.data", "ray.train"):
             for handler in logging.getLogger(name).handlers:
                 if "File" not in type(handler).__name__:  # its log files keep everything
                     handler.setLevel(logging.ERROR)
-        self._started = True
 
     def ensure(
         self, prefix: str, inputs: Mapping[str, Any], work: Callable[[Stage], tuple[Mapping[str, Any], int]]

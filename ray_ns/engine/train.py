@@ -82,7 +82,7 @@ def train(session: Session, prefix: str, recipe: Training, number: int, selectio
             corpora = {name: session.corpora[name] for name in ("labelled", "pool")}
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
-            session.ray()
+            session.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
             _run(session, Task(session.store.url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched))
         facts = dict(stage.done()[0].facts)

@@ -6,6 +6,7 @@
 import math
 import random
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -65,7 +66,12 @@ def randaugment(magnitude: float, operations: int, flip: bool) -> Callable[[np.n
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
 
-    transform = rand_augment_transform(f"rand-m{magnitude:g}-n{operations}-mstd0.5-inc1", {"translate_const": 100})
+    @lru_cache(1)
+    def of_side(side: int) -> Callable[[Image.Image], Image.Image]:
+        # Shifts are in pixels, as timm sets them for an image of that side. At a magnitude of 10 timm asks Pillow to
+        # keep 0 bits of a colour, which it refuses; the spread of the magnitude reaches that from 9 as well.
+        limits = {"translate_const": int(0.45 * side), "magnitude_max": 9.99}
+        return rand_augment_transform(f"rand-m{magnitude:g}-n{operations}-mstd0.5-inc1", limits)
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
         # timm draws from the global generators; they are seeded by key, so nothing depends on what came before.
@@ -74,7 +80,7 @@ def randaugment(magnitude: float, operations: int, flip: bool) -> Callable[[np.n
         image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels).convert("RGB")
         if flip and random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        noised = transform(image)
+        noised = of_side(min(image.size))(image)
         if pixels.shape[-1] == 1:
             noised = noised.convert("L")
         return np.asarray(noised, np.uint8).reshape(pixels.shape)

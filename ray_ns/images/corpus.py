@@ -1,20 +1,24 @@
-"""Corpora: ordered lists of Parquet shards of encoded images, read as they are.
+"""Corpora: ordered lists of shards of encoded images, read as they are: Parquet, WebDataset tars, folders of files.
 
 An image is known by its ``ImageId``, an int64 made of its shard's ordinal and its row in the shard. The ordinal is
 given when a shard is first seen and never changes, so ids never move. Filesystems are pyarrow's, from a path or URL.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import hashlib
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from pyarrow import fs
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats import folder
+from ray_ns.images.formats.parquet import ParquetReader
+from ray_ns.images.formats.place import Kind, Place, Reader, Stat, recognise
+from ray_ns.images.formats.tar import TarReader
 
 ROW_BITS = 32
 
@@ -31,115 +35,157 @@ def split_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of a corpus, known by its path below the root, its size in bytes and its mtime (ns)."""
+    """A Parquet file, a tar, or a run of image files.
+
+    A file is known by its path below the root, its size in bytes and its mtime (ns). A run of image files is known by
+    its first and last path, their bytes, a number that stands for all of ``files``, and those themselves
+    (``formats.folder``). ``kept`` is a bitmap in hex of the rows that belong to the corpus, empty where all do: a
+    corpus that is divided shares its shards with its parts, and what is left out has no row in them.
+    """
 
     ordinal: int
     path: str
     size: int
     stamp: int
+    files: str = field(default="", hash=False)
+    kept: str = ""
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Shards below one root; ``label_column`` is None for a pool."""
+    """Shards of one kind below one root; ``label_column`` is None for a pool.
+
+    ``names``: the classes that the labels are the numbers of, where folders or ``labels.csv`` name them.
+    """
 
     root: str
     image_column: str
     label_column: str | None
-    shards: tuple[Shard, ...]
+    shards: tuple[Shard, ...] = field(hash=False)  # hashed for every slice that is read, and there may be many
+    kind: Kind = Kind.PARQUET
+    names: tuple[str, ...] | None = None
 
     @classmethod
-    def scan(cls, root: str, image_column: str, label_column: str | None, known: Sequence[Shard] = ()) -> "Corpus":
-        """The Parquet files below ``root``: the ``known`` ones with their ordinals, then new ones by path.
+    def scan(
+        cls,
+        root: str,
+        image_column: str,
+        label_column: str | None,
+        known: Sequence[Shard] = (),
+        names: tuple[str, ...] | None = None,
+    ) -> "Corpus":
+        """What lies below ``root``: the ``known`` shards with their ordinals, then new ones by path.
 
-        Raises ``InputError``: no such folder, no shard in it, a known shard gone or changed.
+        ``names``: the classes of another corpus, whose numbers the labels shall have. Raises ``InputError``: no such
+        folder, no image in it or several kinds, a known file gone or changed.
         """
-        filesystem, base = _filesystem(root)
-        files = _parquet_files(filesystem, base, root)
-        for shard in known:
-            now = files.pop(shard.path, None)
-            if now != (shard.size, shard.stamp):
-                state = "is gone" if now is None else f"has changed ({shard.size} -> {now[0]} bytes, or its mtime)"
-                raise InputError(
-                    f"{root}/{shard.path} {state} since this run first saw it. Put the same file back, or start a "
-                    f"new run with another run.dir."
-                )
+        place = Place.of(root)
+        stats = place.files()
+        kind, paths = recognise(root, stats, label_column is not None)
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
-        new = (Shard(ordinal + i, path, *files[path]) for i, path in enumerate(sorted(files)))
-        return cls(root, image_column, label_column, (*known, *new))
+        if kind in {Kind.PARQUET, Kind.TAR}:
+            for shard in known:
+                _check_same(root, shard.path, Stat(shard.size, shard.stamp), stats.get(shard.path))
+            old = {shard.path for shard in known}
+            fresh = [Shard(0, path, stats[path].size, stats[path].stamp) for path in paths if path not in old]
+        else:
+            files = folder.list_files(place, stats, paths, kind, label_column is not None)
+            now = {file.path: file for file in files}
+            seen = [file for shard in known for file in folder.unpack(shard.files)]
+            for file in seen:
+                _check_same(root, file.path, file, now.pop(file.path, None))
+            if label_column is not None and names is None:
+                names = folder.class_names(seen or files, kind)
+            left, size = list(now.values()), folder.SHARD_FILES
+            fresh = [_run_of(left[begin : begin + size]) for begin in range(0, len(left), size)]
+        new = (replace(shard, ordinal=ordinal + number) for number, shard in enumerate(fresh))
+        return cls(root, image_column, label_column, (*known, *new), kind, names)
+
+    def shard(self, ordinal: int) -> Shard:
+        """The shard that has this ordinal."""
+        return self.shards[bisect_left(self.shards, ordinal, key=lambda it: it.ordinal)]
 
     def open(self, shard: Shard) -> "ShardReader":
-        """Open a shard for reading: its footer is read now, its rows when asked for."""
+        """Open a shard for reading: its footer or headers are read now, its rows when asked for."""
         return ShardReader(self, shard)
 
     def labels(self, classes: int) -> list[np.ndarray]:
         """The labels (int64) of every shard, in order.
 
-        Raises ``InputError`` for a null or a label outside 0 .. classes-1, naming shard and row.
+        Raises ``InputError`` for a null or a label outside 0 .. classes-1, naming the image.
         """
         found = []
         for shard in self.shards:
-            column = self.open(shard).column(self.label_column or "")
+            reader = self.open(shard)
+            column = reader.labels()
             signed = column.cast(pa.int64(), safe=False)  # an unsigned label too large for it comes out negative
             wrong = pc.or_kleene(pc.less(signed, 0), pc.greater_equal(signed, classes))
             row = pc.index(pc.fill_null(wrong, True), True).as_py()
             if row >= 0:
                 raise InputError(
-                    f"{self.root}/{shard.path} row {row}: {self.label_column} is {column[row].as_py()}; expected "
+                    f"{reader.where(row)}: {self.label_column} is {column[row].as_py()}; expected "
                     f"0 .. {classes - 1} (data.classes = {classes})"
                 )
-            found.append(column.to_numpy().astype(np.int64))
+            found.append(column.to_numpy(zero_copy_only=False).astype(np.int64))
         return found
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of its own classes: of folders, ``labels.csv``, or what Hugging Face wrote into Parquet."""
+        if self.label_column is None or self.kind is Kind.TAR:
+            return None
+        if self.kind is Kind.PARQUET:
+            first = self.shards[0]
+            return ParquetReader(Place.of(self.root), first.path, self.image_column, self.label_column).class_names()
+        return folder.class_names((file for shard in self.shards for file in folder.unpack(shard.files)), self.kind)
+
+    def keeping(self, rows: Sequence[np.ndarray]) -> "Corpus":
+        """The same with those of its rows only, for which ``rows``, bool (rows,) per shard, is true."""
+        shards = (
+            shard if mask.all() else replace(shard, kept=np.packbits(self.open(shard).mask(mask)).tobytes().hex())
+            for shard, mask in zip(self.shards, rows, strict=True)
+        )
+        return replace(self, shards=tuple(shards))
 
 
 class ShardReader:
-    """Reads one shard by row group."""
+    """Reads one shard by group, the rows that the corpus keeps of it."""
 
     def __init__(self, corpus: Corpus, shard: Shard) -> None:
-        filesystem, base = _filesystem(corpus.root)
         self._name = f"{corpus.root}/{shard.path}"
-        self._image_column = corpus.image_column
-        try:
-            self._file = pq.ParquetFile(f"{base}/{shard.path}", filesystem=filesystem, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
-        for column in (corpus.image_column, corpus.label_column):
-            if column is not None and column not in self._file.schema_arrow.names:
-                raise InputError(
-                    f"{self._name}: no column {column!r}, found {', '.join(self._file.schema_arrow.names)}. Set "
-                    f"data.image_column and data.label_column."
-                )
-
-    @cached_property
-    def group_rows(self) -> list[int]:
-        """Rows of each row group."""
-        meta = self._file.metadata
-        return [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
+        self._reader = _reader(corpus, shard)
+        self.group_rows = list(self._reader.group_rows)
+        self._kept: np.ndarray | None = None
+        if shard.kept:
+            bounds = np.concatenate([[0], np.cumsum(self.group_rows)])
+            bits = np.unpackbits(np.frombuffer(bytes.fromhex(shard.kept), np.uint8), count=int(bounds[-1]))
+            self._kept = np.flatnonzero(bits)
+            self._bounds = bounds
+            self.group_rows = [int(bits[begin:end].sum()) for begin, end in pairwise(bounds)]
 
     def images(self, group: int) -> pa.Array:
-        """The encoded images of a row group, as an Arrow array of (large) binary; nulls stay null."""
-        column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
-            column = pc.struct_field(column, "bytes")
-        if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
-            raise InputError(
-                f"{self._name}: column {self._image_column!r} is {column.type}; expected encoded images as binary, or "
-                f"a struct with a binary field 'bytes'"
-            )
-        return column
+        """The encoded images of a group, as an Arrow array of (large) binary; nulls stay null."""
+        images = self._reader.images(group)
+        if self._kept is None:
+            return images
+        begin, end = np.searchsorted(self._kept, self._bounds[group : group + 2])
+        return images.take(pa.array(self._kept[begin:end] - self._bounds[group]))
 
-    def column(self, name: str) -> pa.Array:
-        """One whole column of integers. Raises ``InputError`` where it is of another type."""
-        column = self._read(lambda: self._file.read(columns=[name]))
-        if not pa.types.is_integer(column.type):
-            raise InputError(f"{self._name}: column {name!r} is {column.type}; expected integers")
-        return column
+    def labels(self) -> pa.Array:
+        """The label of every row, as an Arrow array of integers; nulls stay null."""
+        labels = self._reader.labels()
+        return labels if self._kept is None else labels.take(pa.array(self._kept))
 
-    def _read(self, read: Callable[[], pa.Table]) -> pa.Array:
-        try:
-            return read().column(0).combine_chunks()
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.") from error
+    def mask(self, rows: np.ndarray) -> np.ndarray:
+        """``rows``, bool for every row that is kept, as bool for every row there is."""
+        if self._kept is None:
+            return rows
+        mask = np.zeros(int(self._bounds[-1]), bool)
+        mask[self._kept[rows]] = True
+        return mask
+
+    def where(self, row: int) -> str:
+        """The name of a row (0-based, of those that are kept), for a person."""
+        return self._reader.where(row if self._kept is None else int(self._kept[row]))
 
 
 def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
@@ -147,28 +193,33 @@ def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     return sum((np.bincount(part, minlength=classes) for part in labels), np.zeros(classes, np.int64))
 
 
-def _filesystem(root: str) -> tuple[fs.FileSystem, str]:
-    if "://" in root:
-        try:
-            filesystem, base = fs.FileSystem.from_uri(root)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{root}: not a place that pyarrow can read ({error}). Give a path or an s3:// URL."
-            ) from error
-        return filesystem, base.rstrip("/")
-    return fs.LocalFileSystem(), root.rstrip("/")
+def _reader(corpus: Corpus, shard: Shard) -> Reader:
+    place = Place.of(corpus.root)
+    if corpus.kind is Kind.PARQUET:
+        return ParquetReader(place, shard.path, corpus.image_column, corpus.label_column)
+    if corpus.kind is Kind.TAR:
+        return TarReader(place, shard.path, Stat(shard.size, shard.stamp))
+    return folder.FolderReader(place, shard.files, corpus.names)
 
 
-def _parquet_files(filesystem: fs.FileSystem, base: str, root: str) -> dict[str, tuple[int, int]]:
-    try:
-        entries = filesystem.get_file_info(fs.FileSelector(base, recursive=True))
-    except OSError as error:
-        raise InputError(f"{root}: cannot be listed ({error}). Give a folder of Parquet shards.") from error
-    files = {
-        entry.path[len(base) :].lstrip("/"): (entry.size, entry.mtime_ns or 0)
-        for entry in entries
-        if entry.type == fs.FileType.File and entry.path.endswith(".parquet")
-    }
-    if not files:
-        raise InputError(f"{root}: no *.parquet file in it; expected a folder of Parquet shards")
-    return files
+def _run_of(files: Sequence[folder.File]) -> Shard:
+    text = folder.pack(files)
+    stamp = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
+    path = f"{files[0].path} .. {files[-1].path}" if len(files) > 1 else files[0].path
+    return Shard(0, path, sum(it.size for it in files), stamp, text)
+
+
+def _check_same(root: str, path: str, then: Stat | folder.File, now: Stat | folder.File | None) -> None:
+    """Raise ``InputError`` where a file that the run knows is not as it was."""
+    if now == then:
+        return
+    if now is None:
+        state = "is gone"
+    elif (now.size, now.stamp) == (then.size, then.stamp):
+        state = "has changed (its label)"
+    else:
+        state = f"has changed ({then.size} -> {now.size} bytes, or its mtime)"
+    raise InputError(
+        f"{root}/{path} {state} since this run first saw it. Put the same file back, or start a new run with another "
+        f"run.dir."
+    )

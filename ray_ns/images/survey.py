@@ -149,7 +149,7 @@ def _groups(corpus: Corpus, sample: np.ndarray) -> Iterator[Group]:
 def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None]:
     """A shard's reader and its labels."""
     reader = corpus.open(shard)
-    return reader, None if corpus.label_column is None else reader.column(corpus.label_column).to_pylist()
+    return reader, None if corpus.label_column is None else reader.labels().to_pylist()
 
 
 @lru_cache(1)
@@ -172,7 +172,7 @@ def _look(corpus: Corpus, group: Group) -> Survey:
         found.bytes[int(float(f"{len(data):.{DIGITS}g}"))] += 1
         if isinstance(outcome, Reason):
             found.reasons[str(outcome)] += 1
-            found.bad.setdefault(str(outcome), []).append(f"{group.shard.path} row {at}")
+            found.bad.setdefault(str(outcome), []).append(reader.where(at).removeprefix(f"{corpus.root}/"))
         else:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             found.formats[image.format or ""] += 1

@@ -3,6 +3,7 @@
 import ctypes
 import sys
 import threading
+from typing import cast
 
 import numpy as np
 import torch
@@ -84,4 +85,4 @@ class Teacher:
             return None
         if not hasattr(self._of_thread, "stream"):
             self._of_thread.stream = torch.cuda.Stream(self._device)
-        return self._of_thread.stream  # type: ignore[no-any-return]
+        return cast(torch.cuda.Stream, self._of_thread.stream)

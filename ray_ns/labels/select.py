@@ -12,7 +12,9 @@ memory they need grows with the classes, not with the labels.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,8 +24,9 @@ from ray_ns.keyed import hashes
 ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
 SHIFT = 18  # bins of 1/32 octave of a label's distance from 1
 FIRST = (ONE >> SHIFT) - 1
-BINS = {"paper": ((127 + 30) << (23 - SHIFT)) - FIRST + 2, "official": 101}
 GRID = (np.arange(101) / 100).astype(np.float32)
+OVER_100 = np.nextafter(np.float32(100), np.float32(101))
+BINS = {"paper": ((127 + 30) << (23 - SHIFT)) - FIRST + len(GRID) + 1, "official": len(GRID)}
 BATCH = 2_000_000
 QUANTILES = (0.1, 0.5, 0.9)
 AUTO = -1
@@ -46,6 +49,11 @@ class Terms:
     @property
     def classes(self) -> int:
         return len(self.threshold)
+
+    @property
+    def on_grid(self) -> bool:
+        """Whether bins end at the thresholds by themselves, so that counts made for any such terms serve for these."""
+        return self.rule == "paper" and bool(np.isin(self.threshold, GRID).all())
 
     def below(self, labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
         """Which confidences, float32, lie below the threshold of their class (labels int64), bool (n,)."""
@@ -81,10 +89,24 @@ class Quotas:
 
 @dataclass(frozen=True)
 class Bands:
-    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``."""
+    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``.
+
+    ``first``, ``last``: ids int64 (classes,) between which the last image kept lies; None where any may be the one.
+    """
 
     low: np.ndarray
     high: np.ndarray
+    first: np.ndarray | None = None
+    last: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Ties:
+    """One shard's lowest and highest image id, and its rows in crowded edge bins per class, int32 (classes,)."""
+
+    first: int
+    last: int
+    held: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -224,23 +246,70 @@ def bands(quota: Quotas, wide: np.ndarray | None = None) -> Bands:
     return Bands(np.where(drawn, low, np.uint64(1)), np.where(drawn, high, np.uint64(0)))
 
 
+def crowded(quota: Quotas) -> np.ndarray:
+    """Classes (bool) whose edge bin is one single confidence, where all edge bins hold too many rows to be gathered.
+
+    A teacher that is quite sure of everything gives millions of labels the very same confidence.
+    """
+    floors = _floors()
+    single = (quota.edge == 0) | (floors[quota.edge - 1] == np.nextafter(floors[quota.edge], NOTHING))
+    return single & (quota.edge >= 0) & (quota.held.sum() > EDGE_ROWS)
+
+
+def ties(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas) -> Ties | None:
+    """How many of a shard's labelled rows have their class's crowded confidence; None for a shard without rows."""
+    if not len(ids):
+        return None
+    at = np.where(crowded(quota), _floors()[quota.edge], NOTHING)
+    index = labels.astype(np.int64)
+    held = np.bincount(index[confidence == at[index]], minlength=len(at)).astype(np.int32)
+    return Ties(int(ids.min()), int(ids.max()), held)
+
+
+def narrowed(quota: Quotas, band: Bands, found: Sequence[Ties]) -> tuple[Quotas, Bands]:
+    """Of each crowded class, the one shard in which its last image lies, as shards hold ids in runs of their own.
+
+    Where they do not, everything is looked at, as if nothing were crowded.
+    """
+    found = sorted(found, key=lambda it: it.first)
+    if any(a.last >= b.first for a, b in pairwise(found)):
+        return quota, band
+    here = np.flatnonzero(crowded(quota))
+    reached = np.cumsum([it.held[here] for it in found], axis=0, dtype=np.int64)
+    shard = (reached < quota.taken[here]).sum(0)
+    first, last = np.zeros(len(quota.edge), np.int64), np.full(len(quota.edge), HIGHEST)
+    first[here] = np.array([it.first for it in found])[shard]
+    last[here] = np.array([it.last for it in found])[shard]
+    columns = np.arange(len(here))
+    taken = quota.taken.copy()
+    taken[here] -= np.where(shard > 0, reached[shard - 1, columns], 0)
+    return replace(quota, taken=taken), replace(band, first=first, last=last)
+
+
 def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, band: Bands, asked: Terms) -> Seen:
     """Pass 2 over one shard's labelled rows: what decides where the classes end."""
-    index = labels.astype(np.int64)
-    edge = np.flatnonzero(_bins(index, confidence, asked) == quota.edge.astype(np.int32)[index])
-    scarce = np.flatnonzero((quota.extra > 0)[index])
-    scarce = scarce[~asked.below(index[scarce], confidence[scarce])]
-    classes, values = index[scarce], draw(ids[scarce], asked.seed)
-    below = np.bincount(classes[values < band.low[classes]], minlength=asked.classes)
-    drawn = scarce[(values >= band.low[classes]) & (values <= band.high[classes])]
+    lowest, above = edges(quota, asked)
+    index = labels.astype(np.int64)  # a look-up by int16 takes twice as long
+    rows = np.flatnonzero(confidence >= lowest[index])
+    index = index[rows]
+    at_edge = confidence[rows] < above[index]
+    edge = rows[at_edge]
+    if band.first is not None and band.last is not None:
+        of_edge = index[at_edge]
+        edge = edge[(ids[edge] >= band.first[of_edge]) & (ids[edge] <= band.last[of_edge])]
+    drawing = np.flatnonzero((quota.extra > 0)[index])
+    scarce, classes = rows[drawing], index[drawing]
+    values = draw(ids[scarce], asked.seed)
+    low = values < band.low[classes]
+    below = np.bincount(classes[low], minlength=asked.classes)
+    drawn = scarce[~low & (values <= band.high[classes])]
     return Seen((ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn]), below)
 
 
 def merged(seen: Sequence[Seen], quota: Quotas) -> Seen:
     """What several shards showed.
 
-    Of edge rows no more are kept than can be taken, once they are many: a teacher that is quite sure of everything
-    gives millions of labels the very same confidence.
+    Of edge rows no more are kept than can be taken, once they are many.
     """
     edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
     ids, labels, confidence = (np.concatenate(columns) for columns in zip(*edge, strict=True))
@@ -292,18 +361,19 @@ def choose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pass 3 over one shard's labelled rows: the row numbers that are selected, and their copies (int32)."""
     index = labels.astype(np.int64)
-    cut = ends.cut[index]
-    rows = np.flatnonzero(confidence >= cut)
+    rows = np.flatnonzero(confidence >= ends.cut[index])
     index = index[rows]
-    inside = (confidence[rows] > cut[rows]) | (ids[rows] <= ends.cut_id[index])
-    rows, index = rows[inside], index[inside]
+    tied = np.flatnonzero(confidence[rows] == ends.cut[index])
+    beyond = tied[ids[rows[tied]] > ends.cut_id[index[tied]]]
+    if len(beyond):
+        rows, index = np.delete(rows, beyond), np.delete(index, beyond)
     copies = ends.copies[index]
     drawing = np.flatnonzero((ends.last_id >= 0)[index])
     classes, values = index[drawing], draw(ids[rows[drawing]], seed)
     last = ends.last_draw[classes]
     copies[drawing] += (values < last) | ((values == last) & (ids[rows[drawing]] <= ends.last_id[classes]))
     used = copies > 0
-    return rows[used], copies[used]
+    return (rows, copies) if used.all() else (rows[used], copies[used])
 
 
 def carry(ids: np.ndarray, chosen: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -329,18 +399,58 @@ def churn(
 def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarray:
     """Bins int32 (n,) that never rise with the confidence; a threshold ends the bin it lies in.
 
-    ``official``: steps of 0.01. ``paper``: 32 to every octave of the distance from 1, which float32 holds exactly as an
-    integer, so that the ``K`` most confident labels of a full class end in a narrow bin however near to 1 they are.
+    ``official``: steps of 0.01. ``paper``: the same steps, and within them 32 to every octave of the distance from 1,
+    which float32 holds exactly as an integer, so that the ``K`` most confident labels of a full class end in a narrow
+    bin however near to 1 they are.
     """
     if asked.rule == "official":
-        return (101 - GRID.searchsorted(confidence, "right")).astype(np.int32)
+        return _steps(confidence)
+    bins = _base(confidence)
+    if not asked.on_grid:
+        bins += asked.below(labels, confidence)
+    return bins
+
+
+def _steps(confidence: np.ndarray) -> np.ndarray:
+    """How many steps of the grid lie above each confidence, int32."""
+    step = (confidence * OVER_100).astype(np.int32)  # never too few, and one too many just below a step
+    step -= GRID[step] > confidence
+    return 100 - step
+
+
+def _base(confidence: np.ndarray) -> np.ndarray:
+    """The bins of the rule ``paper`` but for thresholds: both parts never rise, so they end wherever either does."""
     distance = ONE - confidence.view(np.int32)
     bins = distance.astype(np.float32).view(np.int32)
     bins >>= SHIFT
     bins -= FIRST
     np.maximum(bins, 0, out=bins)
-    bins += asked.below(labels, confidence)
+    bins += _steps(confidence)
     return bins
+
+
+def edges(quota: Quotas, asked: Terms) -> tuple[np.ndarray, np.ndarray]:
+    """Confidences float32 (classes,) between which pass 2 looks: at ``lowest`` or over, and for edges under ``above``.
+
+    A class that ends in a bin is looked at there, one that draws is looked at whole, another not at all.
+    """
+    floors = _floors()
+    cut, draws = quota.edge >= 0, quota.extra > 0
+    lowest = np.where(cut, np.maximum(floors[quota.edge], asked.threshold), np.where(draws, asked.threshold, NOTHING))
+    above = np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING)
+    return lowest, np.where(cut, above, np.float32(-1))
+
+
+@cache
+def _floors() -> np.ndarray:
+    """The lowest confidence, float32, of each bin of the rule ``paper`` or of the bins before it, found by halving."""
+    bins = np.arange(BINS["paper"])
+    low, high = np.zeros(len(bins), np.int32), np.full(len(bins), ONE, np.int32)
+    while (low < high).any():
+        middle = (low + high) // 2
+        within = _base(middle.view(np.float32)) <= bins
+        low, high = np.where(within, low, middle + 1), np.where(within, middle, high)
+    return high.astype(np.int32).view(np.float32)
 
 
 def _official(counts: np.ndarray, reached: np.ndarray, over: np.ndarray, k: np.ndarray, asked: Terms) -> Quotas:
@@ -373,9 +483,7 @@ def _lowest(bins: np.ndarray, asked: Terms) -> np.ndarray:
     """About the lowest confidence, float32, of each bin."""
     if asked.rule == "official":
         return GRID[np.clip(100 - bins, 0, 100)]
-    bits = np.clip(bins + FIRST, 0, (127 + 30) << (23 - SHIFT)).astype(np.int32) << SHIFT
-    distance = bits.view(np.float32).astype(np.int64)
-    return np.clip(ONE - distance, 0, ONE).astype(np.int32).view(np.float32)
+    return _floors()[np.minimum(bins, BINS["paper"] - 1)]
 
 
 def _as_draw(share: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A selection in words and as data: what was kept of every class, what was dropped and why, how labels changed."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -26,8 +27,8 @@ def as_json(selection: Commit) -> dict[str, Any]:
     }
 
 
-def show(selection: Commit) -> None:
-    """Print the report."""
+def show(selection: Commit, names: Sequence[str] | None = None) -> None:
+    """Print the report. ``names``: of the classes, where they have any."""
     console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     report = as_json(selection)
     for line in words(report):
@@ -38,7 +39,10 @@ def show(selection: Commit) -> None:
         table.add_column(name.replace("_", " "), justify="right")
     for label in shown(report["per_class"]["candidates"]):
         values = [report["per_class"][name][label] for name in COLUMNS]
-        table.add_row(str(label), *map(_cell, [*values, *(column[label] for column in quantiles.values())]))
+        table.add_row(
+            names[label] if names else str(label),
+            *map(_cell, [*values, *(column[label] for column in quantiles.values())]),
+        )
     console.print(table)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
-from ray_ns.store.manifest import digest, seal, sha256, unseal
+from ray_ns.store.manifest import digest, seal, sha256, unseal, unseal_with_digest
 from ray_ns.store.objects import ObjectStore
 
 READERS = 16  # done records read at once: a ledger of thousands must not wait for each in turn
@@ -132,11 +132,13 @@ class Stage:
 
 def find_commit(store: ObjectStore, prefix: str) -> Commit | None:
     """The commit of the stage at ``prefix``, or None where there is none."""
-    value = _read_sealed(store, f"{prefix}/commit.json")
-    if value is None:
+    key = f"{prefix}/commit.json"
+    data = store.get(key)
+    if data is None:
         return None
+    value, found = unseal_with_digest(data, key)
     parts = tuple(Part.from_json(part) for part in value["parts"])
-    return Commit(value["stage"], digest(value), value["inputs"], parts, value["summary"])
+    return Commit(value["stage"], found, value["inputs"], parts, value["summary"])
 
 
 def planned_inputs(store: ObjectStore, prefix: str) -> dict[str, Any] | None:

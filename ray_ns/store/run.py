@@ -8,6 +8,7 @@ below ``pool-2/`` and so on.
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.errors import InputError
@@ -44,11 +45,31 @@ def generations(store: ObjectStore) -> list[dict[str, Any]]:
     return found
 
 
-def begin(store: ObjectStore, config: Mapping[str, Any], corpora: Mapping[str, Any], fence: Callable[[], None]) -> None:
+@dataclass(frozen=True)
+class Classes:
+    """How many classes a run has and, where its labelled images say so, their names in the order of their numbers."""
+
+    count: int
+    names: tuple[str, ...] | None = None
+
+
+def begin(
+    store: ObjectStore,
+    config: Mapping[str, Any],
+    corpora: Mapping[str, Any],
+    fence: Callable[[], None],
+    classes: Classes,
+) -> None:
     """Write what the run is, where it is new."""
     fence()
     _write(store, corpora_key(1), {"corpora": corpora})
-    _write(store, RUN, {"config": config})
+    _write(store, RUN, {"config": config, "classes": vars(classes)})
+
+
+def classes(store: ObjectStore) -> Classes:
+    """The classes of a run that has begun."""
+    found = (read(store, RUN) or {})["classes"]
+    return Classes(found["count"], tuple(found["names"]) if found["names"] else None)
 
 
 def grow(store: ObjectStore, corpora: Mapping[str, Any], generation: int, fence: Callable[[], None]) -> None:

@@ -132,10 +132,9 @@ class Images:
             self._read(place, held)
         pixels = self._decode(held.encoded[entry].as_py())
         if isinstance(pixels, Reason):
-            raise InputError(
-                f"{self._corpus.root}/{place.shard.path} row group {place.group} row {row}: a training image is "
-                f"{pixels}. Remove or mend it."
-            )
+            reader = self._corpus.open(place.shard)
+            name = reader.where(sum(reader.group_rows[: place.group]) + row)
+            raise InputError(f"{name}: a training image is {pixels}. Remove or mend it.")
         if self._decoded_room >= pixels.nbytes:
             self._decoded_room -= pixels.nbytes
             self._decoded[key] = pixels

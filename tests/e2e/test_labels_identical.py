@@ -1,10 +1,13 @@
 """The same weights give the same label bits, however the work was spread."""
 
+import io
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import hazards
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tiny_run import write_tiny
 
@@ -34,7 +37,7 @@ class Labeller:
         self._path = write_tiny(folder)
         self.store = LocalStore(folder / "store")
         config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1"])
-        self._corpora = preflight.scan_corpora(config, {})
+        self._corpora = preflight.scan_corpora(config, {}, Reporter("plain"))
         self._session = Session(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
         self._teacher = self._committed(config)
 
@@ -72,9 +75,33 @@ class Labeller:
         from ray.data import DataContext
 
         DataContext.get_current().target_max_block_size = block_bytes
-        jobs = label_shards(self._corpora["pool"], 200)
+        jobs = label_shards(self._session.corpora["pool"], 200)
         tables = dict(predict(self._session, self._teacher, jobs))
         return pa.concat_tables([tables[job] for job in jobs])
+
+    def label_as(self, kind: str, folder: Path) -> pa.Table:
+        """The labels of the same images in shards of another kind, 200 in each."""
+        pool = self._corpora["pool"]
+        tables = [pq.read_table(f"{pool.root}/{shard.path}") for shard in pool.shards]
+        for number, table in enumerate(tables):
+            images = table["image"].to_pylist()
+            if kind == "hugging face":
+                structs = pa.table({"image": [{"bytes": image, "path": "x"} for image in images]})
+                pq.write_table(structs, folder / f"{number}.parquet", row_group_size=64)
+            elif kind == "tar":
+                with tarfile.open(folder / f"{number}.tar", "w") as archive:
+                    for row, image in enumerate(images):
+                        info = tarfile.TarInfo(f"{row:03d}.png")
+                        info.size = len(image)
+                        archive.addfile(info, io.BytesIO(image))
+            else:
+                for row, image in enumerate(images):
+                    (folder / f"{number}-{row:03d}.png").write_bytes(image)
+        self._session.corpora = {**self._corpora, "pool": Corpus.scan(str(folder), "image", None)}
+        try:
+            return self.label()
+        finally:
+            self._session.corpora = self._corpora
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +159,13 @@ def test_a_pool_of_hazards_is_refused_with_its_reasons_or_labelled_row_by_row(
         assert of_shard["image_id"].to_pylist() == [(shard << 32) + row for row in range(len(cases[shard::2]))]
         assert of_shard["quarantine"].to_pylist() == [reason and str(reason) for _, reason in cases[shard::2]]
         assert [label is None for label in of_shard["label"].to_pylist()] == [bool(it) for _, it in cases[shard::2]]
+
+
+@pytest.mark.parametrize("kind", ["hugging face", "tar", "folder"])
+def test_the_same_bytes_have_the_same_labels_whatever_they_lie_in(
+    labeller: Labeller, one_actor: pa.Table, kind: str, tmp_path: Path
+) -> None:
+    found = labeller.label_as(kind, tmp_path)
+    assert found.drop_columns("image_id").equals(one_actor.drop_columns("image_id"))
+    if kind != "folder":  # all of a folder this small is one shard
+        assert found["image_id"].equals(one_actor["image_id"])

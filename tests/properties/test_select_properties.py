@@ -1,4 +1,4 @@
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def cases(draw: st.DrawFn) -> Case:
         confidence = np.round(confidence, digits)
     if draw(st.booleans()):  # all in a few bins, or below the lowest
         confidence = (confidence * np.float32(draw(st.sampled_from([1e-4, 1e-2])))).astype(np.float32)
-    threshold = draw(st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
+    threshold = draw(st.sampled_from([0.0, 0.1, 0.3, 0.3337, 0.7, 1.0]))
     k = draw(st.sampled_from(["auto", 1, 2, 5, 17, 100]))
     return Case((ids, labels, confidence), classes, threshold, k, draw(st.booleans()), draw(st.integers(0, 9)))
 
@@ -55,13 +55,17 @@ def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[n
     quota = select.quotas(sum(counts), asked)
     seen = None
     if asked.rule == "paper":
-        seen = select.merged([select.look(*part, quota, select.bands(quota), asked) for part in parts], quota)
+        near, band = quota, select.bands(quota)
+        if select.crowded(quota).any():
+            found = [select.ties(*part, quota) for part in parts]
+            near, band = select.narrowed(quota, band, [it for it in found if it is not None])
+        seen = select.merged([select.look(*part, near, band, asked) for part in parts], near)
         missed = select.missed(quota, seen)
         if missed.any():
-            seen = select.merged(
-                [select.look(*part, quota, select.bands(quota, missed), asked) for part in parts], quota
-            )
-    ends = select.plan(quota, seen, asked)
+            wide = select.bands(quota, missed)
+            band = replace(band, low=wide.low, high=wide.high)
+            seen = select.merged([select.look(*part, near, band, asked) for part in parts], near)
+    ends = select.plan(quota if seen is None else near, seen, asked)
     copies = np.zeros(len(rows[0]), np.int32)
     for shard, part in zip(shards, parts, strict=True):
         chosen, times = select.choose(*part, ends, asked.seed)
@@ -161,7 +165,7 @@ def asked(draw: st.DrawFn, case: Case, rule: str) -> select.Terms:
     label = st.integers(0, case.classes - 1)
     settings = Select(
         rule=rule,
-        threshold=case.threshold,
+        threshold=round(case.threshold, 2),  # the grid of the official rule
         thresholds=draw(st.dictionaries(label, st.sampled_from([0.0, 0.05, 0.3, 0.58, 1.0]), max_size=3)),
         per_class=case.k,
         quotas=draw(st.dictionaries(label, st.integers(0, 50), max_size=3)),
@@ -249,7 +253,7 @@ def test_a_draw_outside_its_band_is_found_by_a_wider_look(case: Case) -> None:
 def test_however_few_edge_rows_are_held_the_selection_is_the_same(case: Case) -> None:
     with pytest.MonkeyPatch().context() as patch:
         patch.setattr(select, "EDGE_ROWS", 0)
-        copies, quota = by_shards(case, np.array_split(np.arange(len(case.rows[0])), 4))
+        copies, quota = by_shards(case, np.array_split(np.argsort(case.rows[0]), 4))
         seen = select.merged([select.look(*case.rows, quota, select.bands(quota), case.terms)], quota)
         assert len(seen.edge[0]) == quota.taken.sum()
     np.testing.assert_array_equal(copies, by_sorting(case))
@@ -264,3 +268,15 @@ def test_bins_never_rise_with_the_confidence(values: list[float]) -> None:
         assert (np.diff(bins) <= 0).all()
         assert bins.min() >= 0
         assert bins.max() < select.BINS[rule]
+
+
+def test_bins_end_at_every_step_of_the_grid_and_their_floors_are_exact() -> None:
+    near = (select.GRID.view(np.int32)[:, None] + np.arange(-3, 4)).clip(0, select.ONE).astype(np.int32)
+    spread = np.random.default_rng(0).integers(0, select.ONE + 1, 100_000).astype(np.int32)
+    values = np.sort(np.concatenate([near.ravel(), spread])).view(np.float32)
+    np.testing.assert_array_equal(select._steps(values), 101 - select.GRID.searchsorted(values, "right"))
+    bins = select._base(values)
+    assert (np.diff(bins)[np.diff(select._steps(values)) < 0] < 0).all()
+    floors = select._floors()
+    assert (floors[bins] <= values).all()
+    assert (values < np.append(np.float32(2), floors)[bins]).all()

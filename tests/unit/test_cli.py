@@ -56,7 +56,7 @@ def free() -> None:
 def finished(tmp_path: Path) -> LocalStore:
     """A small run with everything committed."""
     store = LocalStore(tmp_path / "run")
-    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free)
+    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free, runs.Classes(10))
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         for part in range(2):
@@ -269,7 +269,7 @@ def test_inspect_counts_a_corpus_and_draws_a_sheet(
     ray_ns: Call, tmp_path: Path, write_corpus: Callable[..., Any], pictures: Callable[..., list[bytes]]
 ) -> None:
     corpus = write_corpus("labelled", [[*pictures(5), b""]], [[0, 1, 2, 0, 1, 2]])
-    done = ray_ns("inspect", corpus.root, "--label-column", "label", "--sheet", tmp_path / "sheet.png", "--json")
+    done = ray_ns("inspect", corpus.root, "--labelled", "--sheet", tmp_path / "sheet.png", "--json")
     assert done.code == 0, done.err
     found = json.loads(done.out)
     assert found["images"] == 6

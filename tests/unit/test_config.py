@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, differences, load, results_of
+from ray_ns.config import Config, differences, load, results_of, with_classes
 from ray_ns.config_help import schema_as_yaml
 from ray_ns.errors import InputError
 
@@ -36,6 +36,7 @@ SETTINGS = [
     "control.enabled",
     "data.channels",
     "data.classes",
+    "data.held_out",
     "data.image_column",
     "data.label_column",
     "data.labelled",
@@ -140,14 +141,14 @@ HOW = {
 }
 
 REQUIRED = {
-    *("run.dir", "data.classes", "data.labelled", "data.validation", "data.test", "data.pool"),
+    *("run.dir", "data.labelled", "data.pool"),
     *("teacher.model.name", "teacher.steps", "teacher.batch"),
     *("student.model.name", "student.steps", "student.batch"),
 }
 
 MINIMAL: dict[str, Any] = {
     "run": {"dir": "runs/x"},
-    "data": {"classes": 10, "labelled": "l", "validation": "v", "test": "t", "pool": "p"},
+    "data": {"labelled": "l", "pool": "p"},
     "teacher": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
     "student": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
 }
@@ -347,6 +348,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(file: Path, setting: str, va
 OUT_OF_RANGE = [
     *(("run.seed", "-1"), ("run.seed", str(2**31)), ("run.rounds", "0"), ("run.rounds", "21"), ("run.patience", "0")),
     *(("run.dir", "''"), ("data.labelled", "''"), ("data.pool", "''")),
+    *(("data.validation", "''"), ("data.test", "''"), ("data.held_out", "0"), ("data.held_out", "1")),
     *(("data.classes", "1"), ("data.classes", "32768"), ("data.size", "7"), ("data.size", "2049")),
     *(("data.channels", "2"), ("data.max_quarantined", "-0.1"), ("data.max_quarantined", "1.1")),
     *(("data.mean.1", "[0.5, 1.5, 0.5]"), ("data.std.2", "[0.5, 0.5, 0]")),
@@ -518,6 +520,20 @@ def test_a_file_reads_1e_3_as_the_number_it_is(tmp_path: Path) -> None:
 def test_of_two_overrides_the_later_one_counts_and_the_rest_of_the_section_stays(file: Path) -> None:
     config = load(file, ["teacher.steps=8", "teacher.steps=9"])
     assert (config.teacher.steps, config.teacher.batch) == (9, 6)
+
+
+@pytest.mark.parametrize("name", ["labelled", "validation", "test", "pool"])
+def test_the_corpora_have_a_short_override(file: Path, name: str) -> None:
+    assert getattr(load(file, [f"{name}=s3://bucket/{name}"]).data, name) == f"s3://bucket/{name}"
+
+
+def test_classes_may_be_left_to_the_labelled_corpus(file: Path) -> None:
+    assert load(file, ["data.classes=null"]).data.classes is None
+    unknown = load(file, ["select.quotas={12: 5}"])
+    assert with_classes(unknown, 13).data.classes == 13
+    with pytest.raises(InputError, match=r"select\.quotas: class 12 is not one of data\.classes = 12"):
+        with_classes(unknown, 12)
+    assert with_classes(load(file), 3) == load(file, ["data.classes=3"])
 
 
 @pytest.mark.parametrize(

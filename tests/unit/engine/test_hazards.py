@@ -24,7 +24,7 @@ def labelled(config: Config, write_corpus: Callable[..., Corpus]) -> pa.Table:
     reader = _Reader(config)
     tables = []
     for shard in corpus.shards:
-        row = {"corpus": "pool", "shard": vars(shard), "part": 0, "parts": 1}
+        row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1}
         for it in list_slices(row, {"pool": corpus}, slice_rows=3):
             images, reasons = reader.read({"pool": corpus}, it)
             assert not images[[reason is not None for reason in reasons]].any()

@@ -18,7 +18,14 @@ from ray_ns.store.objects import LocalStore
 
 
 def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[dict[str, Any]]:
-    row = {"job": 0, "piece": 0, "corpus": "pool", "shard": vars(piece.shard), "part": piece.part, "parts": piece.parts}
+    row = {
+        "job": 0,
+        "piece": 0,
+        "corpus": "pool",
+        "shard": piece.shard.ordinal,
+        "part": piece.part,
+        "parts": piece.parts,
+    }
     return list_slices(row, {"pool": corpus}, slice_rows)
 
 
@@ -58,7 +65,7 @@ def test_a_selection_restricts_the_slices_to_its_rows(
     part = Stage(store, "select", lambda: None).publish(
         0, {SELECTION: to_parquet(pa.table({"image_id": pa.array(ids)}), {})}, {}
     )
-    row = {"corpus": "pool", "shard": vars(shard), "part": 0, "parts": 1, "only": vars(part.objects[SELECTION])}
+    row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1, "only": vars(part.objects[SELECTION])}
     slices = list_slices(row, {"pool": corpus}, slice_rows, store.url)
     assert [int(it["first"] + at) for it in slices for at in rows_in(it)] == rows
     assert all(len(rows_in(it)) == it["rows"] <= slice_rows for it in slices)

@@ -10,6 +10,7 @@ from tiny_run import write_tiny
 
 from ray_ns.engine.driver import drive
 from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus, count_per_class
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,98 @@ def test_a_pool_that_grew_is_told_of_and_left_out(
             assert session.place == "pool-2/"
     with drive(str(tiny), words, "plain") as session:
         assert session.pools == (3, 4), "what was taken in stays in"
+
+
+def as_class_folders(tiny: Path, folder: Path, per_class: int = 4) -> Path:
+    """Test digits as PNGs in one folder per class, ``digit-0`` and so on."""
+    table = pq.read_table(tiny.parent / "full/test")
+    for number, (image, label) in enumerate(zip(table["image"].to_pylist(), table["label"].to_pylist(), strict=True)):
+        place = folder / f"digit-{label}"
+        place.mkdir(parents=True, exist_ok=True)
+        if len(list(place.iterdir())) < per_class:
+            (place / f"{number:04d}.png").write_bytes(image)
+    return folder
+
+
+def images_of(corpus: Corpus) -> set[bytes]:
+    readers = [corpus.open(shard) for shard in corpus.shards]
+    return {one for it in readers for group in range(len(it.group_rows)) for one in it.images(group).to_pylist()}
+
+
+@pytest.fixture
+def folders(tiny: Path, tmp_path: Path) -> list[str]:
+    """Overrides that put class folders in the place of the labelled images, and nothing in that of the others."""
+    root = as_class_folders(tiny, tmp_path / "classes")
+    return [f"labelled={root}", "validation=null", "test=null", "data.classes=null", f"run.dir={tmp_path / 'run'}"]
+
+
+def test_class_folders_name_the_classes_and_are_divided_once_for_all(tiny: Path, folders: list[str]) -> None:
+    with drive(str(tiny), folders, "plain") as session:
+        first = dict(session.corpora)
+        assert session.config.data.classes == 10
+        assert session.class_names == tuple(f"digit-{label}" for label in range(10))
+    parts = [images_of(first[name]) for name in ("labelled", "validation", "test")]
+    assert [len(part) for part in parts] == [20, 10, 10]
+    assert len(set.union(*parts)) == 40
+    for name in ("labelled", "validation", "test"):
+        assert count_per_class(first[name].labels(10), 10).tolist() == [len(images_of(first[name])) // 10] * 10
+    with drive(str(tiny), folders, "plain") as session:
+        assert session.corpora == first
+    with drive(str(tiny), [*folders[:-1], f"{folders[-1]}-2", "run.seed=4"], "plain") as session:
+        assert session.corpora["validation"] != first["validation"]
+
+
+def test_one_missing_corpus_is_held_out_beside_the_one_given(tiny: Path, folders: list[str], tmp_path: Path) -> None:
+    test = as_class_folders(tiny, tmp_path / "test", per_class=1)
+    words = [word for word in folders if not word.startswith("test=")]
+    with drive(str(tiny), [*words, f"test={test}"], "plain") as session:
+        assert session.corpora["test"].root == str(test)
+        # The test digits are those of the labelled folder too: whatever part they fell into, they are out of it.
+        labelled, validation = images_of(session.corpora["labelled"]), images_of(session.corpora["validation"])
+        assert len(labelled | validation) == 30
+        assert not (labelled | validation) & images_of(session.corpora["test"])
+
+
+def test_a_grown_labelled_folder_is_told_of_once_and_left_out(
+    tiny: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with drive(str(tiny), folders, "plain") as session:
+        first = dict(session.corpora)
+    place = Path(folders[0].partition("=")[2])
+    (place / "new").mkdir()
+    (place / "new/1.png").write_bytes(b"x")
+    with drive(str(tiny), folders, "plain") as session:
+        assert session.corpora == first
+    assert capsys.readouterr().err.count("new shards") == 1
+
+
+def test_images_that_train_and_evaluate_are_left_out_with_a_warning(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled, test = (pq.read_table(tiny.parent / "data" / name) for name in ("labelled", "test"))
+    mixed = copied(tiny, tmp_path, "labelled", pa.concat_tables([labelled, test.slice(5, 2)]))
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", mixed], "plain") as session:
+        assert images_of(session.corpora["labelled"]) == set(labelled["image"].to_pylist())
+        assert session.corpora["test"].shards[0].kept == ""
+    said = " ".join(capsys.readouterr().err.split())
+    assert "data.labelled: 2 images are in data.validation or data.test too and are left out, such as" in said
+    assert "labelled/0.parquet row 1" in said
+    assert "test/0.parquet row " in said
+
+
+def test_a_class_of_which_nothing_is_left_is_named(refused, tiny: Path, folders: list[str], tmp_path: Path) -> None:
+    for image in sorted((tmp_path / "classes/digit-3").iterdir())[2:]:
+        image.unlink()
+    assert "class digit-3 has too few images to hold some out" in refused(*folders[:-1])
+    every = as_class_folders(tiny, tmp_path / "all")
+    words = [f"labelled={every}", f"test={every}", "data.classes=null"]
+    assert "data.validation: every image of it is a test image too" in refused(*words, f"validation={every}")
+    other = as_class_folders(tiny, tmp_path / "others", per_class=5)
+    assert "every image of class digit-0 is a validation or test image" in refused(*words, f"validation={other}")
+
+
+def test_classes_that_nothing_counts_are_asked_for(refused) -> None:
+    assert "data.classes: missing" in refused("data.classes=null")
 
 
 def test_every_shipped_config_is_valid() -> None:

@@ -119,7 +119,7 @@ def test_conservation_and_the_labels_are_those_of_the_teacher(
     assert candidates + sum(summary["quarantine"].values()) == ROWS
     chosen = chosen_of(store, commit)
     labelled = table.drop_columns(["quarantine"]).take(chosen["image_id"])
-    assert chosen.drop_columns(["copies"]).equals(labelled)
+    assert chosen.drop_columns(["copies"]).cast(labelled.schema).equals(labelled)
     assert np.bincount(chosen["label"], chosen["copies"], CLASSES).tolist() == summary["per_class"]["with_copies"]
     assert set(summary["per_class"]["with_copies"]) == {0, 30}
 
@@ -146,6 +146,39 @@ def test_a_confidence_that_is_none_is_refused_by_name(
     with pytest.raises(InputError, match=r"data/000001-.*expected 0\.\.1.*train it anew"):
         select(store, labels)
     assert not list(store.list(f"{PLACE}/done/"))
+
+
+def test_labels_are_counted_once_for_all_thresholds_on_the_grid(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, counted = table_of(rng), []
+    count = stage._count
+    monkeypatch.setattr(stage, "_count", lambda *args: counted.append(1) or count(*args))
+    store, fresh = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
+    labels = commit_labels(store, table, 4)
+    select(store, labels, threshold=0.3, per_class=20)
+    again = select(store, labels, place="again", threshold=0.57, per_class=12)
+    assert len(counted) == 1
+    same = select(fresh, commit_labels(fresh, table, 4), place="again", threshold=0.57, per_class=12)
+    assert again.summary == same.summary
+    assert chosen_of(store, again).equals(chosen_of(fresh, same))
+    off = select(store, labels, place="off", threshold=0.577, per_class=12)
+    assert len(counted) == 3
+    assert (chosen_of(store, off)["confidence"].to_numpy() >= np.float32(0.577)).all()
+
+
+def test_crowded_confidences_give_the_same_selection(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [it if it is None or it < 0.5 else 1.0 for it in table_of(rng)["confidence"].to_pylist()]
+    table = table_of(rng, confidence=pa.array(values, pa.float32()))
+    found = []
+    for name, rows in {"gathered": 10**6, "narrowed": 0}.items():
+        monkeypatch.setattr(stage.rule, "EDGE_ROWS", rows)
+        store = LocalStore(tmp_path / name)
+        found.append(chosen_of(store, select(store, commit_labels(store, table, 6), per_class=9)))
+    assert found[0].equals(found[1])
+    assert set(found[0]["confidence"].to_pylist()) == {1.0}
 
 
 def test_a_threshold_that_nothing_reaches_says_so(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:

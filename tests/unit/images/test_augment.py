@@ -103,6 +103,14 @@ def test_randaugment_depends_on_its_key_alone(noise: Callable[[np.ndarray, int],
     np.testing.assert_array_equal(image, before)
 
 
+@pytest.mark.parametrize("magnitude", [9.0, 10.0])
+def test_randaugment_survives_its_own_extremes_and_leaves_something_to_see(magnitude: float) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    strong = randaugment(magnitude, 2, True)
+    kept = [(strong(image, key) != 128).any(2).mean() for key in range(1500)]
+    assert min(kept) > 0.1, "a shift by more than the image's side leaves nothing but fill"
+
+
 def test_randaugment_takes_every_uint64_as_a_key(noise: Callable[[np.ndarray, int], np.ndarray]) -> None:
     image = np.full((16, 16, 3), 99, np.uint8)
     image[:8] = 10

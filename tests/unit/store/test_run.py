@@ -28,7 +28,7 @@ def store(tmp_path: Path) -> LocalStore:
 @pytest.fixture
 def begun(store: LocalStore) -> LocalStore:
     """A run with a committed stage of two parts, and one that is under way."""
-    runs.begin(store, CONFIG, CORPORA, free)
+    runs.begin(store, CONFIG, CORPORA, free, runs.Classes(10))
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         for part in range(2):
@@ -90,9 +90,9 @@ def test_a_run_killed_while_it_begins_can_begin_again(store: LocalStore) -> None
             return super().put_if_absent(key, data)
 
     with pytest.raises(Killed):
-        runs.begin(DiesBeforeRun(store.root), CONFIG, CORPORA, free)
+        runs.begin(DiesBeforeRun(store.root), CONFIG, CORPORA, free, runs.Classes(10))
     assert runs.check_owner(store, CONFIG, differences) is False
-    runs.begin(store, CONFIG, CORPORA, free)
+    runs.begin(store, CONFIG, CORPORA, free, runs.Classes(10))
     assert runs.check_owner(store, CONFIG, differences) is True
 
 
@@ -101,7 +101,7 @@ def test_a_driver_that_has_lost_its_lease_begins_nothing(store: LocalStore) -> N
         raise ResumableError("another driver has taken over")
 
     with pytest.raises(ResumableError):
-        runs.begin(store, CONFIG, CORPORA, lost)
+        runs.begin(store, CONFIG, CORPORA, lost, runs.Classes(10))
     assert list(store.list("")) == []
 
 
@@ -112,12 +112,12 @@ def test_begin_does_not_pass_over_what_another_driver_began_meanwhile(
     begun: LocalStore, config: dict[str, Any], corpora: dict[str, Any]
 ) -> None:
     with pytest.raises(InputError):
-        runs.begin(begun, config, corpora, free)
+        runs.begin(begun, config, corpora, free, runs.Classes(10))
 
 
 def test_begin_with_the_same_again_changes_nothing(begun: LocalStore) -> None:
     before = {key: begun.get(key) for key in begun.list("")}
-    runs.begin(begun, CONFIG, CORPORA, free)
+    runs.begin(begun, CONFIG, CORPORA, free, runs.Classes(10))
     assert {key: begun.get(key) for key in begun.list("")} == before
 
 

@@ -28,7 +28,7 @@ def free() -> None:
 def store(tmp_path: Path) -> LocalStore:
     """A run that has begun and done nothing yet."""
     store = LocalStore(tmp_path)
-    runs.begin(store, {"run": {}}, {}, free)
+    runs.begin(store, {"run": {}}, {}, free, runs.Classes(10))
     return store
 
 

@@ -102,7 +102,7 @@ def test_an_unreadable_training_image_is_refused_with_its_place(
     steps = Steps(of(corpus), None, 3, 0, 1, 0, 1, None)
     with pytest.raises(InputError) as caught:
         list(batches(steps, 0, 3, loaders))
-    expected = f"{corpus.root}/00000.parquet row group 1 row 2: a training image is not_an_image. Remove or mend it."
+    expected = f"{corpus.root}/00000.parquet row 6: a training image is not_an_image. Remove or mend it."
     assert str(caught.value) == expected
 
 

@@ -1,0 +1,64 @@
+"""How many labels of each class lie in each confidence bin: a small stage beside a label stage, ``counts``.
+
+The counts serve the rule ``paper`` with any thresholds on the grid of 0.01, so a selection that is asked again with
+other settings need not count again. The labelling makes them on its way; where it was interrupted, or the labels are
+older, the first selection does.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.engine.session import Session
+from ray_ns.errors import InputError
+from ray_ns.labels import schema
+from ray_ns.labels import select as rule
+from ray_ns.store.commit import Commit, Stage
+
+COUNTS = "counts.parquet"
+
+
+def tally(classes: int) -> rule.Tally:
+    """A tally whose counts can be kept."""
+    return rule.Tally(rule.everything(classes, 0))
+
+
+def add(counted: rule.Tally, table: pa.Table, key: str) -> None:
+    """Count a label table's labelled rows. ``InputError`` naming ``key`` where a confidence is NaN or outside 0..1."""
+    labels, confidence = (table[name].combine_chunks().drop_null().to_numpy() for name in ("label", "confidence"))
+    try:
+        counted.add(labels, confidence)
+    except ValueError as error:
+        raise InputError(
+            f"{key}: {error}. The teacher's network is of no use: train it anew, with a lower learning rate where it "
+            f"has diverged."
+        ) from error
+
+
+def publish(stage: Stage, counts: np.ndarray) -> None:
+    """Store ``counts``, int64 (classes, bins), as the one part of a stage: its cells that are not 0."""
+    cells = counts.nonzero()
+    columns = {"label": cells[0].astype(np.int16), "bin": cells[1].astype(np.int16), "count": counts[cells]}
+    stage.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
+
+
+def keep(session: Session, labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
+    """The committed counts of ``labels``, int64 (classes, bins); made by ``count`` where there are none yet."""
+
+    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+        publish(stage, count())
+        return {}, 1
+
+    shape = (classes, rule.BINS["paper"])
+    made = session.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
+    table = schema.from_parquet(made.read(session.store), made.key)
+    counts = np.zeros(shape, np.int64)
+    counts[table["label"].to_numpy(), table["bin"].to_numpy()] = table["count"].to_numpy()
+    return counts
+
+
+def inputs_of(labels: Commit) -> dict[str, Any]:
+    """What the counts of a label commit are made from."""
+    return {"labels": labels.digest, "bins": rule.BINS["paper"]}

@@ -1,0 +1,167 @@
+"""Folders of image files: shards that are fixed runs of files in path order, written down with the run.
+
+What a shard is made of is its ``files``: a line per file with size, mtime, label and path, as text that JSON and Arrow
+carry as it is. So a label from a folder's name or from ``labels.csv`` cannot change under a run that has begun.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+from pyarrow import fs
+
+from ray_ns.errors import InputError
+from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat
+
+SHARD_FILES = 1024
+GROUP_ROWS = 256
+MAX_FILES = 1_000_000
+LABEL_DIGITS = 9
+SEPARATORS = {"\t", "\n"}
+REQUESTS = 16  # files that are fetched at once where each is a request over a network
+
+
+@dataclass(frozen=True)
+class File:
+    """One image file; ``label`` is the name of its class folder or what ``labels.csv`` says, empty in a pool."""
+
+    path: str
+    size: int
+    stamp: int
+    label: str
+
+
+def pack(files: Iterable[File]) -> str:
+    """``files`` as text."""
+    return "\n".join(f"{it.size}\t{it.stamp}\t{it.label}\t{it.path}" for it in files)
+
+
+def unpack(text: str) -> list[File]:
+    """What ``pack`` made text of."""
+    rows = (line.split("\t") for line in text.split("\n"))
+    return [File(path, int(size), int(stamp), label) for size, stamp, label, path in rows]
+
+
+def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], kind: Kind, labelled: bool) -> list[File]:
+    """The image files of a corpus by path, with their labels.
+
+    Raises ``InputError``: too many, a name that is no line of text, an image in no class folder, a ``labels.csv`` that
+    does not fit.
+    """
+    if len(paths) > MAX_FILES:
+        raise InputError(
+            f"{place.root}: {len(paths):,} image files; a folder is read as it is up to {MAX_FILES:,}. Pack it first: "
+            f"ray-ns ingest {place.root} DESTINATION"
+        )
+    odd = next((path for path in paths if SEPARATORS & {*path}), None)
+    if odd is not None:
+        raise InputError(f"{place.root}: {odd!r} has a tab or a line break in its name. Rename the file.")
+    if kind is Kind.CSV:
+        labels = _labels_of_csv(place, stats)
+    elif labelled:
+        loose = next((path for path in paths if "/" not in path), None)
+        if loose is not None:
+            raise InputError(
+                f"{place.root}: {loose} lies in no class folder. Expected one sub-folder per class, or "
+                f"{LABELS_CSV} with the columns file and label."
+            )
+        labels = {path: path.partition("/")[0] for path in paths}
+    else:
+        labels = dict.fromkeys(paths, "")
+    return [File(path, stats[path].size, stats[path].stamp, labels[path]) for path in sorted(labels)]
+
+
+def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
+    """The classes of labelled files, in the order of their numbers; None where ``labels.csv`` has numbers itself.
+
+    Names are sorted as text, and as numbers where all of them are.
+    """
+    names = {it.label for it in files}
+    numbers = all(name.isdecimal() for name in names)
+    if kind is Kind.CSV and numbers:
+        return None
+    return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+
+
+class FolderReader:
+    """Reads the files of one shard by runs. See ``place.Reader``."""
+
+    def __init__(self, place: Place, files: str, names: tuple[str, ...] | None) -> None:
+        self._place, self._files, self._names = place, unpack(files), names
+
+    @property
+    def group_rows(self) -> list[int]:
+        total = len(self._files)
+        return [min(GROUP_ROWS, total - begin) for begin in range(0, total, GROUP_ROWS)]
+
+    def images(self, group: int) -> pa.Array:
+        files = self._files[group * GROUP_ROWS : (group + 1) * GROUP_ROWS]
+        if isinstance(self._place.filesystem, fs.LocalFileSystem):
+            return pa.array(map(self._read, files), pa.large_binary())
+        with ThreadPoolExecutor(REQUESTS) as threads:
+            return pa.array(threads.map(self._read, files), pa.large_binary())
+
+    def labels(self) -> pa.Array:
+        if self._names is None:
+            return pa.array([int(it.label) for it in self._files], pa.int64())
+        numbers = {name: number for number, name in enumerate(self._names)}
+        unknown = next((it for it in self._files if it.label not in numbers), None)
+        if unknown is not None:
+            raise InputError(
+                f"{self._place.name(unknown.path)}: class {unknown.label!r} is none of the labelled corpus, which has "
+                f"{', '.join(self._names[:10])}{' ...' if len(self._names) > 10 else ''}"
+            )
+        return pa.array([numbers[it.label] for it in self._files], pa.int64())
+
+    def where(self, row: int) -> str:
+        return self._place.name(self._files[row].path)
+
+    def _read(self, file: File) -> bytes:
+        name = self._place.name(file.path)
+        try:
+            with self._place.open(file.path) as opened:
+                data: bytes = opened.read()
+        except OSError as error:
+            raise InputError(f"{name}: cannot be read ({error}). Put the same file back.") from error
+        if len(data) != file.size:
+            raise InputError(
+                f"{name} has changed ({file.size} -> {len(data)} bytes) since this run first saw it. Put the same file "
+                f"back, or start a new run with another run.dir."
+            )
+        return data
+
+
+def _labels_of_csv(place: Place, stats: Mapping[str, Stat]) -> dict[str, str]:
+    """The label of every file that ``labels.csv`` lists: numbers, or names."""
+    name = place.name(LABELS_CSV)
+    try:
+        with place.open(LABELS_CSV) as file:
+            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")), strict=True)
+            columns = rows.fieldnames or []
+            listed = [(row.get("file"), row.get("label")) for row in rows]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{name}: cannot be read as CSV ({error}).") from error
+    if not {"file", "label"} <= set(columns):
+        raise InputError(f"{name}: found the columns {', '.join(columns) or 'none'}; expected file and label")
+    labels: dict[str, str] = {}
+    for line, (path, label) in enumerate(listed, 2):
+        path, label = (path or "").strip().removeprefix("./"), (label or "").strip()
+        if path not in stats:
+            raise InputError(f"{name} line {line}: no file {path!r} below {place.root}")
+        if path in labels:
+            raise InputError(f"{name} line {line}: {path} is listed twice")
+        if not label or SEPARATORS & {*label} or (label.isdecimal() and len(label) > LABEL_DIGITS):
+            raise InputError(f"{name} line {line}: the label of {path} is {label!r}; expected a class")
+        labels[path] = label
+    named = next((label for label in labels.values() if not label.isdecimal()), None)
+    numbered = next((label for label in labels.values() if label.isdecimal()), None)
+    if named is not None and numbered is not None:
+        raise InputError(
+            f"{name}: some labels are numbers ({numbered}), some are names ({named}); expected one or other"
+        )
+    if not labels:
+        raise InputError(f"{name}: lists no file")
+    return labels

@@ -1,0 +1,140 @@
+"""Where a corpus lies: the files below a path or URL, by pyarrow's filesystems, and the kind of corpus they make."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+import pyarrow as pa
+from pyarrow import fs
+
+from ray_ns.errors import InputError
+
+# What people call an image file; those that ``decode`` does not read are quarantined by name, not overlooked.
+IMAGE_SUFFIXES = frozenset(
+    ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic")
+)
+LABELS_CSV = "labels.csv"
+_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".zip")
+
+
+class Kind(StrEnum):
+    """What a corpus is made of. FOLDER: image files; CSV: image files that ``labels.csv`` lists."""
+
+    PARQUET = "parquet"
+    TAR = "tar"
+    FOLDER = "folder"
+    CSV = "csv"
+
+
+_IN_WORDS = {Kind.PARQUET: "Parquet shards", Kind.TAR: "tars", Kind.FOLDER: "image files"}
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Size in bytes and mtime in ns of a file: what it is known by."""
+
+    size: int
+    stamp: int
+
+
+class Reader(Protocol):
+    """Reads one shard. Rows are numbered from 0 through all groups; a group is what is read at once."""
+
+    @property
+    def group_rows(self) -> list[int]:
+        """Rows of each group."""
+
+    def images(self, group: int) -> pa.Array:
+        """The encoded images of a group, as an Arrow array of (large) binary; null where there is none."""
+
+    def labels(self) -> pa.Array:
+        """The label of every row, as an Arrow array of integers; null where there is none."""
+
+    def where(self, row: int) -> str:
+        """The name of a row, for a person."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder: as the user wrote it, and as its filesystem knows it."""
+
+    root: str
+    filesystem: fs.FileSystem
+    base: str
+
+    @classmethod
+    def of(cls, root: str) -> "Place":
+        """The place of a path or URL. Raises ``InputError`` for a URL that pyarrow does not know."""
+        if "://" not in root:
+            return cls(root, fs.LocalFileSystem(), root.rstrip("/"))
+        try:
+            filesystem, base = fs.FileSystem.from_uri(root)
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{root}: not a place that pyarrow can read ({error}). Give a path or an s3:// URL."
+            ) from error
+        return cls(root, filesystem, base.rstrip("/"))
+
+    def name(self, path: str) -> str:
+        """A file's full name, for a person."""
+        return f"{self.root}/{path}"
+
+    def open(self, path: str) -> pa.NativeFile:
+        """A file, for reading at any offset. Raises ``OSError``."""
+        return self.filesystem.open_input_file(f"{self.base}/{path}")
+
+    def files(self) -> dict[str, Stat]:
+        """Every file below, by its path, but hidden ones. Raises ``InputError`` where it cannot be listed."""
+        try:
+            if self.filesystem.get_file_info(self.base or "/").type == fs.FileType.File:
+                raise InputError(f"{self.root}: is a file. Give the folder it lies in, with nothing else in it.")
+            entries = self.filesystem.get_file_info(fs.FileSelector(self.base, recursive=True))
+            found = {
+                entry.path[len(self.base) :].lstrip("/"): Stat(entry.size, entry.mtime_ns or 0)
+                for entry in entries
+                if entry.type == fs.FileType.File
+            }
+        except OSError as error:
+            raise InputError(f"{self.root}: cannot be listed ({error}). Give a folder of images.") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{error.object!r}: the name is not UTF-8. Rename the file.") from error
+        return {path: stat for path, stat in found.items() if not is_hidden(path)}
+
+
+def is_hidden(path: str) -> bool:
+    """True for what systems leave between a user's files: .DS_Store, ._x.jpg, .git/, __MACOSX/."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+
+
+def is_image(path: str) -> bool:
+    """True where the file's name is an image's."""
+    return path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
+
+
+def recognise(root: str, files: Iterable[str], labelled: bool) -> tuple[Kind, list[str]]:
+    """What kind of corpus these files make, and those of them that it consists of, by path.
+
+    Raises ``InputError`` where there is no image, or more than one kind, naming what was found.
+    """
+    ordered = sorted(files)
+    found = {
+        Kind.PARQUET: [path for path in ordered if path.endswith(".parquet")],
+        Kind.TAR: [path for path in ordered if path.endswith(".tar")],
+        Kind.FOLDER: [path for path in ordered if is_image(path)],
+    }
+    kinds = [kind for kind, paths in found.items() if paths]
+    if len(kinds) > 1:
+        held = " and ".join(f"{len(found[kind]):,} {_IN_WORDS[kind]} ({found[kind][0]})" for kind in kinds)
+        raise InputError(f"{root}: holds {held}. A corpus is of one kind: put them into folders of their own.")
+    if not kinds:
+        others = f"found {', '.join(ordered[:3])}" + (" ..." if len(ordered) > 3 else "") if ordered else "it is empty"
+        packed = any(path.endswith(_PACKED) for path in ordered)
+        mend = " Packed archives cannot be read in places: unpack them, to .tar at least." if packed else ""
+        raise InputError(
+            f"{root}: no *.parquet file, no *.tar and no image file (.jpg, .png, ...) in it; {others}.{mend}"
+        )
+    kind = kinds[0]
+    if kind is Kind.FOLDER and labelled and LABELS_CSV in ordered:
+        return Kind.CSV, found[kind]
+    return kind, found[kind]

@@ -1,0 +1,66 @@
+"""The same image bytes are the same pixels and the same reasons, whatever they lie in."""
+
+import io
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ray_ns.config import Config
+from ray_ns.engine.predict import _Reader, list_slices
+from ray_ns.images.corpus import Corpus, image_ids, split_ids
+from ray_ns.images.decode import Decode
+
+KINDS = ("parquet", "hugging face", "tar", "folder")
+
+
+def write_as(kind: str, root: Path, images: list[bytes]) -> Corpus:
+    """The images as one shard of that kind."""
+    root.mkdir()
+    names = [f"{number:05d}.png" for number in range(len(images))]
+    if kind == "parquet":
+        pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), root / "0.parquet", row_group_size=70)
+    elif kind == "hugging face":
+        structs = [{"bytes": image, "path": name} for image, name in zip(images, names, strict=True)]
+        pq.write_table(pa.table({"image": structs}), root / "0.parquet", row_group_size=100)
+    elif kind == "tar":
+        with tarfile.open(root / "0.tar", "w") as archive:
+            for name, image in zip(names, images, strict=True):
+                info = tarfile.TarInfo(name)
+                info.size = len(image)
+                archive.addfile(info, io.BytesIO(image))
+    else:
+        for name, image in zip(names, images, strict=True):
+            (root / name).write_bytes(image)
+    return Corpus.scan(str(root), "image", None)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pixels_and_reasons_are_those_of_the_bytes(
+    tmp_path: Path, pictures: Callable[..., list[bytes]], config: Config, kind: str
+) -> None:
+    images = pictures(300)
+    images[7], images[9], images[299] = b"", images[9][: len(images[9]) // 2], b"no image"
+    corpora = {"pool": write_as(kind, tmp_path / "pool", images)}
+    row = {"job": 0, "piece": 0, "corpus": "pool", "shard": 0, "part": 0, "parts": 1}
+    reader = _Reader(config)
+    pixels, reasons, ids = [], [], []
+    for it in list_slices(row, corpora, 64):
+        some, why = reader.read(corpora, it)
+        pixels.append(some)
+        reasons += why
+        ids.append(image_ids(0, it["first"] + it["begin"] + np.arange(it["rows"])))
+    assert split_ids(np.concatenate(ids))[1].tolist() == list(range(300))
+    assert {at: reason for at, reason in enumerate(reasons) if reason} == {
+        7: "empty",
+        9: "truncated",
+        299: "not_an_image",
+    }
+    decode = Decode(config.data.size, config.data.channels)
+    good = [number for number in range(300) if reasons[number] is None]
+    expected = np.stack([decode(images[number]) for number in good])
+    np.testing.assert_array_equal(np.concatenate(pixels)[good], expected)

@@ -1,0 +1,54 @@
+"""Corpora on a real S3 server read as they do on a disk."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from weed import weed
+
+from ray_ns.images.corpus import Corpus
+from ray_ns.images.formats import folder
+
+NAMES = [f"{number % 3}/{number:02d}.png" for number in range(40)]
+
+
+def packed() -> bytes:
+    sink = io.BytesIO()
+    with tarfile.open(fileobj=sink, mode="w") as archive:
+        for name in NAMES:
+            for member, data in {name: name.encode() * 3000, name.replace("png", "cls"): name[:1].encode()}.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(data)
+                archive.addfile(info, io.BytesIO(data))
+    return sink.getvalue()
+
+
+def read(root: str) -> tuple[list[bytes], list[int]]:
+    corpus = Corpus.scan(root, "image", "label")
+    assert Corpus.scan(root, "image", "label", corpus.shards) == corpus
+    readers = [corpus.open(shard) for shard in corpus.shards]
+    images = [one for it in readers for at in range(len(it.group_rows)) for one in it.images(at).to_pylist()]
+    return images, [label for part in corpus.labels(3) for label in part.tolist()]
+
+
+def test_folders_and_tars_in_s3_read_as_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "GROUP_ROWS", 9)
+    files = {f"folders/{name}": name.encode() * 3000 for name in NAMES}
+    files |= {f"listed/{name}": name.encode() * 3000 for name in NAMES}
+    files["listed/labels.csv"] = "\n".join(["file,label", *(f"{name},{name[:1]}" for name in NAMES)]).encode()
+    files["tars/a.tar"] = packed()
+    for name, data in files.items():
+        (tmp_path / "disk" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "disk" / name).write_bytes(data)
+    (tmp_path / "server").mkdir()
+    with weed(tmp_path / "server", "corpora") as env:
+        import boto3
+
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client("s3", endpoint_url=env["AWS_ENDPOINT_URL"])
+        for name, data in files.items():
+            client.put_object(Bucket="corpora", Key=name, Body=data)
+        for name in ("folders", "listed", "tars"):
+            assert read(f"s3://corpora/{name}") == read(f"{tmp_path}/disk/{name}"), name
