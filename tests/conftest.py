@@ -80,7 +80,7 @@ def write_corpus(tmp_path: Path) -> Callable[..., Corpus]:
     return written
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Config:
     """A run of 8 steps on grey 16 x 16 images of three classes, with every kind of noise on."""
     model = {

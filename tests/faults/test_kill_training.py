@@ -44,7 +44,7 @@ class Trainings:
         return noted
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Trainings:
     return Trainings(tmp_path_factory.mktemp("trainings"), config)
 
@@ -55,6 +55,7 @@ def test_the_uninterrupted_training_is_what_it_should_be(trainings: Trainings) -
     assert {name.split("/")[0] for name in tensors} == {"network", "ema", "optimizer"}
 
 
+@pytest.mark.chaos
 def test_killed_after_every_step_and_again_it_ends_as_if_it_never_was(trainings: Trainings) -> None:
     for step in range(1, STEPS + 1):
         trainings.kill(f"after-{step}", Kill(step))
@@ -64,14 +65,16 @@ def test_killed_after_every_step_and_again_it_ends_as_if_it_never_was(trainings:
         assert noted["from"] <= step
 
 
-def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings) -> None:
-    for nth in (1, 2, 4):
-        for pattern in (TENSORS, POINTER):
-            for moment in ("before", "inside", "after"):
-                name = f"{pattern[-4:]}-{moment}-{nth}"
-                trainings.kill(name, Kill(0, pattern, nth, moment))
-                held = nth if (pattern, moment) == (POINTER, "after") else nth - 1
-                assert trainings.end(name)["from"] == held * EVERY, name
+@pytest.mark.parametrize(
+    "nth", [2, *(pytest.param(nth, marks=pytest.mark.chaos, id=f"checkpoint {nth}") for nth in (1, 4))]
+)
+def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -> None:
+    for pattern in (TENSORS, POINTER):
+        for moment in ("before", "inside", "after"):
+            name = f"{pattern[-4:]}-{moment}-{nth}"
+            trainings.kill(name, Kill(0, pattern, nth, moment))
+            held = nth if (pattern, moment) == (POINTER, "after") else nth - 1
+            assert trainings.end(name)["from"] == held * EVERY, name
 
 
 def test_killed_six_times_in_a_row(trainings: Trainings) -> None:

