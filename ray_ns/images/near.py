@@ -29,7 +29,7 @@ VERSION = "near-1"
 SIDE = 32
 thumbnail = Decode(SIDE, 3)
 
-# All measured on CIFAR-10 by benchmarks/leaks.py, tuned on the planted copies of one half of its test images.
+# All measured on CIFAR-10 by benchmarks/leaks.py, which says on which of its images they were chosen.
 HASH_BITS = 12  # hashes this far apart are looked at; copies are at most 9 bits from the nearest view
 UNCERTAIN = 2  # bits of a quarter that are tried both ways
 WORTH_ALIGNING = 0.15  # a score before the alignment; copies have more
