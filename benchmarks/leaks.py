@@ -2,14 +2,15 @@
 
 The argument is a folder with train*.parquet and test*.parquet in the Hugging Face layout. A thousand test images are
 changed by a seeded hand (six kinds, each also re-encoded as JPEG) and lie in the pool as one shard more; then ``ray-ns
-ingest --keep-out`` packs the pool. The guard's constants were first explored on copies of all test images, then set on copies of
-those of even rows (``--half tune``); what is reported is copies of the odd ones. The honest images are the same for both.
+ingest --keep-out`` packs the pool. The guard's constants were first explored on copies of all test images, then set on
+copies of those of even rows (``--half tune``); what is reported is copies of the odd ones. The honest images are the
+same for both.
 
 CIFAR-10's train images hold true duplicates of its test images (Barz and Denzler 2020 count 3.3 % of the test images).
 An honest image that is kept out counts as a true duplicate by bounds stricter than the guard's, at full resolution
 (which here is the thumbnail's): details that correlate by 0.75 once aligned, where the guard asks 0.7, or pixels that
-do by 0.9, mirrored or not and shifted by up to three; else as wrongly excluded. These bounds were set after looking at the
-pairs that stricter ones called wrong: nearly all were the same photograph. The last line is a JSON object.
+do by 0.9, mirrored or not and shifted by up to three; else as wrongly excluded. These bounds were set after looking at
+the pairs that stricter ones called wrong: nearly all were the same photograph. The last line is a JSON object.
 """
 
 # ruff: noqa: E402
