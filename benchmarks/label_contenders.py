@@ -55,7 +55,8 @@ class Task:
             data=data,
             teacher=configs.Training(**training),
             student=configs.Student(**training),
-            label=configs.Label(open_shards=100_000, **self.options.get("label", {})),
+            # An image that is stopped with its contender is not slow.
+            label=configs.Label(open_shards=100_000, image_seconds=3600, **self.options.get("label", {})),
             cluster=configs.Cluster(**self.options.get("cluster", {})),
         )
 
