@@ -165,7 +165,6 @@ class TeacherActor:
         from ray_ns.models.zoo import from_files
 
         label = config.label
-        torch.set_num_threads(label.threads)
         keep_memory()
         store = open_store(store_url)
         network = from_files({name: StoredObject(**it).read(store) for name, it in files.items()})
@@ -174,9 +173,13 @@ class TeacherActor:
         self._reader = _Reader(config)
         self._corpora = corpora
         self._keep = label.keep, min(label.top, config.data.classes)
+        self._threads = label.threads
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """One slice in, decoded already or not; where it belongs and its label table as Arrow IPC bytes out."""
+        import torch
+
+        torch.set_num_threads(self._threads)  # OpenMP keeps it per thread, and Ray calls in threads of its own
         row = {name: column[0] for name, column in batch.items()}
         if "images" in row:
             images, reasons = row["images"], [reason or None for reason in row["reasons"]]
