@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -320,15 +320,17 @@ def run_case(case: str, seconds: float) -> list[dict[str, Any]]:
     ]
 
 
-def main() -> None:
-    """Measure, then print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per case and layout as the last lines")
+def run_cases(
+    description: str | None, cases: Sequence[str], measure: Callable[[str, float], list[dict[str, Any]]]
+) -> None:
+    """Measure the cases that the command line asks for and print their rows, as a table and as JSON."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--json", action="store_true", help="one JSON object per row as the last lines")
     parser.add_argument("--seconds", type=float, default=60.0, help="of steady work per contender and case, at least")
-    parser.add_argument("--cases", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--cases", nargs="+", choices=cases, default=cases)
     words = parser.parse_args()
     write_pool()
-    rows = [row for case in words.cases for row in run_case(case, words.seconds)]
+    rows = [row for case in words.cases for row in measure(case, words.seconds)]
     print("| " + " | ".join(rows[0]) + " |")
     for row in rows:
         print("| " + " | ".join(str(value) for value in row.values()) + " |")
@@ -337,4 +339,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(__doc__, list(MODELS), run_case)

@@ -12,7 +12,6 @@ import sys
 
 sys.path[0] = sys.path[0].rpartition("/")[0] or "."  # the root: in this folder, select.py hides Python's own module
 
-import argparse
 import contextlib
 import io
 import json
@@ -26,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.label import POOL, ROOT, write_pool
+from benchmarks.label import POOL, ROOT, run_cases
 
 SIZE, CLASSES, BATCH, OPERATIONS, MAGNITUDE = 224, 1000, 32, 2, 9
 SAVE_EVERY = 5
@@ -286,21 +285,5 @@ def contend() -> None:
     {"ours": ours, "timm": timm, "bare": bare, "saving": lambda it: ours(it, SAVE_EVERY)}[name](contest)
 
 
-def main() -> None:
-    """Measure, then print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="one JSON object per case as the last lines")
-    parser.add_argument("--seconds", type=float, default=60.0, help="of work per contender and case, at least")
-    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
-    words = parser.parse_args()
-    write_pool()
-    rows = [compete(case, words.seconds) for case in words.cases]
-    print("| " + " | ".join(rows[0]) + " |")
-    for row in rows:
-        print("| " + " | ".join(str(value) for value in row.values()) + " |")
-    if words.json:
-        print("\n".join(json.dumps(row) for row in rows))
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(__doc__, list(CASES), lambda case, seconds: [compete(case, seconds)])

@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from ray_ns.demo import write_digits
 
+INJECT = Path(__file__).parent / "faults/inject"
+
 TINY = """
 run: {{dir: {folder}/run, seed: 3, rounds: 1}}
 data:
@@ -75,6 +77,12 @@ def ray_ns(*words: str, env: dict[str, str] | None = None, check: bool = True) -
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr[-3000:]}")
     return done
+
+
+def faulty(fault: str | None = None) -> dict[str, str]:
+    """Environment in which ``faults/inject`` makes the fault happen."""
+    path = os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])
+    return {"PYTHONPATH": path} | ({"RAY_NS_FAULT": fault} if fault else {})
 
 
 def report(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from ray_ns.engine.session import Session
 from ray_ns.engine.train import Task, steps_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
-from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.labels import schema
@@ -52,8 +51,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     config = configs.load(path, overrides)
     reporter = Reporter("plain")
     corpora = preflight.scan_corpora(config, {}, reporter)
-    names = class_names(config.data, corpora)
-    config = configs.with_classes(config, class_count(config.data, names))
+    config, names = preflight.with_classes(config, corpora)
     preflight.check_writable(config.run.dir)
     store = open_store(config.run.dir)
     session = Session(config, store, corpora, (len(corpora["pool"].shards),), Lease(store), reporter, names)

@@ -7,7 +7,6 @@ from typing import Any
 from ray_ns import config as configs
 from ray_ns.engine import preflight
 from ray_ns.engine.session import Session
-from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import run as runs
@@ -33,8 +32,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
     corpora = preflight.scan_corpora(config, known, reporter, grow)
-    names = class_names(config.data, corpora)
-    config = configs.with_classes(config, class_count(config.data, names))
+    config, names = preflight.with_classes(config, corpora)
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))

@@ -201,18 +201,15 @@ class _Work:
         """Images per output shard: as asked for, or as many as make SHARD_BYTES, going by the first ones."""
         if self._asked.shard_rows:
             return self._asked.shard_rows
+        groups = (
+            reader.images(group)
+            for reader in map(source.open, source.shards)
+            for group in range(len(reader.group_rows))
+        )
         sizes: list[int] = []
-        for shard in source.shards:
-            reader = source.open(shard)
-            for group in range(len(reader.group_rows)):
-                for image in reader.images(group)[: SAMPLE - len(sizes)].to_pylist():
-                    packed = pack.resized(image, self._asked.size) if image and self._asked.size else image
-                    sizes.append(len(packed) if isinstance(packed, bytes) else 0)
-                if len(sizes) == SAMPLE:
-                    break
-            else:
-                continue
-            break
+        for image in itertools.islice((value.as_py() for images in groups for value in images), SAMPLE):
+            packed = pack.resized(image, self._asked.size) if image and self._asked.size else image
+            sizes.append(len(packed) if isinstance(packed, bytes) else 0)
         mean = sum(sizes) / max(len(sizes), 1)
         return int(min(SHARD_ROWS, SHARD_BYTES / max(mean, 1)))
 

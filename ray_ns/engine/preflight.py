@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from ray_ns import config as configs
 from ray_ns.config import Config
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
 from ray_ns.images import divide as division
+from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
 from ray_ns.keyed import seed
 from ray_ns.observe import Reporter
@@ -47,6 +49,12 @@ def scan_corpora(
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
     return corpora
+
+
+def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:
+    """The config with the number of its classes, as the corpora say where it does not; and what they are called."""
+    names = class_names(config.data, corpora)
+    return configs.with_classes(config, class_count(config.data, names)), names
 
 
 def check_writable(url: str) -> None:

@@ -1,15 +1,12 @@
 """SIGKILL of the driver at chosen moments, then the same command: the same end as without."""
 
-import os
 import signal
 from pathlib import Path
 
 import pytest
-from tiny_run import digests, ray_ns, write_tiny
+from tiny_run import digests, faulty, ray_ns, write_tiny
 
 pytestmark = pytest.mark.ray
-
-INJECT = Path(__file__).parent / "inject"
 
 # Where each kill falls; a run meets them in this order.
 MOMENTS = {
@@ -48,9 +45,7 @@ class Tiny:
         return digests(self._folder / name)
 
     def kill(self, name: str, fault: str) -> None:
-        path = os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])
-        env = {"RAY_NS_FAULT": fault, "PYTHONPATH": path}
-        done = ray_ns("run", str(self._config), f"run.dir={self._folder / name}", env=env, check=False)
+        done = ray_ns("run", str(self._config), f"run.dir={self._folder / name}", env=faulty(fault), check=False)
         assert done.returncode == -signal.SIGKILL, f"{fault} was never reached\n{done.stderr[-2000:]}"
 
 

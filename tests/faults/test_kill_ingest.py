@@ -1,7 +1,6 @@
 """SIGKILL of an ingest at chosen moments, then the same command: the same shards, byte for byte."""
 
 import hashlib
-import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import digests, ray_ns
+from tiny_run import digests, faulty, ray_ns
 
 from ray_ns.images.corpus import Corpus
 
 pytestmark = pytest.mark.ray
-
-INJECT = Path(__file__).parent / "inject"
 
 # Where each kill falls; an ingest meets them in this order. Workers write the data, and are killed with the driver.
 MOMENTS = {
@@ -54,15 +51,13 @@ class Pool:
         return digests(self._folder / name), pa.concat_tables(tables)["source"].to_pylist()
 
     def kill(self, name: str, fault: str) -> None:
-        path = os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])
-        self._run(name, {"RAY_NS_FAULT": fault, "PYTHONPATH": path}, -signal.SIGKILL)
+        self._run(name, faulty(fault), -signal.SIGKILL)
 
     def break_decoder(self, name: str, row: int) -> str:
         """Ingest while this image kills whoever decodes it; what is said at the end."""
         image = self._images[row]
         fault = f"decode:{hashlib.sha256(image).hexdigest()}:none"
-        path = os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])
-        return self._run(name, {"RAY_NS_FAULT": fault, "PYTHONPATH": path}, 0, "--max-quarantined", "0.1")
+        return self._run(name, faulty(fault), 0, "--max-quarantined", "0.1")
 
     def _run(self, name: str, env: dict[str, str] | None = None, ends: int = 0, *more: str) -> str:
         words = ("--keep-out", str(self._folder / "test"), "--shard-rows", "10", *more)

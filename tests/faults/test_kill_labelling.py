@@ -12,11 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import ray_ns, write_tiny
+from tiny_run import faulty, ray_ns, write_tiny
 
 pytestmark = pytest.mark.ray
 
-INJECT = Path(__file__).parent / "inject"
 LABEL = "rounds/1/label"
 
 
@@ -44,9 +43,7 @@ class Pool:
     def label(
         self, run: Path, fault: str | None = None, *words: str, env: dict[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        env = {"PYTHONPATH": os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")]), **(env or {})}
-        if fault:
-            env["RAY_NS_FAULT"] = fault
+        env = {**faulty(fault), **(env or {})}
         return ray_ns("run", str(self.config), f"run.dir={run}", "--until", "label", *words, env=env, check=False)
 
     def assert_as_uninterrupted(self, run: Path) -> None:
@@ -133,7 +130,7 @@ def test_a_node_that_dies_costs_a_retry_and_nothing_else(pool: Pool, tmp_path: P
     env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
     env |= {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9", "RAY_USAGE_STATS_ENABLED": "0"}
     marker = tmp_path / "read"
-    env |= {"RAY_NS_FAULT": f"read:pool/1.parquet:{marker}", "PYTHONPATH": str(INJECT)}
+    env |= faulty(f"read:pool/1.parquet:{marker}")
     cluster = subprocess.Popen(
         [sys.executable, str(script), str(marker)], stdout=subprocess.PIPE, text=True, env=env, stdin=subprocess.PIPE
     )

@@ -1,23 +1,19 @@
 """SIGKILL of training workers under Ray Train: the same weights as if none had died, and what it cost is told."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-from tiny_run import ray_ns, write_tiny
+from tiny_run import faulty, ray_ns, write_tiny
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
-INJECT = Path(__file__).parent / "inject"
 TRAIN = "rounds/0/train"
 
 
 def train(config: Path, run: Path, *words: str, kills: tuple[str, ...] = ()) -> tuple[bytes, dict[str, float]]:
     """Train a teacher with some of its workers killed; its commit, and what it cost."""
-    env = {"PYTHONPATH": os.pathsep.join([str(INJECT), os.environ.get("PYTHONPATH", "")])}
-    if kills:
-        env["RAY_NS_FAULT"] = f"die:{';'.join(kills)}:{run.parent / run.name}-killed"
+    env = faulty(f"die:{';'.join(kills)}:{run.parent / run.name}-killed" if kills else None)
     ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, env=env)
     for number in range(len(kills)):
         assert run.with_name(f"{run.name}-killed-{number}").exists(), f"kill {number} was never reached"
