@@ -42,10 +42,10 @@ WARM = 10.0  # Ray starts processes it wants to have ready even after the first 
 
 
 def tasks_options(case: str) -> dict[str, Any]:
-    """One fake-GPU actor; where the model is the work, it has both cores' threads."""
-    threads = 1 if case == "decode" else 2
-    label = {"layout": "tasks", "actors": 1, "threads": threads, "gpus_per_actor": 1.0}
-    return {"label": label, "cluster": {"cpus": 3, "gpus": 1}}
+    """One fake-GPU actor; where the model is the work, one per core."""
+    actors = 1 if case == "decode" else 2
+    label = {"layout": "tasks", "actors": actors, "threads": 1, "gpus_per_actor": 1.0}
+    return {"label": label, "cluster": {"cpus": 3, "gpus": actors}}
 
 
 @dataclass
@@ -101,7 +101,7 @@ class Contender:
         self._turns: list[tuple[float, float]] = []  # when it ran
         self._cpu: dict[int, list[tuple[float, float]]] = {}
         self._names: dict[int, str] = {}
-        self._workers = {"dataloader": 1, "tasks": 1}.get(options.get("label", {}).get("layout", name), 2)
+        self._workers = 1 if name == "dataloader" else options.get("label", {}).get("actors", 2)
         self._peak_mb = 0.0
         began = time.monotonic()
         self._child = subprocess.Popen(
@@ -111,6 +111,7 @@ class Contender:
                 "PYTHONPATH": str(ROOT),
                 "RAY_NS_BENCH_TASK": json.dumps(task),
                 "RAY_NS_BENCH_EVENTS": self._folder.name,
+                "TMPDIR": self._folder.name,  # what one that was killed was decoding is decoded in isolation else
                 "OMP_NUM_THREADS": str(options.get("threads", 1)),
                 "RAY_worker_niceness": "0",  # else Ray's workers alone give way to whatever else the machine does
             },

@@ -223,7 +223,7 @@ class _Reader:
     def read(self, corpora: dict[str, Corpus], row: Row) -> tuple[np.ndarray, list[str | None]]:
         """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank."""
         count, group = int(row["rows"]), int(row["group"])
-        images = np.zeros((count, *self._shape), np.uint8)
+        images = np.empty((count, *self._shape), np.uint8)
         reasons: list[str | None] = [None] * count
         if not count:
             return images, reasons
@@ -238,6 +238,7 @@ class _Reader:
             for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
                 if isinstance(pixels, decode.Reason):
                     reasons[place] = str(pixels)
+                    images[place] = 0
                 else:
                     images[place] = pixels
         return images, reasons
