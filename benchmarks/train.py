@@ -280,7 +280,11 @@ def _images() -> Any:
 
 def contend() -> None:
     """Run the contender that the environment describes until it is killed."""
+    from ray_ns.models.memory import keep_memory
+
     name, case, folder = json.loads(os.environ[TASK])
+    if name != "timm":  # as every worker of ours does
+        keep_memory()
     contest = Contest(case, folder)
     {"ours": ours, "timm": timm, "bare": bare, "saving": lambda it: ours(it, SAVE_EVERY)}[name](contest)
 

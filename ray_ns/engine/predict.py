@@ -161,7 +161,8 @@ class TeacherActor:
     def __init__(self, store_url: str, files: dict[str, Row], corpora: dict[str, Corpus], config: Config) -> None:
         import torch
 
-        from ray_ns.labels.predict import Teacher, keep_memory
+        from ray_ns.labels.predict import Teacher
+        from ray_ns.models.memory import keep_memory
         from ray_ns.models.zoo import from_files
 
         label = config.label
@@ -213,7 +214,7 @@ class _Reader:
         if _reader is None or _reader._shape[0] != config.data.size:
             import torch
 
-            from ray_ns.labels.predict import keep_memory
+            from ray_ns.models.memory import keep_memory
 
             torch.set_num_threads(1)
             keep_memory()

@@ -219,11 +219,13 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     import ray.train.torch
     import torch
 
+    from ray_ns.models.memory import keep_memory
     from ray_ns.models.zoo import weights
     from ray_ns.train.fit import Worker, fit
     from ray_ns.train.state import TrainState
 
     cluster, data = task.config.cluster, task.config.data
+    keep_memory()
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     store = open_store(task.store_url)

@@ -1,7 +1,5 @@
 """The teacher: fixed batches of images to class probabilities."""
 
-import ctypes
-import sys
 import threading
 from typing import cast
 
@@ -13,17 +11,6 @@ from ray_ns.config import Data
 
 # On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224.
 CPU_PIXELS = 16 * 224 * 224
-
-
-def keep_memory() -> None:
-    """Let this process keep freed memory for its next batch: a fifth of a forward pass on a CPU is page faults else.
-
-    glibc gives every large block back to the system and takes it anew; these two settings of its ``mallopt`` stop it.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        max_mmaps, trim_threshold = -4, -1
-        libc.mallopt(max_mmaps, 0)
-        libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 class Teacher:

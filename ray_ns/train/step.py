@@ -91,11 +91,11 @@ class Step:
         return self._network.no_sync() if isinstance(self._network, DistributedDataParallel) else nullcontext()
 
     def _noised(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.permute(0, 3, 1, 2).float() / 255
+        pixels = images.permute(0, 3, 1, 2).float().div_(255)
         noise = self._recipe.noise
         if noise.augment == "affine":
             pixels = affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
-        return ((pixels - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
+        return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
     def _check_finite(self, loss: torch.Tensor, state: TrainState) -> float:
         """The mean of the workers' losses. All of them look at the same numbers, so all stop or none does."""
