@@ -253,7 +253,21 @@ class Training(Section):
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
     )
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    eval_steps: Positive | None = Field(
+        None, description="optimiser steps between two scores on the validation images while it trains; null: none"
+    )
+    patience: Positive | None = Field(
+        None,
+        description="end after this many scores in a row without a better one, and in any case keep the weights of the "
+        "best score; null: all steps, and the last one's weights",
+    )
     finetune: Finetune = Field(Finetune(), description="a short training at a higher resolution afterwards")
+
+    @model_validator(mode="after")
+    def _scored(self) -> "Training":
+        if self.patience is not None and self.eval_steps is None:
+            raise ValueError(f"patience = {self.patience} counts scores and eval_steps is null; set eval_steps")
+        return self
 
     @property
     def tuning(self) -> "Training | None":
@@ -264,6 +278,8 @@ class Training(Section):
             "steps": self.finetune.steps,
             "optimizer": self.finetune.optimizer,
             "noise": Noise(augment="none"),
+            "eval_steps": None,
+            "patience": None,
             "finetune": Finetune(),
         }
         kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}

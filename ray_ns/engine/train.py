@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.engine.keeper import PROGRESS, Keeper
+from ray_ns.engine.keeper import Keeper
 from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.errors import RayNsError
@@ -28,6 +28,7 @@ from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.status import PROGRESS, scored
 
 if TYPE_CHECKING:
     from ray_ns.train.data import Images, Steps
@@ -113,11 +114,18 @@ def _committed(
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
     }
+    used = ["labelled", "pool"]
+    if recipe.eval_steps is not None:
+        used.append("validation")
+        inputs["scored"] = {
+            "validation": digest([vars(shard) for shard in session.corpora["validation"].shards]),
+            "batch": [config.label.slice_rows, config.label.precision],
+        }
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         session.reporter.begin(prefix, recipe.steps, "steps")
         if 0 not in stage.done():
-            corpora = {name: session.corpora[name] for name in ("labelled", "pool")}
+            corpora = {name: session.corpora[name] for name in used}
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
             first = begin.parts[0].objects[WEIGHTS] if begin else None
@@ -127,10 +135,22 @@ def _committed(
             task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
-        session.reporter.end(f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters")
+        session.reporter.end(
+            f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters{_kept(facts, recipe)}"
+        )
         return facts, 1
 
     return session.ensure(prefix, inputs, work)
+
+
+def _kept(facts: dict[str, Any], recipe: Training) -> str:
+    """How the training scored on validation images, why it ended, and which weights are committed."""
+    if "curve" not in facts:
+        return ""
+    if "kept" not in facts:
+        return f", {scored(facts['curve'])}; kept: the last step's weights"
+    early = f", no better one in {recipe.patience} scores" if facts["steps"] < recipe.steps else ""
+    return f"{early}; kept: the weights of step {facts['kept']['step']}, top-1 {facts['kept']['top1']:.1%}"
 
 
 def _run(session: Session, task: Task) -> None:
@@ -162,7 +182,7 @@ def _run(session: Session, task: Task) -> None:
     )
     began = time.monotonic()
     # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
-    with session.following(lambda: _steps_done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
+    with session.following(lambda: _done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
     for warning in ended.warnings:
         session.reporter.warn(warning)
@@ -181,9 +201,13 @@ def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
     }
 
 
-def _steps_done(store: ObjectStore, prefix: str) -> int | None:
+def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
+    """Steps done and the last score, as the first worker noted them."""
     data = store.get(f"{prefix}/{PROGRESS}")
-    return None if data is None else int(json.loads(data)["step"])
+    if data is None:
+        return None
+    found = json.loads(data)
+    return int(found["step"]), scored(found["curve"]) if "curve" in found else ""
 
 
 @dataclass(frozen=True)
@@ -219,6 +243,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     import ray.train.torch
     import torch
 
+    from ray_ns.engine.score import Score
     from ray_ns.models.zoo import weights
     from ray_ns.train.fit import Worker, fit
     from ray_ns.train.state import TrainState
@@ -236,15 +261,16 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
     worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch)
+    score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     if rank:
 
         def ask(state: "TrainState", loss: float) -> None:
             leaving(state.step)
 
-        fit(task.recipe, data, steps, state, worker, network, ask)
+        fit(task.recipe, data, steps, state, worker, network, ask, score)
         return {}
     keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
-    fit(task.recipe, data, steps, state, worker, network, keeper.after_step)
+    fit(task.recipe, data, steps, state, worker, network, keeper.after_step, score)
     keeper.publish(state)
     return keeper.cost()
 
