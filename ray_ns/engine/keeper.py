@@ -66,6 +66,11 @@ class Keeper:
             self._store.put(f"{self._prefix}/{PROGRESS}", canonical(progress))
         self._ready = time.monotonic()
 
+    def save(self, state: "TrainState") -> None:
+        """Save a checkpoint now; it is written when this returns."""
+        self._writer.save(lambda: self._checkpoint(state))
+        self._writer.wait()
+
     def publish(self, state: "TrainState") -> None:
         """Make the finished network exist, with the weights that the recipe keeps; its checkpoints go."""
         from ray_ns.models.zoo import parameters, to_files

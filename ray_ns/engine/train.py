@@ -156,7 +156,9 @@ def _kept(facts: dict[str, Any], recipe: Training) -> str:
 def _run(session: Session, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from ray_ns.engine.sigterm import ListeningTorchConfig
 
     cluster = session.config.cluster
     counts = cluster.worker_counts
@@ -167,7 +169,7 @@ def _run(session: Session, task: Task) -> None:
     trainer = TorchTrainer(
         work_on,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend=None if cluster.train_gpus else "gloo"),
+        torch_config=ListeningTorchConfig(backend=None if cluster.train_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
         ),
@@ -223,6 +225,7 @@ def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
+    from ray_ns.train.fit import LeavingError
     from ray_ns.train.step import NotFiniteError
 
     context = ray.train.get_context()
@@ -230,6 +233,8 @@ def work_on(settings: dict[str, Any]) -> Ended:
     warnings: list[str] = []
     try:
         return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+    except LeavingError:  # Ray is to start the workers again, elsewhere
+        raise
     except NotFiniteError as error:
         return Ended(error, warnings, {})
     except RayNsError as error:
@@ -243,9 +248,10 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     import ray.train.torch
     import torch
 
+    from ray_ns.engine import sigterm
     from ray_ns.engine.score import Score
     from ray_ns.models.zoo import weights
-    from ray_ns.train.fit import Worker, fit
+    from ray_ns.train.fit import LeavingError, Worker, fit
     from ray_ns.train.state import TrainState
 
     cluster, data = task.config.cluster, task.config.data
@@ -260,17 +266,26 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
-    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch)
+    told = sigterm.told.is_set
+    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch, told)
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
-    if rank:
+    keeper = None
+    if rank == 0:
+        keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
 
-        def ask(state: "TrainState", loss: float) -> None:
-            leaving(state.step)
+    def ask(state: "TrainState", loss: float) -> None:
+        leaving(state.step)
 
-        fit(task.recipe, data, steps, state, worker, network, ask, score)
+    try:
+        fit(task.recipe, data, steps, state, worker, network, keeper.after_step if keeper else ask, score)
+    except LeavingError:
+        if keeper is not None:
+            keeper.save(state)
+        if world > 1:
+            torch.distributed.barrier()  # Ray ends all workers as soon as one has left
+        raise
+    if keeper is None:
         return {}
-    keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
-    fit(task.recipe, data, steps, state, worker, network, keeper.after_step, score)
     keeper.publish(state)
     return keeper.cost()
 

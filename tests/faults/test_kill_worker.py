@@ -47,3 +47,17 @@ def test_an_elastic_training_survives_a_kill_too(config: Path) -> None:
     words = ("cluster.train_workers=[1, 2]", "cluster.cpus=2")
     _, cost = train(config, config.parent / "elastic", *words, kills=("checkpoints/000000020.json",))
     assert cost["goodput"] > 0
+
+
+def test_one_of_two_workers_told_to_leave_costs_no_step(config: Path) -> None:
+    words = ("cluster.train_workers=2", "cluster.cpus=2", "cluster.checkpoint_steps=1000")
+    whole, _ = train(config, config.parent / "stays", *words)
+    run, marker = config.parent / "leaves", config.parent / "told"
+    env = faulty(f"term:progress.json|checkpoints/.*json:{marker}")
+    ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, env=env)
+    assert (run / TRAIN / "commit.json").read_bytes() == whole
+    written = [(name, int(step)) for name, step in map(str.split, marker.read_text().splitlines())]
+    pointers = [(at, step) for at, (name, step) in enumerate(written) if name != "progress.json"]
+    ((at, step),) = pointers
+    assert 2 <= step <= 5, written
+    assert written[at + 1] == ("progress.json", step + 1), "the next step after the pointer is the one after it"

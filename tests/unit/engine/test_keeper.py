@@ -149,3 +149,11 @@ def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore) -> None
     keeper.after_step(state, 1.5)
     told = json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")
     assert told == {"step": 1, "loss": 1.5, "curve": [[1, 1.5, 0.5]]}
+
+
+def test_a_checkpoint_for_those_who_leave_is_written_when_save_returns(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 5)
+    keeper.save(state)
+    assert pointers(store) == [4, 5]
+    assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 6)]

@@ -13,7 +13,7 @@ from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
 from ray_ns.train.data import Images, Steps, visits_of
-from ray_ns.train.fit import Worker, fit
+from ray_ns.train.fit import LeavingError, Worker, fit
 from ray_ns.train.state import TrainState
 
 CPU = torch.device("cpu")
@@ -180,3 +180,23 @@ def test_patience_ends_a_training_and_keeps_the_weights_of_the_first_best_score(
     state.take_best()
     second = held[2].result.state_dict()
     assert all(torch.equal(it, second[name]) for name, it in state.result.state_dict().items())
+
+
+def test_a_worker_that_is_told_to_leave_goes_after_the_step_and_nothing_is_lost(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU))
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    saved: list[int] = []
+    worker = Worker(CPU, KEY, told=lambda: state.step == 3)
+    with pytest.raises(LeavingError, match="told to leave at step 4"):
+        fit(recipe, config.data, steps, state, worker, state.network, lambda it, _: saved.append(it.step))
+    assert saved == [1, 2, 3, 4]
+    assert differing(train(recipe, config.data, steps, state), whole) == []
+
+
+def test_one_that_is_told_at_the_last_step_has_nothing_left_to_do(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    worker = Worker(CPU, KEY, told=lambda: state.step == STEPS - 1)
+    fit(recipe, config.data, steps, state, worker, state.network, lambda *_: None)
+    assert state.step == STEPS
