@@ -1,10 +1,12 @@
 """SIGKILL of training workers under Ray Train: the same weights as if none had died, and what it cost is told."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tiny_run import faulty, ray_ns, write_tiny
+from two_nodes import two_nodes
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -61,3 +63,39 @@ def test_one_of_two_workers_told_to_leave_costs_no_step(config: Path) -> None:
     ((at, step),) = pointers
     assert 2 <= step <= 5, written
     assert written[at + 1] == ("progress.json", step + 1), "the next step after the pointer is the one after it"
+
+
+Shares = list[tuple[int, int, int, list[list[int]]]]  # step, rank, world, the images
+
+
+def shares(folder: Path) -> Shares:
+    """What the workers of a run noted of their shares of every step."""
+    return [tuple(json.loads(line)) for path in folder.iterdir() for line in path.read_text().splitlines()]
+
+
+def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config: Path) -> None:
+    steps, batch, images = 200, 20, 10
+    words = (f"teacher.steps={steps}", "cluster.checkpoint_steps=20", "cluster.train_threads=2")
+    orders = [config.parent / "order-whole", config.parent / "order-node"]
+    for folder in orders:
+        folder.mkdir()
+    env = faulty(f"order::{orders[0]}")
+    ray_ns("run", str(config), f"run.dir={config.parent / 'whole'}", "--until", "label", *words, env=env)
+    order = {step: found for step, _, _, found in shares(orders[0])}
+    assert sorted(order) == list(range(steps))
+    seen = Counter(tuple(image) for found in order.values() for image in found)
+    assert sorted(seen.values()) == [steps * batch // images] * images, "each image once per epoch"
+
+    run = config.parent / "node"
+    with two_nodes(run / TRAIN / "checkpoints/000000020.json", faulty(f"order::{orders[1]}")) as env:
+        ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, "cluster.train_workers=[1, 2]", env=env)
+    assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
+    came = shares(orders[1])
+    for step, rank, world, found in came:
+        assert found == order[step][rank * batch // world : (rank + 1) * batch // world], f"step {step} of {world}"
+    alone = {step for step, _, world, _ in came if world == 1}
+    together = [{step for step, rank, world, _ in came if (rank, world) == (it, 2)} for it in (0, 1)]
+    begun = min(alone)
+    assert begun >= 20, "it went on from a checkpoint"
+    assert alone == set(range(begun, steps))
+    assert set(range(begun)) <= together[0] & together[1]
