@@ -156,7 +156,7 @@ class Session:
 
     @contextlib.contextmanager
     def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:
-        """While the block runs, show what ``done`` returns (how many, a note) as the stage's progress, once a second."""
+        """While the block runs, show what ``done`` returns (how many, a note) as the stage's progress each second."""
         stop = threading.Event()
 
         def follow() -> None:

@@ -20,7 +20,7 @@ class LeavingError(ResumableError):
 
 @dataclass(frozen=True)
 class Worker:
-    """Which worker this is, what it computes on, and the key of all its draws. ``microbatch``, ``told``: see ``Step``."""
+    """Which worker this is, what it computes on, the key of all its draws. ``microbatch``, ``told``: see ``Step``."""
 
     device: torch.device
     key: int

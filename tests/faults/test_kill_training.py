@@ -100,7 +100,14 @@ def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -
 
 
 def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
-    for kill in (Kill(4), Kill(5), Kill(0, TENSORS, 2, "inside"), Kill(11), Kill(0, POINTER, 1, "before"), Kill(trainings.steps - 1)):
+    for kill in (
+        Kill(4),
+        Kill(5),
+        Kill(0, TENSORS, 2, "inside"),
+        Kill(11),
+        Kill(0, POINTER, 1, "before"),
+        Kill(trainings.steps - 1),
+    ):
         trainings.kill("chain", kill)
     trainings.end("chain")
 

@@ -88,7 +88,9 @@ def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config
 
     run = config.parent / "node"
     with two_nodes(run / TRAIN / "checkpoints/000000020.json", faulty(f"order::{orders[1]}")) as env:
-        ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, "cluster.train_workers=[1, 2]", env=env)
+        ray_ns(
+            "run", str(config), f"run.dir={run}", "--until", "label", *words, "cluster.train_workers=[1, 2]", env=env
+        )
     assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
     came = shares(orders[1])
     for step, rank, world, found in came:

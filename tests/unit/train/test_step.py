@@ -224,7 +224,9 @@ def run_workers(
     return ends
 
 
-def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave_when_one_is_told(config: Config, tmp_path: Path) -> None:
+def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave_when_one_is_told(
+    config: Config, tmp_path: Path
+) -> None:
     tiny_training.steps_in(tmp_path)
     first, second = run_workers(2, config, tmp_path, poison=True)
     for _, losses, stopped, step, _, leaving in (first, second):
