@@ -88,7 +88,7 @@ def test_killed_after_every_step_and_again_it_ends_as_if_it_never_was(trainings:
 
 
 @pytest.mark.parametrize(
-    "nth", [2, *(pytest.param(nth, marks=pytest.mark.chaos, id=f"checkpoint {nth}") for nth in (1, 4))]
+    "nth", [2, *(pytest.param(nth, marks=pytest.mark.chaos, id=f"checkpoint {nth}") for nth in (1, 3))]
 )
 def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -> None:
     for pattern in (TENSORS, POINTER):
@@ -104,7 +104,7 @@ def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
         Kill(4),
         Kill(5),
         Kill(0, TENSORS, 2, "inside"),
-        Kill(11),
+        Kill(trainings.steps - 3),
         Kill(0, POINTER, 1, "before"),
         Kill(trainings.steps - 1),
     ):
@@ -113,14 +113,14 @@ def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
 
 
 def test_a_flipped_bit_in_the_newest_checkpoint_costs_the_steps_since_the_one_before(trainings: Trainings) -> None:
-    trainings.kill("rot", Kill(0, POINTER, 4, "after"))
+    trainings.kill("rot", Kill(0, POINTER, 3, "after"))
     folder = trainings.folder / "rot" / PREFIX / "checkpoints"
     newest = sorted(folder.glob("*.safetensors"))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     noted = trainings.end("rot")
-    assert noted["from"] == 9
+    assert noted["from"] == 6
     (warning,) = noted["warnings"]
-    assert f"{PREFIX}/checkpoints/000000012.json is not used" in warning
-    assert f"{PREFIX}/checkpoints/000000009.json is" in warning
+    assert f"{PREFIX}/checkpoints/000000009.json is not used" in warning
+    assert f"{PREFIX}/checkpoints/000000006.json is" in warning
