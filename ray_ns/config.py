@@ -77,6 +77,9 @@ class Run(Section):
     )
 
 
+MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
+
+
 class Data(Section):
     """The images: corpora of Parquet shards, WebDataset tars or image files, and how one image is read."""
 
@@ -107,6 +110,11 @@ class Data(Section):
     )
     label_column: str = Field("label", description="Parquet: column of integer labels")
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
+    fit: Literal["squash", "crop"] = Field(
+        "squash",
+        description="how an image becomes a square, for labels, evaluation and training alike; squash: all of it; "
+        "crop: the middle one, 7/8 of its short side (the papers: short side to size / 0.875, then the middle)",
+    )
     channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
     mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
     std: list[Annotated[float, Field(gt=0)]] = Field(
@@ -203,7 +211,7 @@ class Noise(Section):
 
     crop: Literal["none", "padded", "random_resized"] = Field(
         "none",
-        description="none: the whole image, squashed to a square; padded: that, moved by up to 1/8 of its side (CIFAR, "
+        description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR, "
         "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
     )
     augment: Literal["none", "affine", "randaugment"] = Field(

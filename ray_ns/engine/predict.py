@@ -198,7 +198,7 @@ class Reader:
     """Reads and decodes slices; the next row group is read while this one is decoded."""
 
     def __init__(self, config: Config) -> None:
-        decoder = decode.Decode(config.data.size, config.data.channels)
+        decoder = decode.Decode(config.data.size, config.data.channels, config.data.fit)
         self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
         self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process

@@ -135,9 +135,8 @@ def _committed(
             task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
-        session.reporter.end(
-            f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters{_kept(facts, recipe)}"
-        )
+        told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
+        session.reporter.end(told + _kept(facts, recipe))
         return facts, 1
 
     return session.ensure(prefix, inputs, work)
@@ -349,7 +348,7 @@ def labelled(task: Task) -> "Images":
 
 def _decode(task: Task) -> decode.Decode:
     data = task.config.data
-    return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
+    return decode.Decode(data.size, data.channels, "none" if task.recipe.noise.crop == "random_resized" else data.fit)
 
 
 def selected(task: Task) -> Selected | None:

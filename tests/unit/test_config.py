@@ -36,6 +36,7 @@ SETTINGS = [
     "control.enabled",
     "data.channels",
     "data.classes",
+    "data.fit",
     "data.held_out",
     "data.image_column",
     "data.label_column",
