@@ -54,7 +54,10 @@ class Trainings:
 PATIENT = {"eval_steps": 2, "patience": 3}
 
 
-@pytest.fixture(scope="module", params=[{}, PATIENT], ids=["all steps", "patient"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param({}, id="all steps"), pytest.param(PATIENT, id="patient", marks=pytest.mark.chaos)],
+)
 def trainings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, config: Config) -> Trainings:
     student = config.student.model_copy(update=request.param)
     return Trainings(tmp_path_factory.mktemp("trainings"), config.model_copy(update={"student": student}))
@@ -99,6 +102,7 @@ def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -
             assert trainings.end(name)["from"] == held * EVERY, name
 
 
+@pytest.mark.parametrize("trainings", [{}, PATIENT], ids=["all steps", "patient"], indirect=True)
 def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
     for kill in (
         Kill(4),
