@@ -1,9 +1,13 @@
 """The score of a network in training: that of an evaluation, whoever of the workers sees which image."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tiny_training
 import torch
 from torch import nn
 
@@ -68,3 +72,33 @@ def test_of_many_images_it_takes_some_evenly(
 ) -> None:
     monkeypatch.setattr(score, name, value)
     assert Score(config, corpus, CPU)(network) == right(config, corpus, network)[::5].mean()
+
+
+def two_workers(config: Config, corpus: Corpus, meet: Path, out: Any) -> None:
+    import torch.multiprocessing as mp
+
+    mp.start_processes(one_of, (config, corpus, meet, out), 2, start_method="fork")
+
+
+def one_of(rank: int, config: Config, corpus: Corpus, meet: Path, out: Any) -> None:
+    """Score a network whose running figures are wrong on the second worker."""
+    torch.set_num_threads(1)
+    os.environ.update(GLOO_SOCKET_IFNAME="lo")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    network = build(config.student.model, config.data)
+    for buffer in network.buffers():
+        buffer += rank
+    out.put(Score(config, corpus, CPU, rank, 2)(network))
+
+
+def test_two_workers_agree_on_the_score_of_the_first_ones_network(
+    config: Config, corpus: Corpus, network: nn.Module, tmp_path: Path
+) -> None:
+    forks = tiny_training.forks()
+    out = forks.Queue()
+    process = forks.Process(target=two_workers, args=(config, corpus, tmp_path / "meet", out))
+    process.start()
+    found = [out.get(timeout=100) for _ in range(2)]
+    process.join(100)
+    assert found == [right(config, corpus, network).mean()] * 2
