@@ -86,10 +86,10 @@ def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config
     notes.mkdir()
     words = (f"teacher.steps={steps}", "cluster.checkpoint_steps=20", "cluster.train_threads=2")
     run = config.parent / "node"
+    soon = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}  # Ray first tries two again, as it has not missed the node
     with two_nodes(run / TRAIN / "checkpoints/000000020.json", faulty(f"order::{notes}")) as env:
-        ray_ns(
-            "run", str(config), f"run.dir={run}", "--until", "label", *words, "cluster.train_workers=[1, 2]", env=env
-        )
+        elastic = (*words, "cluster.train_workers=[1, 2]")
+        ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *elastic, env={**env, **soon})
     assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
     came = shares(notes)
     for step, rank, world, found in came:
