@@ -173,7 +173,7 @@ class Contest:
         ids = np.concatenate([image_ids(s.ordinal, np.arange(n)) for s, n in zip(corpus.shards, rows, strict=True)])
         eye = np.eye(CLASSES, dtype=np.float32)
         visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-        images = Images(corpus, visits, Decode(SIZE, 3, squash=False), lambda at: eye[at % CLASSES])
+        images = Images(corpus, visits, Decode(SIZE, 3, "none"), lambda at: eye[at % CLASSES])
         return Steps(images, None, BATCH, 0, 0, 0, 1, per_image(self.recipe.noise, SIZE))
 
 

@@ -133,14 +133,16 @@ def ingest(
 @app.command()
 def status(run: RunDirectory, as_json: AsJson = False) -> None:
     """Say which stage a run is in, how far, how fast, and how long it will take."""
-    from ray_ns.store.status import read_status
+    from ray_ns.store.status import read_status, scored
 
     found = read_status(run)
     if as_json:
         print(json.dumps(found))
         return
     for stage in found["stages"]:
-        out.print(f"{stage['stage']:<20} {stage['state']}" + (f", {stage['parts']} parts" if stage["parts"] else ""))
+        parts = f", {stage['parts']} parts" if stage["parts"] else ""
+        curve = f", {scored(stage['curve'])}" if "curve" in stage else ""
+        out.print(f"{stage['stage']:<20} {stage['state']}{parts}{curve}")
     out.print(found["driver"])
 
 

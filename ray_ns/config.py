@@ -77,6 +77,9 @@ class Run(Section):
     )
 
 
+MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
+
+
 class Data(Section):
     """The images: corpora of Parquet shards, WebDataset tars or image files, and how one image is read."""
 
@@ -107,6 +110,11 @@ class Data(Section):
     )
     label_column: str = Field("label", description="Parquet: column of integer labels")
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
+    fit: Literal["squash", "crop"] = Field(
+        "squash",
+        description="how an image becomes a square, for labels, evaluation and training alike; squash: all of it; "
+        "crop: the middle one, 7/8 of its short side (the papers: short side to size / 0.875, then the middle)",
+    )
     channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
     mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
     std: list[Annotated[float, Field(gt=0)]] = Field(
@@ -203,7 +211,7 @@ class Noise(Section):
 
     crop: Literal["none", "padded", "random_resized"] = Field(
         "none",
-        description="none: the whole image, squashed to a square; padded: that, moved by up to 1/8 of its side (CIFAR, "
+        description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR, "
         "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
     )
     augment: Literal["none", "affine", "randaugment"] = Field(
@@ -253,7 +261,21 @@ class Training(Section):
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
     )
     precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    eval_steps: Positive | None = Field(
+        None, description="optimiser steps between two scores on the validation images while it trains; null: none"
+    )
+    patience: Positive | None = Field(
+        None,
+        description="end after this many scores in a row without a better one, and in any case keep the weights of the "
+        "best score; null: all steps, and the last one's weights",
+    )
     finetune: Finetune = Field(Finetune(), description="a short training at a higher resolution afterwards")
+
+    @model_validator(mode="after")
+    def _scored(self) -> "Training":
+        if self.patience is not None and self.eval_steps is None:
+            raise ValueError(f"patience = {self.patience} counts scores and eval_steps is null; set eval_steps")
+        return self
 
     @property
     def tuning(self) -> "Training | None":
@@ -264,6 +286,8 @@ class Training(Section):
             "steps": self.finetune.steps,
             "optimizer": self.finetune.optimizer,
             "noise": Noise(augment="none"),
+            "eval_steps": None,
+            "patience": None,
             "finetune": Finetune(),
         }
         kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}

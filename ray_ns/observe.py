@@ -33,23 +33,23 @@ class Reporter:
         self._began = self._said = time.monotonic()
         self._anchor: tuple[float, int] | None = None
         self._done = self._total = 0
-        self._unit = ""
+        self._unit = self._note = ""
 
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
         """A stage starts, with ``done`` of ``total`` ``unit`` already there from an earlier attempt."""
         self._stage, self._unit, self._total = stage, unit, total
-        self._done, self._anchor = done, None
+        self._done, self._anchor, self._note = done, None, ""
         self._began = self._said = time.monotonic()
         self._say("begin", f"{stage}: {done} of {total} {unit} done" if done else f"{stage}: begins")
         if self._live is not None:
             self._live.start()
             self._task = self._live.add_task(stage, total=total or None, completed=done, state="")
 
-    def progress(self, done: int) -> None:
-        """``done`` of the stage's total are done."""
+    def progress(self, done: int, note: str = "") -> None:
+        """``done`` of the stage's total are done; ``note``: what else there is to say of it, in a few words."""
         if self._anchor is None:
             self._anchor = (time.monotonic(), done)
-        self._done = done
+        self._done, self._note = done, note
         if self._live is not None and self._task is not None:
             self._live.update(self._task, completed=done, state=self._state())
         elif time.monotonic() - self._said > LOG_SECONDS:
@@ -75,7 +75,7 @@ class Reporter:
         self._say("warning", f"warning: {text}")
 
     def snapshot(self) -> Mapping[str, Any]:
-        """The stage under way: name, done, total, unit, rate per second and seconds left. Empty between stages."""
+        """The stage under way: name, done, total, unit, rate per second, seconds left, note. Empty between stages."""
         if not self._stage:
             return {}
         rate = self._rate()
@@ -87,6 +87,7 @@ class Reporter:
             "unit": self._unit,
             "rate": round(rate, 3),
             "seconds_left": round(left, 1) if left is not None else None,
+            **({"note": self._note} if self._note else {}),
         }
 
     def _rate(self) -> float:
@@ -99,7 +100,7 @@ class Reporter:
     def _state(self) -> str:
         rate = self._rate()
         left = f", {rate:.3g} a second, {(self._total - self._done) / rate:.0f} s left" if rate else ""
-        return f"{self._done} of {self._total} {self._unit}{left}"
+        return f"{self._done} of {self._total} {self._unit}{left}" + (f", {self._note}" if self._note else "")
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         if self._json:

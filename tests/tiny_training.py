@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from ray_ns.config import Config, Student
 from ray_ns.engine.keeper import Keeper
+from ray_ns.engine.score import Score
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint, objects
@@ -45,7 +46,7 @@ class Kill:
 
 
 def write_images(folder: Path, count: int) -> None:
-    """Noisy grey 16 x 16 images, the class of each in its brightness, in row groups of 4."""
+    """Noisy grey 16 x 16 images, the class of each in its brightness and in ``label``, in row groups of 4."""
     rng = np.random.default_rng(count)
     level = 40 + 80 * (np.arange(count) % 3)[:, None, None]
     pixels = (level + rng.integers(-30, 31, (count, 16, 16))).clip(0, 255).astype(np.uint8)
@@ -56,7 +57,7 @@ def write_images(folder: Path, count: int) -> None:
         Image.fromarray(image).save(path)
         files.append(path.read_bytes())
         path.unlink()
-    pq.write_table(pa.table({"image": files}), folder / "0.parquet", row_group_size=4)
+    pq.write_table(pa.table({"image": files, "label": np.arange(count) % 3}), folder / "0.parquet", row_group_size=4)
 
 
 def steps_in(
@@ -83,6 +84,13 @@ def steps_in(
     return Steps(images("labelled", 9, 1.0), pool, batch, ratio, KEY, rank, world, augment)
 
 
+def score_in(folder: Path, config: Config) -> Score:
+    """The score on 20 images like those that train."""
+    if not (folder / "validation").exists():
+        write_images(folder / "validation", 20)
+    return Score(config, Corpus.scan(str(folder / "validation"), "image", "label"), CPU)
+
+
 def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> None:
     """Train to the end, or to the kill, from what the folder holds; at the end the whole state lies in it."""
     torch.set_num_threads(1)
@@ -105,7 +113,8 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
         if kill and state.step == kill.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step)
+    score = score_in(data, config) if recipe.eval_steps else None
+    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step, score)
     keeper.publish(state)
     save_file(state.tensors(), folder / "end.safetensors")
     end = {"losses": keeper._losses, "facts": state.facts(), "warnings": warnings, "from": found.step if found else 0}

@@ -64,7 +64,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
 
 def _look(config: Config, name: str, corpus: Corpus) -> Finding:
     """Decode the first images of a corpus."""
-    decode = Decode(config.data.size, config.data.channels)
+    decode = Decode(config.data.size, config.data.channels, config.data.fit)
     _, _, _, encoded = _first(corpus, LOOKED_AT)
     began = time.monotonic()
     reasons = [str(found) for found in map(decode, encoded) if isinstance(found, Reason)]
@@ -220,7 +220,7 @@ class _Steps:
 
     def _decoded(self, encoded: list[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
         data = self._config.data
-        found = [Decode(data.size, data.channels)(it) for it in encoded]
+        found = [Decode(data.size, data.channels, data.fit)(it) for it in encoded]
         blank = np.zeros((data.size, data.size, data.channels), np.uint8)
         pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
         return pixels, [str(it) if isinstance(it, Reason) else None for it in found]

@@ -1,4 +1,4 @@
-"""What the first worker keeps of a training: losses, progress, checkpoints and, at the end, the network."""
+"""What the first worker keeps of a training: its curve, progress, checkpoints and, at the end, the network."""
 
 import time
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from ray_ns.store.commit import Stage
 from ray_ns.store.lease import fence
 from ray_ns.store.manifest import canonical
 from ray_ns.store.objects import ObjectStore
+from ray_ns.store.status import PROGRESS
 
 if TYPE_CHECKING:
     from ray_ns.train.data import Steps
     from ray_ns.train.state import TrainState
 
-PROGRESS = "progress.json"
 PROGRESS_SECONDS = 1.0
 
 
@@ -58,15 +58,21 @@ class Keeper:
         self._writer.check()
         leaving = self._leaving(state.step) and not self._left
         self._left |= leaving
-        if (leaving or state.step % self._every == 0) and state.step < self._recipe.steps:
+        if (leaving or state.step % self._every == 0) and not state.finished(self._recipe):
             self._writer.save(lambda: self._checkpoint(state))
         if time.monotonic() - self._said > PROGRESS_SECONDS:
             self._said = time.monotonic()
-            self._store.put(f"{self._prefix}/{PROGRESS}", canonical({"step": state.step, "loss": loss}))
+            progress = {"step": state.step, "loss": loss, **self._curve(state)}
+            self._store.put(f"{self._prefix}/{PROGRESS}", canonical(progress))
         self._ready = time.monotonic()
 
+    def save(self, state: "TrainState") -> None:
+        """Save a checkpoint now; it is written when this returns."""
+        self._writer.save(lambda: self._checkpoint(state))
+        self._writer.wait()
+
     def publish(self, state: "TrainState") -> None:
-        """Make the finished network exist; its checkpoints go."""
+        """Make the finished network exist, with the weights that the recipe keeps; its checkpoints go."""
         from ray_ns.models.zoo import parameters, to_files
 
         self._writer.wait()
@@ -77,7 +83,11 @@ class Keeper:
             "parameters": parameters(state.network),
             "size": self._data.size,
             "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
+            **self._curve(state),
         }
+        if self._recipe.patience is not None:
+            facts["kept"] = dict(zip(("step", "top1"), state.best_score, strict=True))
+        state.take_best()
         files = to_files(state.result, self._data)
         Stage(self._store, self._prefix, self._fence).publish(0, files, facts)
         checkpoint.clear(self._store, self._prefix)
@@ -94,6 +104,14 @@ class Keeper:
             "rows_used": self._steps.rows_used,
         }
         return {"driver": self._epoch, **{name: self._before.get(name, 0) + value for name, value in now.items()}}
+
+    def _curve(self, state: "TrainState") -> dict[str, list[list[float]]]:
+        """[step, mean loss since the score before, validation top-1] of every score, where there are any."""
+        before = [0, *(step for step, _ in state.scores)]
+        rows = []
+        for since, (step, top1) in zip(before, state.scores, strict=False):
+            rows.append([step, round(sum(self._losses[since:step]) / (step - since), 6), top1])
+        return {"curve": rows} if rows else {}
 
     def _checkpoint(self, state: "TrainState") -> checkpoint.Checkpoint:
         facts = {"optimizer": state.facts(), "losses": list(self._losses), "cost": self.cost()}

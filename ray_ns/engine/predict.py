@@ -151,7 +151,7 @@ def selected_rows(selection: StoredObject, store_url: str, shard: Shard) -> np.n
 def decode_slice(batch: dict[str, np.ndarray], corpora: dict[str, Corpus], config: Config) -> dict[str, np.ndarray]:
     """The layout ``tasks``: one slice in, the same with its pixels (uint8) and quarantine reasons out."""
     row = {name: column[0] for name, column in batch.items()}
-    images, reasons = _Reader.of_process(config).read(corpora, row)
+    images, reasons = Reader.of_process(config).read(corpora, row)
     return {**batch, "images": images[None], "reasons": np.array([[reason or "" for reason in reasons]], object)}
 
 
@@ -171,7 +171,7 @@ class TeacherActor:
         network = from_files({name: StoredObject(**it).read(store) for name, it in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
-        self._reader = _Reader(config)
+        self._reader = Reader(config)
         self._corpora = corpora
         self._keep = label.keep, min(label.top, config.data.classes)
         self._threads = label.threads
@@ -195,11 +195,11 @@ class TeacherActor:
         return {**found, "table": np.array([sink.getvalue().to_pybytes()], object)}
 
 
-class _Reader:
+class Reader:
     """Reads and decodes slices; the next row group is read while this one is decoded."""
 
     def __init__(self, config: Config) -> None:
-        decoder = decode.Decode(config.data.size, config.data.channels)
+        decoder = decode.Decode(config.data.size, config.data.channels, config.data.fit)
         self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
         self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
@@ -208,7 +208,7 @@ class _Reader:
         self._group = lru_cache(3)(self._begin_group)
 
     @classmethod
-    def of_process(cls, config: Config) -> "_Reader":
+    def of_process(cls, config: Config) -> "Reader":
         """The reader of this worker process, which outlives a task but not a network of another size."""
         global _reader
         if _reader is None or _reader._shape[0] != config.data.size:
@@ -248,7 +248,7 @@ class _Reader:
         return self._ahead.submit(self._shard(corpus, shard).images, group)
 
 
-_reader: _Reader | None = None
+_reader: Reader | None = None
 
 
 def rows_of(row: Row) -> np.ndarray:

@@ -155,15 +155,15 @@ class Session:
         return float(json.loads(data)["seconds"]) if data else 0.0
 
     @contextlib.contextmanager
-    def following(self, done: Callable[[], int | None]) -> Iterator[None]:
-        """While the block runs, show what ``done`` returns as the stage's progress, once a second."""
+    def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:
+        """While the block runs, show what ``done`` returns (how many, a note) as the stage's progress each second."""
         stop = threading.Event()
 
         def follow() -> None:
             while not stop.wait(1.0):
                 now = done()
                 if now is not None:
-                    self.reporter.progress(now)
+                    self.reporter.progress(*now)
 
         thread = threading.Thread(target=follow, name="progress", daemon=True)
         thread.start()

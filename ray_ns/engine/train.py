@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.engine.keeper import PROGRESS, Keeper
+from ray_ns.engine.keeper import Keeper
 from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.errors import RayNsError
@@ -28,6 +28,7 @@ from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.status import PROGRESS, scored
 
 if TYPE_CHECKING:
     from ray_ns.train.data import Images, Steps
@@ -113,11 +114,18 @@ def _committed(
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
     }
+    used = ["labelled", "pool"]
+    if recipe.eval_steps is not None:
+        used.append("validation")
+        inputs["scored"] = {
+            "validation": digest([vars(shard) for shard in session.corpora["validation"].shards]),
+            "batch": [config.label.slice_rows, config.label.precision],
+        }
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         session.reporter.begin(prefix, recipe.steps, "steps")
         if 0 not in stage.done():
-            corpora = {name: session.corpora[name] for name in ("labelled", "pool")}
+            corpora = {name: session.corpora[name] for name in used}
             parts = selection.parts if selection else ()
             epoch = session.lease.epoch
             first = begin.parts[0].objects[WEIGHTS] if begin else None
@@ -127,16 +135,29 @@ def _committed(
             task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
         facts = dict(stage.done()[0].facts)
-        session.reporter.end(f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters")
+        told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
+        session.reporter.end(told + _kept(facts, recipe))
         return facts, 1
 
     return session.ensure(prefix, inputs, work)
 
 
+def _kept(facts: dict[str, Any], recipe: Training) -> str:
+    """How the training scored on validation images, why it ended, and which weights are committed."""
+    if "curve" not in facts:
+        return ""
+    if "kept" not in facts:
+        return f", {scored(facts['curve'])}; kept: the last step's weights"
+    early = f", no better one in {recipe.patience} scores" if facts["steps"] < recipe.steps else ""
+    return f"{early}; kept: the weights of step {facts['kept']['step']}, top-1 {facts['kept']['top1']:.1%}"
+
+
 def _run(session: Session, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
     import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchTrainer
+
+    from ray_ns.engine.sigterm import ListeningTorchConfig
 
     cluster = session.config.cluster
     counts = cluster.worker_counts
@@ -147,7 +168,7 @@ def _run(session: Session, task: Task) -> None:
     trainer = TorchTrainer(
         work_on,
         train_loop_config={"task": task},
-        torch_config=TorchConfig(backend=None if cluster.train_gpus else "gloo"),
+        torch_config=ListeningTorchConfig(backend=None if cluster.train_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
         ),
@@ -162,7 +183,7 @@ def _run(session: Session, task: Task) -> None:
     )
     began = time.monotonic()
     # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
-    with session.following(lambda: _steps_done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
+    with session.following(lambda: _done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
     for warning in ended.warnings:
         session.reporter.warn(warning)
@@ -181,9 +202,13 @@ def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
     }
 
 
-def _steps_done(store: ObjectStore, prefix: str) -> int | None:
+def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
+    """Steps done and the last score, as the first worker noted them."""
     data = store.get(f"{prefix}/{PROGRESS}")
-    return None if data is None else int(json.loads(data)["step"])
+    if data is None:
+        return None
+    found = json.loads(data)
+    return int(found["step"]), scored(found["curve"]) if "curve" in found else ""
 
 
 @dataclass(frozen=True)
@@ -199,6 +224,7 @@ def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
+    from ray_ns.train.fit import LeavingError
     from ray_ns.train.step import NotFiniteError
 
     context = ray.train.get_context()
@@ -206,6 +232,8 @@ def work_on(settings: dict[str, Any]) -> Ended:
     warnings: list[str] = []
     try:
         return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+    except LeavingError:  # Ray is to start the workers again, elsewhere
+        raise
     except NotFiniteError as error:
         return Ended(error, warnings, {})
     except RayNsError as error:
@@ -219,9 +247,11 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     import ray.train.torch
     import torch
 
+    from ray_ns.engine import sigterm
+    from ray_ns.engine.score import Score
     from ray_ns.models.memory import keep_memory
     from ray_ns.models.zoo import weights
-    from ray_ns.train.fit import Worker, fit
+    from ray_ns.train.fit import LeavingError, Worker, fit
     from ray_ns.train.state import TrainState
 
     cluster, data = task.config.cluster, task.config.data
@@ -237,16 +267,26 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
-    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch)
-    if rank:
+    told = sigterm.told.is_set
+    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch, told)
+    score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
+    keeper = None
+    if rank == 0:
+        keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
 
-        def ask(state: "TrainState", loss: float) -> None:
-            leaving(state.step)
+    def ask(state: "TrainState", loss: float) -> None:
+        leaving(state.step)
 
-        fit(task.recipe, data, steps, state, worker, network, ask)
+    try:
+        fit(task.recipe, data, steps, state, worker, network, keeper.after_step if keeper else ask, score)
+    except LeavingError:
+        if keeper is not None:
+            keeper.save(state)
+        if world > 1:
+            torch.distributed.barrier()  # Ray ends all workers as soon as one has left
+        raise
+    if keeper is None:
         return {}
-    keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
-    fit(task.recipe, data, steps, state, worker, network, keeper.after_step)
     keeper.publish(state)
     return keeper.cost()
 
@@ -310,7 +350,7 @@ def labelled(task: Task) -> "Images":
 
 def _decode(task: Task) -> decode.Decode:
     data = task.config.data
-    return decode.Decode(data.size, data.channels, squash=task.recipe.noise.crop != "random_resized")
+    return decode.Decode(data.size, data.channels, "none" if task.recipe.noise.crop == "random_resized" else data.fit)
 
 
 def selected(task: Task) -> Selected | None:

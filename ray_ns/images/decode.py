@@ -24,10 +24,13 @@ import re
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ray_ns.config import MIDDLE
 
 VERSION = "decode-3"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -75,13 +78,14 @@ UNPACKED_TOO_MUCH = re.compile("too large|too much memory", re.IGNORECASE)
 class Decode:
     """How an image is read: ``size`` x ``size`` pixels, bilinear and antialiased, in 1 (grey) or 3 (RGB) channels.
 
-    ``squash=False`` leaves it as large as it is, or at a fraction where that is still ``SCALED_TO`` times the size:
-    for crops.
+    ``fit``: of the whole image (squash), or of the square in its middle whose side is ``MIDDLE`` of the short one
+    (crop). ``none`` leaves it as large as it is, or at a fraction where that is still ``SCALED_TO`` times the size: for
+    random crops.
     """
 
     size: int
     channels: int
-    squash: bool = True
+    fit: Literal["squash", "crop", "none"] = "squash"
 
     def __call__(self, data: bytes | None) -> np.ndarray | Reason:
         """Pixels, uint8 (size, size, channels), or (height, width, channels) as they are; or why there are none."""
@@ -124,7 +128,10 @@ class Decode:
             pixels = simplejpeg.decode_jpeg(data, wanted, min_height=least, min_width=least)
         except ValueError:
             return None
-        if not self.squash or pixels.shape[:2] == (self.size, self.size):
+        if self.fit == "crop":
+            left, top, right, bottom = _middle(pixels.shape[1], pixels.shape[0])
+            pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
+        if self.fit == "none" or pixels.shape[:2] == (self.size, self.size):
             return pixels
         import torch
 
@@ -138,9 +145,18 @@ class Decode:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("L" if self.channels == 1 else "RGB")
-        if self.squash and image.size != (self.size, self.size):
+        if self.fit == "crop":
+            image = image.crop(_middle(image.width, image.height))
+        if self.fit != "none" and image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8).reshape(image.height, image.width, self.channels)
+
+
+def _middle(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the square in the middle of an image."""
+    side = round(MIDDLE * min(width, height))
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def _refused(width: int, height: int) -> Reason | None:

@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 
@@ -116,7 +117,8 @@ class _Child(contextlib.AbstractContextManager["_Child"]):
         self._connection, theirs = Pipe()
         # A plain command and not multiprocessing: its ways to start a child import this process's main module again,
         # which is Ray's, or fork a process that has threads.
-        command = [sys.executable, "-m", __name__, str(theirs.fileno()), str(decode.size), str(decode.channels)]
+        command = [sys.executable, "-m", __name__, str(theirs.fileno())]
+        command += [str(decode.size), str(decode.channels), decode.fit]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)  # noqa: S603
@@ -164,4 +166,4 @@ def _end_process_in(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])), Decode(int(sys.argv[2]), int(sys.argv[3])))
+    _serve(Connection(int(sys.argv[1])), Decode(int(sys.argv[2]), int(sys.argv[3]), cast(Any, sys.argv[4])))

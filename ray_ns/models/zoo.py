@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ray_ns.config import Data, Model
+from ray_ns.config import MIDDLE, Data, Model
 from ray_ns.errors import InputError
 from ray_ns.models.names import CONFIG, WEIGHTS
 
@@ -164,9 +164,10 @@ def to_files(network: nn.Module, data: Data) -> dict[str, bytes]:
     from timm.models._hub import save_config_for_hf
 
     shape = {"input_size": (data.channels, data.size, data.size), "mean": tuple(data.mean), "std": tuple(data.std)}
+    crop = MIDDLE if data.fit == "crop" else 1.0
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / CONFIG
-        save_config_for_hf(network, str(path), data_config={**shape, "interpolation": "bilinear", "crop_pct": 1.0})
+        save_config_for_hf(network, str(path), data_config={**shape, "interpolation": "bilinear", "crop_pct": crop})
         config = path.read_bytes()
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return {WEIGHTS: save(held), CONFIG: config}

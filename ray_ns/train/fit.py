@@ -1,4 +1,4 @@
-"""The training loop: batches in their order, steps, checkpoints, progress."""
+"""The training loop: batches in their order, steps, scores, checkpoints, progress."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,21 +7,27 @@ import torch
 from torch import nn
 
 from ray_ns.config import Data, Training
+from ray_ns.errors import ResumableError
 from ray_ns.train.data import Steps, batches
 from ray_ns.train.optim import schedule
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import Step
 
 
+class LeavingError(ResumableError):
+    """A worker is to leave. Raised by all of them, after the same step."""
+
+
 @dataclass(frozen=True)
 class Worker:
-    """Which worker this is, what it computes on, and the key of all its draws. ``microbatch``: see ``Step``."""
+    """Which worker this is, what it computes on, the key of all its draws. ``microbatch``, ``told``: see ``Step``."""
 
     device: torch.device
     key: int
     rank: int = 0
     loaders: int = 0
     microbatch: int | None = None
+    told: Callable[[], bool] = lambda: False
 
 
 def fit(
@@ -32,14 +38,28 @@ def fit(
     worker: Worker,
     network: nn.Module,
     after_step: Callable[[TrainState, float], None],
+    score: Callable[[nn.Module], float] | None = None,
 ) -> None:
-    """Train ``state`` from where it stands to the recipe's last step.
+    """Train ``state`` from where it stands to the recipe's last step, or to where its patience ends.
 
     ``network``: the state's network, or that one wrapped for several workers. ``after_step`` is called with the state
-    and the loss after every step.
+    and the loss after every step. ``score`` gives a network's top-1 on validation images, the same to all workers; it
+    is asked every ``recipe.eval_steps`` steps and after the last one, before ``after_step``: what that saves knows the
+    score, and whoever goes on from it decides the same. Raises ``LeavingError`` after a step before which a worker was
+    told to leave.
     """
-    step = Step(recipe, data, worker.key, network, worker.device, worker.rank, worker.microbatch)
+    if state.finished(recipe):
+        return
+    step = Step(recipe, data, worker.key, network, worker.device, worker.rank, worker.microbatch, worker.told)
     rate = schedule(state.optimizer, recipe)
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
         rate.step_update(state.step)
-        after_step(state, step(state, batch))
+        loss = step(state, batch)
+        due = recipe.eval_steps and (state.step % recipe.eval_steps == 0 or state.step == recipe.steps)
+        if score is not None and due:
+            state.score(score(state.result), keep=recipe.patience is not None)
+        after_step(state, loss)
+        if state.finished(recipe):
+            return
+        if step.leaving:
+            raise LeavingError(f"a worker was told to leave at step {state.step}. The same command goes on from there.")

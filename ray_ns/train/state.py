@@ -1,4 +1,4 @@
-"""Everything a training needs to go on: weights, their average, the optimiser's memory, and the step.
+"""Everything a training needs to go on: weights, their average, the optimiser's memory, the step and the scores.
 
 No generator's state is here, because every random draw is keyed by the step.
 """
@@ -19,13 +19,19 @@ from ray_ns.train.optim import optimizer
 
 
 class TrainState:
-    """One network in training. ``ema`` is None where the recipe averages nothing."""
+    """One network in training. ``ema`` is None where the recipe averages nothing.
+
+    ``scores``: (step, top-1) of ``result`` on validation images, so far. ``best``: the weights of the best of them, on
+    the CPU, where the recipe keeps those.
+    """
 
     def __init__(self, network: nn.Module, ema: ModelEmaV3 | None, optimizer: Optimizer) -> None:
         self.network = network
         self.ema = ema
         self.optimizer = optimizer
         self.step = 0
+        self.scores: list[tuple[int, float]] = []
+        self.best: Mapping[str, Tensor] = {}
 
     @classmethod
     def fresh(
@@ -54,6 +60,30 @@ class TrainState:
         """The network that labels and is evaluated: the average where there is one."""
         return self.network if self.ema is None else self.ema.module
 
+    def score(self, top1: float, keep: bool) -> None:
+        """Note what ``result`` scores now; ``keep`` its weights where no earlier ones scored as much."""
+        better = all(top1 > before for _, before in self.scores)
+        self.scores.append((self.step, top1))
+        if keep and better:
+            self.best = _copied(self.result.state_dict())
+
+    @property
+    def best_score(self) -> tuple[int, float]:
+        """(step, top-1) of the best score; the earlier of two equals."""
+        return max(self.scores, key=lambda it: it[1])
+
+    def finished(self, recipe: Training) -> bool:
+        """Whether the recipe asks for no further step: all are done, or too many scores were no better."""
+        if recipe.patience is None or not self.scores:
+            return self.step >= recipe.steps
+        idle = len(self.scores) - 1 - self.scores.index(self.best_score)
+        return self.step >= recipe.steps or idle >= recipe.patience
+
+    def take_best(self) -> None:
+        """Put the weights of the best score in the place of ``result``'s, where they were kept."""
+        if self.best:
+            self.result.load_state_dict(self.best)
+
     def tensors(self) -> dict[str, Tensor]:
         """A copy of all tensors by name, on the CPU: the steps that follow do not change it."""
         named = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
@@ -61,10 +91,10 @@ class TrainState:
             named |= {f"ema/{name}": tensor for name, tensor in self.ema.module.state_dict().items()}
         for index, slots in self.optimizer.state_dict()["state"].items():
             named |= {f"optimizer/{index}/{name}": v for name, v in slots.items() if isinstance(v, Tensor)}
-        return {name: torch.empty(it.shape, dtype=it.dtype).copy_(it.detach()) for name, it in named.items()}
+        return _copied(named) | {f"best/{name}": tensor for name, tensor in self.best.items()}
 
     def facts(self) -> dict[str, Any]:
-        """What of the optimiser's memory is no tensor of its state, as JSON values.
+        """The scores, and what of the optimiser's memory is no tensor of its state, as JSON values.
 
         Some optimisers of timm (lamb, adan) count their steps in the parameter groups: as a tensor, which is a float
         here, or as an int.
@@ -82,11 +112,14 @@ class TrainState:
                 for index, group in enumerate(held["param_groups"])
                 if "step" in group
             },
+            "scores": [list(score) for score in self.scores],
         }
 
     def load(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Take up what ``tensors`` and ``facts`` held after ``step`` steps. Shapes are checked by torch."""
         self.step = step
+        self.scores = [(at, top1) for at, top1 in facts["scores"]]
+        self.best = _below(tensors, "best")
         self.network.load_state_dict(_below(tensors, "network"))
         if self.ema is not None:
             self.ema.module.load_state_dict(_below(tensors, "ema"))
@@ -101,6 +134,11 @@ class TrainState:
         for number, steps in facts["steps"].items():
             groups[int(number)]["step"] = torch.tensor(steps) if isinstance(steps, float) else steps
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Contiguous copies on the CPU."""
+    return {name: torch.empty(it.shape, dtype=it.dtype).copy_(it.detach()) for name, it in tensors.items()}
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

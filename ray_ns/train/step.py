@@ -1,6 +1,7 @@
 """One optimiser step on one batch of labelled and pseudo-labelled images."""
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -26,6 +27,7 @@ class Step:
 
     ``microbatch``: at most so many images go through the network at once; the gradients of the worker's share are
     summed over them, so the loss is the mean over the same global batch (batch norm alone sees a microbatch).
+    ``told`` says whether this worker is to leave. After a step ``leaving`` is the same to all of them: whether any was.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Step:
         device: torch.device,
         rank: int,
         microbatch: int | None = None,
+        told: Callable[[], bool] = lambda: False,
     ) -> None:
         self._recipe, self._key, self._network, self._device, self._rank = recipe, key, network, device, rank
         # What is frozen keeps its running figures too, and drops nothing.
@@ -46,6 +49,8 @@ class Step:
             if (weights := list(module.parameters())) and not any(weight.requires_grad for weight in weights)
         ]
         self._microbatch = microbatch
+        self._told = told
+        self.leaving = False
         self._mean = torch.tensor(data.mean, device=device)[:, None, None]
         self._std = torch.tensor(data.std, device=device)[:, None, None]
 
@@ -67,7 +72,7 @@ class Step:
             images, targets = batch.images[part::parts], batch.targets[part::parts]
             with self._unsummed() if part < parts - 1 else nullcontext():
                 loss = loss + self._backward(images, targets, batch)
-        mean = self._check_finite(loss, state)
+        mean = self._agreed(loss, state)
         state.optimizer.step()
         state.step += 1
         if state.ema is not None:
@@ -97,16 +102,18 @@ class Step:
             pixels = affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
-    def _check_finite(self, loss: torch.Tensor, state: TrainState) -> float:
+    def _agreed(self, loss: torch.Tensor, state: TrainState) -> float:
         """The mean of the workers' losses. All of them look at the same numbers, so all stop or none does."""
         gradients = [weight.grad for weight in self._network.parameters() if weight.grad is not None]
         world = dist.get_world_size() if dist.is_initialized() else 1
-        found = torch.zeros(world + 1, device=self._device)
+        found = torch.zeros(world + 2, device=self._device)
         found[self._rank if world > 1 else 0] = loss
         found[world] = torch.nn.utils.get_total_norm(gradients)
+        found[world + 1] = float(self._told())
         if world > 1:
             dist.all_reduce(found)
-        *losses, norm = found.tolist()
+        *losses, norm, leaving = found.tolist()
+        self.leaving = leaving > 0
         wrong = [worker for worker, one in enumerate(losses) if not math.isfinite(one)]
         if wrong or not math.isfinite(norm):
             what = f"loss of worker {', '.join(map(str, wrong))}" if wrong else "sum of the workers' gradients"

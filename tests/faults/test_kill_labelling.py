@@ -1,11 +1,9 @@
 """Whatever dies while a pool is labelled: the same labels, each image once."""
 
 import hashlib
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_run import faulty, ray_ns, write_tiny
+from two_nodes import two_nodes
 
 pytestmark = pytest.mark.ray
 
@@ -125,43 +124,8 @@ def test_a_crash_loop_that_kills_after_every_shard_still_comes_to_an_end(pool: P
 @pytest.mark.chaos
 def test_a_node_that_dies_costs_a_retry_and_nothing_else(pool: Pool, tmp_path: Path) -> None:
     run = pool.fresh("node")
-    script = tmp_path / "cluster.py"
-    script.write_text(TWO_NODES)
-    env = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
-    env |= {"RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9", "RAY_USAGE_STATS_ENABLED": "0"}
-    marker = tmp_path / "read"
-    env |= faulty(f"read:pool/1.parquet:{marker}")
-    cluster = subprocess.Popen(
-        [sys.executable, str(script), str(marker)], stdout=subprocess.PIPE, text=True, env=env, stdin=subprocess.PIPE
-    )
-    try:
-        assert cluster.stdout is not None
-        address = cluster.stdout.readline().strip()
-        without_fault = {key: env[key] for key in env if key.startswith("RAY_") and key != "RAY_NS_FAULT"}
-        done = pool.label(run, None, "label.actors=2", env={**without_fault, "RAY_ADDRESS": address})
+    marker = tmp_path / "read"  # the reader of the middle shard dies of the fault, and its whole node after it
+    with two_nodes(marker, faulty(f"read:pool/1.parquet:{marker}")) as env:
+        done = pool.label(run, None, "label.actors=2", env=env)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert cluster.stdout.readline().strip() == "killed"
-    finally:
-        cluster.communicate("\n", timeout=60)
     pool.assert_as_uninterrupted(run)
-
-
-# The second node's raylet dies when the middle shard is first read (its reader dies of the same fault).
-TWO_NODES = """
-import sys, time
-from pathlib import Path
-from ray.cluster_utils import Cluster
-
-node = dict(num_cpus=2, object_store_memory=100 << 20)
-head = dict(node, include_dashboard=False, node_ip_address="127.0.0.1")
-cluster = Cluster(initialize_head=True, head_node_args=head)
-second = cluster.add_node(**node)
-print(cluster.address, flush=True)
-deadline = time.monotonic() + 200
-while not Path(sys.argv[1]).exists() and time.monotonic() < deadline:
-    time.sleep(0.05)
-cluster.remove_node(second, allow_graceful=False)
-print("killed", flush=True)
-sys.stdin.readline()
-cluster.shutdown()
-"""

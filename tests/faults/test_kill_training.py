@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny_training
 import torch
+from safetensors.torch import load
 from tiny_training import EVERY, PREFIX, STEPS, Kill, end_of, in_a_process
 
 from ray_ns.config import Config
@@ -20,14 +21,20 @@ class Trainings:
     def __init__(self, folder: Path, config: Config) -> None:
         self.folder, self._config = folder, config
         tiny_training.steps_in(folder / "data")
+        tiny_training.score_in(folder / "data", config)
         assert self.run("whole") == 0
         self.whole = end_of(folder / "whole")
+        self.steps = len(self.whole[1]["losses"])
 
     def run(self, name: str, kill: Kill | None = None) -> int:
         return in_a_process(self.folder / name, self.folder / "data", self._config, kill)
 
     def kill(self, name: str, kill: Kill) -> None:
         assert self.run(name, kill) == -signal.SIGKILL, f"{kill} was never reached"
+
+    def network(self, name: str) -> bytes:
+        (file,) = (self.folder / name / PREFIX / "data").rglob("*model.safetensors")
+        return file.read_bytes()
 
     def end(self, name: str) -> dict[str, Any]:
         """Run to the end, which must be that of the uninterrupted one; what else was noted."""
@@ -44,20 +51,38 @@ class Trainings:
         return noted
 
 
-@pytest.fixture(scope="module")
-def trainings(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Trainings:
-    return Trainings(tmp_path_factory.mktemp("trainings"), config)
+PATIENT = {"eval_steps": 2, "patience": 3}
 
 
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param({}, id="all steps"), pytest.param(PATIENT, id="patient", marks=pytest.mark.chaos)],
+)
+def trainings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, config: Config) -> Trainings:
+    student = config.student.model_copy(update=request.param)
+    return Trainings(tmp_path_factory.mktemp("trainings"), config.model_copy(update={"student": student}))
+
+
+@pytest.mark.parametrize("trainings", [{}], ids=["all steps"], indirect=True)
 def test_the_uninterrupted_training_is_what_it_should_be(trainings: Trainings) -> None:
     tensors, noted = trainings.whole
     assert len(noted["losses"]) == STEPS
     assert {name.split("/")[0] for name in tensors} == {"network", "ema", "optimizer"}
 
 
+@pytest.mark.parametrize("trainings", [PATIENT], ids=["patient"], indirect=True)
+def test_the_uninterrupted_patient_training_ends_early_with_its_best_weights(trainings: Trainings) -> None:
+    tensors, noted = trainings.whole
+    scores = noted["facts"]["scores"]
+    best = max(scores, key=lambda score: score[1])
+    assert trainings.steps == scores[-1][0] == best[0] + 3 * 2 < STEPS
+    kept = load(trainings.network("whole"))
+    assert all(torch.equal(tensor, tensors[f"best/{name}"]) for name, tensor in kept.items())
+
+
 @pytest.mark.chaos
 def test_killed_after_every_step_and_again_it_ends_as_if_it_never_was(trainings: Trainings) -> None:
-    for step in range(1, STEPS + 1):
+    for step in range(1, trainings.steps + 1):
         trainings.kill(f"after-{step}", Kill(step))
         noted = trainings.end(f"after-{step}")
         # What was being written when the process died may be lost, never what came before.
@@ -66,7 +91,7 @@ def test_killed_after_every_step_and_again_it_ends_as_if_it_never_was(trainings:
 
 
 @pytest.mark.parametrize(
-    "nth", [2, *(pytest.param(nth, marks=pytest.mark.chaos, id=f"checkpoint {nth}") for nth in (1, 4))]
+    "nth", [2, *(pytest.param(nth, marks=pytest.mark.chaos, id=f"checkpoint {nth}") for nth in (1, 3))]
 )
 def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -> None:
     for pattern in (TENSORS, POINTER):
@@ -77,21 +102,29 @@ def test_killed_in_every_write_of_a_checkpoint(trainings: Trainings, nth: int) -
             assert trainings.end(name)["from"] == held * EVERY, name
 
 
+@pytest.mark.parametrize("trainings", [{}, PATIENT], ids=["all steps", "patient"], indirect=True)
 def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
-    for kill in (Kill(4), Kill(5), Kill(0, TENSORS, 2, "inside"), Kill(11), Kill(0, POINTER, 1, "before"), Kill(19)):
+    for kill in (
+        Kill(4),
+        Kill(5),
+        Kill(0, TENSORS, 2, "inside"),
+        Kill(trainings.steps - 3),
+        Kill(0, POINTER, 1, "before"),
+        Kill(trainings.steps - 1),
+    ):
         trainings.kill("chain", kill)
     trainings.end("chain")
 
 
 def test_a_flipped_bit_in_the_newest_checkpoint_costs_the_steps_since_the_one_before(trainings: Trainings) -> None:
-    trainings.kill("rot", Kill(0, POINTER, 4, "after"))
+    trainings.kill("rot", Kill(0, POINTER, 3, "after"))
     folder = trainings.folder / "rot" / PREFIX / "checkpoints"
     newest = sorted(folder.glob("*.safetensors"))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
     noted = trainings.end("rot")
-    assert noted["from"] == 9
+    assert noted["from"] == 6
     (warning,) = noted["warnings"]
-    assert f"{PREFIX}/checkpoints/000000012.json is not used" in warning
-    assert f"{PREFIX}/checkpoints/000000009.json is" in warning
+    assert f"{PREFIX}/checkpoints/000000009.json is not used" in warning
+    assert f"{PREFIX}/checkpoints/000000006.json is" in warning

@@ -1,10 +1,15 @@
 """SIGKILL of training workers under Ray Train: the same weights as if none had died, and what it cost is told."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from tiny_run import faulty, ray_ns, write_tiny
+from two_nodes import two_nodes
+
+from ray_ns.keyed import seed
+from ray_ns.train.sampler import Order
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -47,3 +52,51 @@ def test_an_elastic_training_survives_a_kill_too(config: Path) -> None:
     words = ("cluster.train_workers=[1, 2]", "cluster.cpus=2")
     _, cost = train(config, config.parent / "elastic", *words, kills=("checkpoints/000000020.json",))
     assert cost["goodput"] > 0
+
+
+def test_one_of_two_workers_told_to_leave_costs_no_step(config: Path) -> None:
+    words = ("cluster.train_workers=2", "cluster.cpus=2", "cluster.checkpoint_steps=1000")
+    whole, _ = train(config, config.parent / "stays", *words)
+    run, marker = config.parent / "leaves", config.parent / "told"
+    env = faulty(f"term:progress.json|checkpoints/.*json:{marker}")
+    ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, env=env)
+    assert (run / TRAIN / "commit.json").read_bytes() == whole
+    written = [(name, int(step)) for name, step in map(str.split, marker.read_text().splitlines())]
+    pointers = [(at, step) for at, (name, step) in enumerate(written) if name != "progress.json"]
+    ((at, step),) = pointers
+    assert 2 <= step <= 5, written
+    assert written[at + 1] == ("progress.json", step + 1), "the next step after the pointer is the one after it"
+
+
+Shares = list[tuple[int, int, int, list[list[int]]]]  # step, rank, world, the images
+
+
+def shares(folder: Path) -> Shares:
+    """What the workers of a run noted of their shares of every step."""
+    return [tuple(json.loads(line)) for path in folder.iterdir() for line in path.read_text().splitlines()]
+
+
+def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config: Path) -> None:
+    steps, batch, images = 200, 20, 10
+    alone_all_along = Order([images], batch, seed(seed(3, 0), 0))  # one row group; the run's seed, round 0, labelled
+    order = [[list(slot) for slot in alone_all_along.slots(step)] for step in range(steps)]
+    assert set(Counter(entry for found in order for _, entry in found).values()) == {steps * batch // images}
+
+    notes = config.parent / "order"
+    notes.mkdir()
+    words = (f"teacher.steps={steps}", "cluster.checkpoint_steps=20", "cluster.train_threads=2")
+    run = config.parent / "node"
+    soon = {"RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}  # Ray first tries two again, as it has not missed the node
+    with two_nodes(run / TRAIN / "checkpoints/000000020.json", faulty(f"order::{notes}")) as env:
+        elastic = (*words, "cluster.train_workers=[1, 2]")
+        ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *elastic, env={**env, **soon})
+    assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
+    came = shares(notes)
+    for step, rank, world, found in came:
+        assert found == order[step][rank * batch // world : (rank + 1) * batch // world], f"step {step} of {world}"
+    alone = {step for step, _, world, _ in came if world == 1}
+    together = [{step for step, rank, world, _ in came if (rank, world) == (it, 2)} for it in (0, 1)]
+    begun = min(alone)
+    assert begun >= 20, "it went on from a checkpoint"
+    assert alone == set(range(begun, steps))
+    assert set(range(begun)) <= together[0] & together[1]

@@ -36,6 +36,7 @@ SETTINGS = [
     "control.enabled",
     "data.channels",
     "data.classes",
+    "data.fit",
     "data.held_out",
     "data.image_column",
     "data.label_column",
@@ -72,6 +73,7 @@ SETTINGS = [
     "select.thresholds",
     "student.batch",
     "student.ema_decay",
+    "student.eval_steps",
     "student.finetune.freeze",
     "student.finetune.optimizer.decay_rate",
     "student.finetune.optimizer.decay_steps",
@@ -110,6 +112,7 @@ SETTINGS = [
     "student.optimizer.schedule",
     "student.optimizer.warmup_steps",
     "student.optimizer.weight_decay",
+    "student.patience",
     "student.precision",
     "student.ratio",
     "student.steps",
@@ -117,6 +120,7 @@ SETTINGS = [
     "student.temperature",
     "teacher.batch",
     "teacher.ema_decay",
+    "teacher.eval_steps",
     "teacher.finetune.freeze",
     "teacher.finetune.optimizer.decay_rate",
     "teacher.finetune.optimizer.decay_steps",
@@ -153,6 +157,7 @@ SETTINGS = [
     "teacher.optimizer.schedule",
     "teacher.optimizer.warmup_steps",
     "teacher.optimizer.weight_decay",
+    "teacher.patience",
     "teacher.precision",
     "teacher.steps",
 ]
@@ -691,3 +696,14 @@ def test_fine_tuning_is_a_training_on_unaugmented_images(file: Path) -> None:
 )
 def test_settings_that_need_each_other_are_refused_alone(file: Path, overrides: list[str], words: str) -> None:
     assert words in refusal(file, *overrides)
+
+
+def test_patience_counts_scores_and_needs_some(file: Path) -> None:
+    assert "teacher: patience = 2 counts scores and eval_steps is null" in refusal(file, "teacher.patience=2")
+    assert load(file, ["teacher.patience=2", "teacher.eval_steps=10"]).teacher.patience == 2
+
+
+def test_a_fine_tuning_is_not_scored(file: Path) -> None:
+    tuning = load(file, ["teacher.patience=2", "teacher.eval_steps=10", "teacher.finetune.steps=5"]).teacher.tuning
+    assert tuning is not None
+    assert (tuning.eval_steps, tuning.patience) == (None, None)

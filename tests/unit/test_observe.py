@@ -80,6 +80,17 @@ def test_a_log_gets_a_progress_line_every_ten_seconds_at_most(clock: Clock, caps
     assert said[-1] == "train: 54 of 1000 steps, 1 a second, 946 s left"
 
 
+def test_a_note_stands_beside_the_progress_it_came_with(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("train", 100, "steps")
+    clock.now += 11
+    reporter.progress(10, "top-1 50.0% at step 10")
+    assert reporter.snapshot()["note"] == "top-1 50.0% at step 10"
+    assert lines(capsys)[-1] == "train: 10 of 100 steps, top-1 50.0% at step 10"
+    reporter.progress(20)
+    assert "note" not in reporter.snapshot()
+
+
 @pytest.mark.parametrize(("done", "wanted"), [(0, "label: begins"), (3, "label: 3 of 5 shards done")])
 def test_the_first_line_says_what_an_earlier_attempt_left(
     done: int, wanted: str, capsys: pytest.CaptureFixture[str]

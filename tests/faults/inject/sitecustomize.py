@@ -9,12 +9,16 @@
     one that decodes the second image never ends.
 ``die:<regular expression>;...:<marker>``  the process that first has written a key matching one of them kills itself,
     once for each: ``<marker>-<n>`` says that it happened.
+``term:<regular expression>:<marker>``  the process that first has written a matching key sends SIGTERM to the other
+    training worker of its node, once; ``<marker>`` holds the steps in the keys and values of all that match, in order.
+``order::<folder>``  nothing goes wrong: every process that trains notes there the images of its share of every step.
 """
 
 import os
 import re
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -101,12 +105,62 @@ def kill_writer(patterns: list[str], marker: str) -> None:
     objects.LocalStore.put = put
 
 
+def other_training_worker() -> int:
+    """The one other child of this process's parent that Ray calls a training worker."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            name = (process / "cmdline").read_bytes()
+            if parent == os.getppid() and int(process.name) != os.getpid() and b"RayTrainWorker" in name:
+                found.append(int(process.name))
+    (pid,) = found
+    return pid
+
+
+def tell_the_other_worker(pattern: str, marker: str) -> None:
+    from ray_ns.store import objects
+
+    original = objects.LocalStore.put
+
+    def put(self: objects.LocalStore, key: str, data: bytes):
+        original(self, key, data)
+        if re.search(pattern, key):
+            first = not os.path.exists(marker)
+            with open(marker, "a") as file:
+                print(key.rsplit("/")[-1], re.search(rb'"step":(\d+)', data)[1].decode(), file=file)
+            if first:
+                os.kill(other_training_worker(), signal.SIGTERM)
+
+    objects.LocalStore.put = put
+
+
+def note_order(folder: str) -> None:
+    import json
+
+    from ray_ns.train import sampler
+
+    original = sampler.Order.slots
+
+    def slots(self: sampler.Order, step: int, rank: int = 0, world: int = 1):
+        found = original(self, step, rank, world)
+        with open(f"{folder}/{os.getpid()}.jsonl", "a") as file:
+            print(json.dumps([step, rank, world, found]), file=file)
+        return found
+
+    sampler.Order.slots = slots
+
+
 if "RAY_NS_FAULT" in os.environ:
     _kind, _pattern, _last = os.environ["RAY_NS_FAULT"].split(":")
     if _kind == "decode":
         break_decoder(_pattern, _last)
     elif _kind == "read":
         kill_reader(_pattern, _last)
+    elif _kind == "order":
+        note_order(_last)
+    elif _kind == "term":
+        tell_the_other_worker(_pattern, _last)
     elif _kind == "die":
         kill_writer(_pattern.split(";"), _last)
     else:

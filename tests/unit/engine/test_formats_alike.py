@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_ns.config import Config
-from ray_ns.engine.predict import _Reader, list_slices
+from ray_ns.engine.predict import Reader, list_slices
 from ray_ns.images.corpus import Corpus, image_ids, split_ids
 from ray_ns.images.decode import Decode
 
@@ -47,7 +47,7 @@ def test_pixels_and_reasons_are_those_of_the_bytes(
     images[7], images[9], images[299] = b"", images[9][: len(images[9]) // 2], b"no image"
     corpora = {"pool": write_as(kind, tmp_path / "pool", images)}
     row = {"job": 0, "piece": 0, "corpus": "pool", "shard": 0, "part": 0, "parts": 1}
-    reader = _Reader(config)
+    reader = Reader(config)
     pixels, reasons, ids = [], [], []
     for it in list_slices(row, corpora, 64):
         some, why = reader.read(corpora, it)

@@ -10,7 +10,7 @@ import pytest
 
 from ray_ns.config import Config
 from ray_ns.engine.label import check_quarantine
-from ray_ns.engine.predict import _Reader, list_slices
+from ray_ns.engine.predict import Reader, list_slices
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.labels.schema import label_table
@@ -21,7 +21,7 @@ def labelled(config: Config, write_corpus: Callable[..., Corpus]) -> pa.Table:
     """The hazards' label rows, by an imaginary teacher."""
     files = [data for data, _ in hazards.hazards().values()]
     corpus = write_corpus("pool", [files[:20], files[20:]], group=8)
-    reader = _Reader(config)
+    reader = Reader(config)
     tables = []
     for shard in corpus.shards:
         row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1}

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import tiny_training
 import torch
+from safetensors.torch import load
 
 from ray_ns.config import Config
 from ray_ns.engine.keeper import Keeper
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
+from ray_ns.store.status import PROGRESS
 from ray_ns.train.state import TrainState
 
 PREFIX = "rounds/0/train"
@@ -27,9 +29,12 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
     """A keeper and the state it keeps: a checkpoint every 4 of 12 steps."""
 
     def keeper(
-        found: checkpoint.Checkpoint | None = None, leaving: Callable[[int], bool] = lambda step: False, epoch: int = 1
+        found: checkpoint.Checkpoint | None = None,
+        leaving: Callable[[int], bool] = lambda step: False,
+        epoch: int = 1,
+        **recipe_of: int,
     ) -> tuple[Keeper, TrainState]:
-        recipe = config.student.model_copy(update={"steps": 12})
+        recipe = config.student.model_copy(update={"steps": 12, **recipe_of})
         cluster = config.cluster.model_copy(update={"checkpoint_steps": 4})
         state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
         state.step = found.step if found else 0
@@ -116,3 +121,39 @@ def test_the_published_network_replaces_the_checkpoints(made: Made, store: Local
     assert pointers(store) == []
     done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
     assert "useful_seconds" not in json.dumps(done), "seconds would make two equal trainings differ"
+
+
+def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, store: LocalStore) -> None:
+    keeper, state = made(eval_steps=2, patience=3)
+    weights = {}
+    for top1 in (0.5, 0.75, 0.25):
+        walk(keeper, state, 1)
+        state.step += 1
+        with torch.no_grad():
+            next(state.result.parameters()).fill_(top1)
+        state.score(top1, keep=True)
+        weights[top1] = {name: it.clone() for name, it in state.result.state_dict().items()}
+        keeper.after_step(state, 0.5 + state.step)
+    keeper.publish(state)
+    done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
+    assert done["facts"]["curve"] == [[2, 2.0, 0.5], [4, 4.0, 0.75], [6, 6.0, 0.25]]
+    assert done["facts"]["kept"] == {"step": 4, "top1": 0.75}
+    found = load(store.get(done["objects"]["model.safetensors"]["key"]) or b"")
+    assert all(torch.equal(it, found[name]) for name, it in weights[0.75].items())
+
+
+def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore) -> None:
+    keeper, state = made(eval_steps=1)
+    state.step += 1
+    state.score(0.5, keep=False)
+    keeper.after_step(state, 1.5)
+    told = json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")
+    assert told == {"step": 1, "loss": 1.5, "curve": [[1, 1.5, 0.5]]}
+
+
+def test_a_checkpoint_for_those_who_leave_is_written_when_save_returns(made: Made, store: LocalStore) -> None:
+    keeper, state = made()
+    walk(keeper, state, 5)
+    keeper.save(state)
+    assert pointers(store) == [4, 5]
+    assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 6)]

@@ -142,8 +142,8 @@ def test_jobs_are_values_so_that_they_can_be_looked_up() -> None:
 
 
 def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: Config) -> None:
-    from ray_ns.engine.predict import _Reader
+    from ray_ns.engine.predict import Reader
 
-    first = _Reader.of_process(config)
-    assert _Reader.of_process(config) is first
-    assert _Reader.of_process(config.at_size(24))._shape == (24, 24, 1)
+    first = Reader.of_process(config)
+    assert Reader.of_process(config) is first
+    assert Reader.of_process(config.at_size(24))._shape == (24, 24, 1)

@@ -170,3 +170,26 @@ def test_mutated_files_never_raise(count: int, record_property: Callable[[str, o
     for kind in ("JPEG", "PNG", "WEBP"):
         assert outcomes[f"{kind} pixels"] > count / 50
         assert outcomes[f"{kind} truncated"] > count / 50
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+@pytest.mark.parametrize(("width", "height", "box"), [(64, 48, (11, 3, 53, 45)), (33, 64, (2, 17, 31, 46))])
+def test_a_crop_is_the_middle_seven_eighths_of_the_short_side(
+    encode: Encode, kind: str, width: int, height: int, box: tuple[int, int, int, int]
+) -> None:
+    spots = np.random.default_rng(1).integers(0, 256, (4, 4, 3), np.uint8)
+    smooth = Image.fromarray(spots).resize((width, height))
+    data = encode(smooth, kind, **({"quality": 95, "subsampling": 0} if kind == "JPEG" else {}))
+    wanted = smooth.crop(box).resize((16, 16), Image.Resampling.BILINEAR)
+    found = Decode(16, 3, "crop")(data)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, np.asarray(wanted), atol=0 if kind == "PNG" else 8)
+    squashed = Decode(16, 3)(data)
+    assert np.abs(squashed.astype(int) - found).max() > 8
+
+
+@pytest.mark.parametrize("name", HAZARDS)
+def test_a_crop_refuses_what_is_refused_anyway(name: str) -> None:
+    data, reason = HAZARDS[name]
+    outcome = Decode(SIZE, 3, "crop")(data)
+    assert outcome is reason if reason is not None else outcome.shape == (SIZE, SIZE, 3)

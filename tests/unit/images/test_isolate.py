@@ -40,7 +40,8 @@ def assert_same(found, expected) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-def test_isolated_decoding_is_decoding(images: list[bytes | None]) -> None:
+@pytest.mark.parametrize("decode", [decode, Decode(8, 1, "crop")], ids=["squash", "crop"])
+def test_isolated_decoding_is_decoding(images: list[bytes | None], decode: Decode) -> None:
     assert_same(list(isolated(decode, SECONDS, images)), list(map(decode, images)))
 
 

@@ -13,7 +13,8 @@ from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
 from ray_ns.store.manifest import canonical, seal
 from ray_ns.store.objects import LocalStore
-from ray_ns.store.status import existing, read_status
+from ray_ns.store.status import PROGRESS as TRAINING
+from ray_ns.store.status import existing, read_status, scored
 
 BEAT = {"epoch": 3, "host": "h", "pid": 1, "began": "1"}
 PROGRESS = {"stage": "rounds/1/label", "done": 40, "total": 100, "unit": "images"}
@@ -62,6 +63,26 @@ def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore
     ]
 
 
+def test_a_training_that_is_scored_has_its_curve_under_way_and_committed(store: LocalStore) -> None:
+    curve = [[10, 2.5, 0.25], [20, 1.5, 0.5]]
+
+    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+        store.put(f"{stage.prefix}/{TRAINING}", canonical({"step": 15, "loss": 2.0, "curve": curve[:1]}))
+        (under_way,) = read_status(store.url)["stages"]
+        assert under_way == {"stage": "rounds/0/train", "state": "under way", "parts": 0, "curve": curve[:1]}
+        stage.publish(0, {"x": b""}, {})
+        return {"curve": curve}, 1
+
+    ensure(store, "rounds/0/train", {}, work, free)
+    assert read_status(store.url)["stages"][0]["curve"] == curve
+
+
+def test_a_curve_in_words_is_its_last_score_and_its_best() -> None:
+    curve = [[10, 2.5, 0.25], [20, 1.5, 0.5], [30, 1.0, 0.5]]
+    assert scored(curve[:2]) == "top-1 50.0% at step 20"
+    assert scored(curve) == "top-1 50.0% at step 30, at best 50.0% at step 20"
+
+
 @pytest.mark.parametrize(
     ("progress", "wanted"),
     [
@@ -73,6 +94,10 @@ def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore
         (
             {**PROGRESS, "rate": 12.345, "seconds_left": 4.9},
             "driver at work (epoch 3): rounds/1/label, 40 of 100 images, 12.3 a second, 5 s left",
+        ),
+        (
+            {**PROGRESS, "rate": 0.0, "seconds_left": None, "note": "top-1 50.0% at step 30"},
+            "driver at work (epoch 3): rounds/1/label, 40 of 100 images, top-1 50.0% at step 30",
         ),
     ],
 )

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
 from ray_ns.train.data import Images, Steps, visits_of
-from ray_ns.train.fit import Worker, fit
+from ray_ns.train.fit import LeavingError, Worker, fit
 from ray_ns.train.state import TrainState
 
 CPU = torch.device("cpu")
@@ -153,3 +154,49 @@ def test_a_small_problem_is_learned(config: Config, steps: Steps, precision: str
     with torch.inference_mode():
         right = state.result.eval()(pixels).argmax(1) == steps[0].targets.argmax(1)
     assert right.float().mean() > 0.9
+
+
+def test_a_score_comes_every_so_many_steps_and_after_the_last(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config, eval_steps=3)
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, lambda *_: None, lambda network: 0.5)
+    assert state.scores == [(3, 0.5), (6, 0.5), (8, 0.5)]
+    assert not state.best, "without patience the last weights are the result"
+
+
+def test_patience_ends_a_training_and_keeps_the_weights_of_the_first_best_score(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config, eval_steps=1, patience=2)
+    scores = iter([0.5, 0.75, 0.75, 0.7])
+    held: dict[int, TrainState] = {}
+
+    def keep(state: TrainState, loss: float) -> None:
+        held[state.step] = copy.deepcopy(state)
+
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, keep, lambda network: next(scores))
+    assert (state.step, state.best_score) == (4, (2, 0.75))
+    assert held[4].scores == state.scores, "what is saved after a step knows its score"
+    train(recipe, config.data, steps, state, lambda *_: pytest.fail("it had ended"))
+    state.take_best()
+    second = held[2].result.state_dict()
+    assert all(torch.equal(it, second[name]) for name, it in state.result.state_dict().items())
+
+
+def test_a_worker_that_is_told_to_leave_goes_after_the_step_and_nothing_is_lost(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU))
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    saved: list[int] = []
+    worker = Worker(CPU, KEY, told=lambda: state.step == 3)
+    with pytest.raises(LeavingError, match="told to leave at step 4"):
+        fit(recipe, config.data, steps, state, worker, state.network, lambda it, _: saved.append(it.step))
+    assert saved == [1, 2, 3, 4]
+    assert differing(train(recipe, config.data, steps, state), whole) == []
+
+
+def test_one_that_is_told_at_the_last_step_has_nothing_left_to_do(config: Config, steps: Steps) -> None:
+    recipe = recipe_of(config)
+    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    worker = Worker(CPU, KEY, told=lambda: state.step == STEPS - 1)
+    fit(recipe, config.data, steps, state, worker, state.network, lambda *_: None)
+    assert state.step == STEPS

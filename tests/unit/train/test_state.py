@@ -106,3 +106,31 @@ def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, stu
     turned(state)
     assert all(torch.equal(taken[name], tensor) for name, tensor in before.items())
     assert not all(torch.equal(before[name], tensor) for name, tensor in state.tensors().items())
+
+
+def test_scores_and_the_best_weights_come_back(config: Config) -> None:
+    state = turned(TrainState.fresh(config.student, config.data, 1, CPU), 1)
+    state.score(0.5, keep=True)
+    best = {name: it.clone() for name, it in state.result.state_dict().items()}
+    turned(state, 1).score(0.5, keep=True)
+    back = TrainState.fresh(config.student, config.data, 2, CPU)
+    back.load(state.step, load(save(state.tensors())), json.loads(json.dumps(state.facts())))
+    assert back.scores == [(1, 0.5), (2, 0.5)]
+    assert back.best.keys() == best.keys()
+    assert all(torch.equal(it, back.best[name]) for name, it in best.items())
+
+
+@pytest.mark.parametrize(
+    ("patience", "scores", "ended"),
+    [(None, [0.5, 0.4, 0.3], False), (1, [], False), (2, [0.5, 0.4], False), (2, [0.5, 0.5, 0.4], True)],
+)
+def test_a_training_ends_when_so_many_scores_were_no_better(
+    config: Config, patience: int | None, scores: list[float], ended: bool
+) -> None:
+    recipe = config.student.model_copy(update={"eval_steps": 1, "patience": patience})
+    state = TrainState.fresh(recipe, config.data, 1, CPU)
+    for state.step, top1 in enumerate(scores, 1):
+        state.score(top1, keep=True)
+    assert state.finished(recipe) == ended
+    state.step = recipe.steps
+    assert state.finished(recipe)

@@ -180,7 +180,7 @@ def test_what_is_not_finite_in_one_microbatch_stops_the_step(made: Made, batch: 
 
 
 def two_workers(world: int, config: Config, data: Path, microbatch: int | None, poison: bool, out: Any) -> None:
-    """Some steps of ``world`` workers, forked here; the last one's images are poisoned at step 2."""
+    """Some steps of ``world`` workers, forked here; the last one is told to leave and has poisoned images at step 2."""
     import torch.multiprocessing as mp
 
     mp.start_processes(one_of, (world, config, data, microbatch, poison, out), world, start_method="fork")
@@ -195,7 +195,9 @@ def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | 
     recipe = Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9})
     state = TrainState.fresh(recipe, config.data, 1, CPU)
     network = torch.nn.parallel.DistributedDataParallel(state.network) if world > 1 else state.network
-    step = Step(recipe, config.data, 1, network, CPU, rank, microbatch)
+    step = Step(
+        recipe, config.data, 1, network, CPU, rank, microbatch, lambda: poison and state.step == 2 and rank == world - 1
+    )
     steps = tiny_training.steps_in(data, rank=rank, world=world)
     losses: list[float] = []
     stopped = ""
@@ -206,7 +208,7 @@ def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | 
     except NotFiniteError as error:
         stopped = str(error)
     weights = {name: tensor.numpy() for name, tensor in state.tensors().items()}
-    out.put((rank, losses, stopped, state.step, weights))
+    out.put((rank, losses, stopped, state.step, weights, step.leaving))
 
 
 def run_workers(
@@ -222,10 +224,13 @@ def run_workers(
     return ends
 
 
-def test_a_nan_on_one_of_two_workers_stops_both_before_the_update(config: Config, tmp_path: Path) -> None:
+def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave_when_one_is_told(
+    config: Config, tmp_path: Path
+) -> None:
     tiny_training.steps_in(tmp_path)
     first, second = run_workers(2, config, tmp_path, poison=True)
-    for _, losses, stopped, step, _ in (first, second):
+    for _, losses, stopped, step, _, leaving in (first, second):
+        assert leaving, "what one is told all know"
         assert "loss of worker 1 is not finite at step 2; nothing was updated" in stopped
         assert (len(losses), step) == (2, 2)
     for name, tensor in first[4].items():
