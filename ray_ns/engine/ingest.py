@@ -28,13 +28,14 @@ import pyarrow.parquet as pq
 from ray_ns import config as configs
 from ray_ns.config import Cluster, Config, Label
 from ray_ns.engine import preflight
-from ray_ns.engine.label import label_shards, refuse_above
+from ray_ns.engine.label import label_shards
 from ray_ns.engine.predict import Job
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
 from ray_ns.images import decode, near, pack
 from ray_ns.images.corpus import ROW_BITS, Corpus, Shard, ShardReader
 from ray_ns.images.isolate import SafeDecode
+from ray_ns.images.unreadable import refuse_above
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Stage, StoredObject, find_commit, planned_inputs
