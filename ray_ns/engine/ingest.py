@@ -92,15 +92,12 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
     }
     runs.check_owner(store, settings, configs.differences)
     reporter = Reporter(mode)
-    new = len(corpora["source"].shards) - len(known.get("source", ()))
     for name, shards in known.items():
-        more = len(corpora[name].shards) - len(shards)
-        if more and not (append and name == "source"):
-            mend = "--append takes them in" if name == "source" else "another destination takes them in"
-            reporter.note(f"{corpora[name].root}: {more} new shards; {mend}.")
-            corpora[name] = replace(corpora[name], shards=tuple(shards))
+        if not (append and name == "source"):
+            mend = "--append" if name == "source" else "another destination"
+            corpora[name] = preflight.as_known(corpora[name], shards, corpora[name].root, mend, reporter)
     bounds = [len(generation["source"]) for generation in pinned]
-    if not bounds or (new and append):
+    if len(corpora["source"].shards) not in bounds:
         bounds.append(len(corpora["source"].shards))
     preflight.check_writable(store.url)
     # There is no network and no training here: of a config, only how Ray is reached is needed.

@@ -45,16 +45,23 @@ def scan_corpora(
         try:
             names = corpora["labelled"].class_names() if name in EVALUATED else None
             corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
-            new = len(corpus.shards) - len(known.get(name, corpus.shards))
-            if new and not (grow and name == "pool"):
-                corpus = replace(corpus, shards=tuple(known[name]))
-                if getattr(data, name) is not None:
-                    mend = "--grow" if name == "pool" else "a new run.dir"
-                    reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
-            corpora[name] = corpus
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
+        corpora[name] = corpus
+        if name in known and not (grow and name == "pool"):
+            told = reporter if getattr(data, name) is not None else None  # else it was told of as the labelled one
+            corpora[name] = as_known(
+                corpus, known[name], f"data.{name}", "--grow" if name == "pool" else "a new run.dir", told
+            )
     return corpora
+
+
+def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str, reporter: Reporter | None) -> Corpus:
+    """The corpus with the ``known`` shards alone; what it has gained since is told of, and what would take it in."""
+    new = len(corpus.shards) - len(known)
+    if new and reporter is not None:
+        reporter.note(f"{name}: new shards left out: {new}; {taken_in_by} takes them in.")
+    return replace(corpus, shards=tuple(known))
 
 
 def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:

@@ -178,13 +178,15 @@ def test_too_many_bad_images_commit_nothing_and_say_why(source: Path, tmp_path: 
 
 
 def test_append_packs_what_is_new_and_leaves_old_shards_as_they_are(
-    source: Path, tmp_path: Path, noise: Callable[..., bytes]
+    source: Path, tmp_path: Path, noise: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     run(source, out)
     before, first = files(out), rows(out)
     write(source, [noise(30), noise(2), noise(31), noise(30)], first=100)
+    capsys.readouterr()
     assert len(run(source, out)) == 1
+    assert f"{source}: new shards left out: 1; --append takes them in." in capsys.readouterr().err
     assert files(out) == before
     _, second = run(source, out, append=True)
     assert {name: data for name, data in files(out).items() if name in before} == before

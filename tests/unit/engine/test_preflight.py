@@ -110,7 +110,7 @@ def test_a_pool_that_grew_is_told_of_and_left_out(
     shutil.copy2(pool / "0.parquet", pool / "00-new.parquet")
     with drive(str(tiny), words, "plain") as session:
         assert session.corpora["pool"] == first
-    assert "data.pool: 1 new shards are not part of this run; --grow takes them in" in capsys.readouterr().err
+    assert "data.pool: new shards left out: 1; --grow takes them in" in capsys.readouterr().err
     for _ in range(2):
         with drive(str(tiny), words, "plain", grow=True) as session:
             assert session.corpora["pool"].shards[:3] == first.shards
