@@ -18,7 +18,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -114,16 +114,24 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
 
 def _check_places(asked: Ingest, store: ObjectStore) -> None:
     """Refuse a destination that holds other things, or lies in a corpus or around one."""
+    other = _as_path(store.url)
     for corpus in (asked.source, *asked.keep_out):
-        if "://" not in corpus and "://" not in store.url:
-            one, other = Path(corpus).resolve(), Path(store.url).resolve()
-            if one.is_relative_to(other) or other.is_relative_to(one):
-                raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
+        one = _as_path(corpus)
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
     if runs.read(store, runs.RUN) is None:
         ours = (runs.corpora_key(1), "driver/")
         other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
         if other_key is not None:
             raise InputError(f"{store.url} holds other things ({other_key}). Give an empty folder, or a new one.")
+
+
+def _as_path(place: str) -> PurePath:
+    """A folder or URL as a path to compare with others."""
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme != "file":
+        return PurePosixPath(f"{scheme}/{rest}")
+    return Path(rest if separator else place).resolve()
 
 
 def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:

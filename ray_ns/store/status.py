@@ -1,7 +1,6 @@
 """Where a run stands, read from its directory alone."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 from ray_ns.errors import InputError
@@ -14,7 +13,7 @@ from ray_ns.store.objects import open_store
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
     if runs.read(open_store(url), runs.RUN) is None:
-        raise InputError(f"{Path(url)}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
+        raise InputError(f"{url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
     return url
 
 

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from ray_ns.images import pack
 from ray_ns.images.corpus import Corpus
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Stage, find_commit
-from ray_ns.store.objects import LocalStore
+from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import read_status
 
 
@@ -273,8 +274,9 @@ def test_other_settings_on_the_same_destination_are_refused(
 
 
 def test_a_destination_of_its_own_is_asked_for(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one in the other"):
-        run(source, source / "out")
+    for one, other in ((str(source), f"{source}/out"), ("s3://b/pool", "s3://b/pool"), ("s3://b", "s3://b/out")):
+        with pytest.raises(InputError, match="one in the other"):
+            ingest._check_places(Ingest(one, other), cast(ObjectStore, SimpleNamespace(url=other)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other things"):
