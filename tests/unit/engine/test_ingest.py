@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_ns.engine import ingest
+from ray_ns.engine import ingest, ingest_parts
 from ray_ns.engine.ingest import Ingest, left_out
 from ray_ns.errors import InputError
 from ray_ns.images import pack
@@ -36,12 +36,16 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         place = (stage.store.url, stage.prefix, self._session.lease.epoch)
         for number in range(count):
             if number not in facts:
-                facts[number] = ingest._on_part(place, function, number, items[number], *shared)
+                facts[number] = ingest_parts.on_part(place, function, number, items[number], *shared)
         return [facts[number] for number in range(count)]
 
     def guarded(self: Any, kept_out: dict[str, Corpus]) -> Any:
-        return ingest._build(
-            *(ingest._look(corpus, name, shard) for name, corpus in kept_out.items() for shard in corpus.shards)
+        return ingest_parts.build_guard(
+            *(
+                ingest_parts.thumbnails(corpus, name, shard)
+                for name, corpus in kept_out.items()
+                for shard in corpus.shards
+            )
         )
 
     monkeypatch.setattr(ingest._Work, "_parts", parts)
