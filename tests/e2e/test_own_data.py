@@ -111,7 +111,7 @@ def test_the_configs_header_gives_the_tutorials_command() -> None:
 @pytest.mark.chaos
 def test_the_tutorial_from_its_first_command_to_its_last_on_digits(here: Path) -> None:
     digits(here, "labelled", "pool")
-    done = follow(commands(TUTORIAL.read_text()), TINY)
+    done = follow(commands(TUTORIAL.read_text()), [*TINY, "teacher.steps=150"])
     assert "finished" in done["status"].stdout
     assert "digit 7" in done["select"].stdout, "classes are called by their names"
     assert "all as they were written" in done["verify"].stdout
