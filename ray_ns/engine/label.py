@@ -1,7 +1,6 @@
 """Label the pool and commit its labels, label shard by label shard."""
 
 import itertools
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +12,9 @@ from ray_ns.config import Config, results_of
 from ray_ns.engine import counts
 from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
-from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
+from ray_ns.images.unreadable import refuse_above
 from ray_ns.labels import schema
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
@@ -116,17 +115,6 @@ def label_shards(pool: Corpus, rows: int) -> list[Job]:
 def check_quarantine(config: Config, corpus: str, rows: int, reasons: dict[str, int]) -> None:
     """Raise ``InputError`` where more of a corpus is unreadable than ``data.max_quarantined`` allows, or all of it."""
     refuse_above(config.data.max_quarantined, rows, reasons, f"data.{corpus}", "data.max_quarantined")
-
-
-def refuse_above(allowed: float, rows: int, reasons: dict[str, int], corpus: str, setting: str) -> None:
-    """Raise ``InputError`` where more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
-    bad = sum(reasons.values())
-    if bad > math.floor(allowed * rows) or (rows and bad == rows):
-        words = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
-        raise InputError(
-            f"{corpus}: {bad} of {rows} images cannot be read ({words}), more than {setting} = {allowed:g}. Mend the "
-            f"images, or raise it."
-        )
 
 
 def _facts(job: Job, table: pa.Table, classes: int) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Everything that can be refused before anything expensive starts, is refused here."""
 
+import itertools
 import os
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,15 +15,18 @@ from ray_ns.config import Config
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
 from ray_ns.images import divide as division
+from ray_ns.images import near
 from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
+from ray_ns.images.isolate import SafeDecode
+from ray_ns.images.unreadable import in_words, refuse_above
 from ray_ns.keyed import seed
 from ray_ns.observe import Reporter
 
 LABELLED = ("labelled", "validation", "test")
 EVALUATED = ("validation", "test")
 HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
-HASHED_BYTES = 20 * 10**9  # read through in a minute or two; beyond that, duplicates are looked for at ingest
+READ_BYTES = 20 * 10**9  # read and decoded in some minutes; beyond that, ingest does it, by tasks
 
 
 def scan_corpora(
@@ -39,16 +45,23 @@ def scan_corpora(
         try:
             names = corpora["labelled"].class_names() if name in EVALUATED else None
             corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
-            new = len(corpus.shards) - len(known.get(name, corpus.shards))
-            if new and not (grow and name == "pool"):
-                corpus = replace(corpus, shards=tuple(known[name]))
-                if getattr(data, name) is not None:
-                    mend = "--grow" if name == "pool" else "a new run.dir"
-                    reporter.note(f"data.{name}: {new} new shards are not part of this run; {mend} takes them in.")
-            corpora[name] = corpus
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
+        corpora[name] = corpus
+        if name in known and not (grow and name == "pool"):
+            told = reporter if getattr(data, name) is not None else None  # else it was told of as the labelled one
+            corpora[name] = as_known(
+                corpus, known[name], f"data.{name}", "--grow" if name == "pool" else "a new run.dir", told
+            )
     return corpora
+
+
+def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str, reporter: Reporter | None) -> Corpus:
+    """The corpus with the ``known`` shards alone; what it has gained since is told of, and what would take it in."""
+    new = len(corpus.shards) - len(known)
+    if new and reporter is not None:
+        reporter.note(f"{name}: new shards left out: {new}; {taken_in_by} takes them in.")
+    return replace(corpus, shards=tuple(known))
 
 
 def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:
@@ -132,12 +145,23 @@ def check(session: Session) -> None:
 def divide(session: Session) -> None:
     """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
 
-    What is held out is drawn from ``run.seed``. An image whose bytes are in validation or test images too is left out
-    of training with a warning, rather than refused: it is seldom the user's doing, cannot be taken out of a tar or a
-    Parquet file by hand, and the run writes down what it left out.
+    What is held out is drawn from ``run.seed``. Left out of training with a warning, rather than refused, is an image
+    that cannot be read, and one whose bytes are in validation or test images too: it is seldom the user's doing, cannot
+    be taken out of a tar or a Parquet file by hand, and the run writes down what it left out. Unreadable validation and
+    test images stay, as wrong answers. Raises ``InputError`` where more are unreadable than ``data.max_quarantined``
+    allows, or a class has too few left.
     """
     config, corpora = session.config, session.corpora
-    missing = [name for name in EVALUATED if getattr(config.data, name) is None]
+    given = [name for name in LABELLED if getattr(config.data, name) is not None]
+    digests: dict[str, list[list[bytes]]] = {}
+    if sum(shard.size for name in given for shard in corpora[name].shards) > READ_BYTES:
+        session.reporter.note(
+            "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
+            "when training meets it, and nobody looks for images that train and evaluate too."
+        )
+    else:
+        digests = _looked_at(session, given)
+    missing = [name for name in EVALUATED if name not in given]
     if missing:
         labelled = corpora["labelled"]
         try:
@@ -153,13 +177,49 @@ def divide(session: Session) -> None:
                 f"data.labelled: class {_class(session, error.args[0])} has too few images to hold some out. Add "
                 f"some, give data.validation and data.test, or lower data.held_out."
             ) from error
+        of_all = digests.get("labelled")
         for name, rows in zip((*missing, "labelled"), parts, strict=True):
             corpora[name] = labelled.keeping(rows)
-    if sum(shard.size for name in LABELLED for shard in corpora[name].shards) > HASHED_BYTES:
-        session.reporter.note("the labelled corpora are too large to look for images that train and evaluate too.")
-        return
+            if of_all is not None:
+                digests[name] = _kept(of_all, rows)
+    if digests:
+        _part_twins(session, digests)
+
+
+def _looked_at(session: Session, names: Sequence[str]) -> dict[str, list[list[bytes]]]:
+    """The digests of the images of these corpora; the labelled one keeps those that can be read."""
+    corpora, allowed = session.corpora, session.config.data.max_quarantined
+    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
+    digests = {}
+    done = itertools.count(1)
+    session.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
+    for name in names:
+        found = division.look(corpora[name], decode, lambda: session.reporter.progress(next(done)))
+        images, reasons = sum(map(len, found.digests)), Counter(found.bad.values())
+        refuse_above(allowed, images, reasons, f"data.{name}", "data.max_quarantined", found.bad)
+        digests[name] = found.digests
+        if found.bad:
+            outcome = "are left out" if name == "labelled" else "count as wrong answers"
+            session.reporter.warn(
+                f"data.{name}: {len(found.bad):,} of {images:,} images cannot be read and {outcome} "
+                f"({in_words(reasons, found.bad)})"
+            )
+        if name == "labelled":
+            corpora[name] = corpora[name].keeping(found.readable)
+            digests[name] = _kept(found.digests, found.readable)
+    session.reporter.end(f"{sum(len(of) for it in digests.values() for of in it):,} of them can be used")
+    return digests
+
+
+def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> list[list[bytes]]:
+    """Those of the rows that are true, per shard."""
+    return [list(itertools.compress(of, kept)) for of, kept in zip(digests, rows, strict=True)]
+
+
+def _part_twins(session: Session, digests: dict[str, list[list[bytes]]]) -> None:
+    """Leave out of validation images what is a test image too, and of labelled ones what is either."""
+    corpora, classes = session.corpora, session.config.data.classes
     whole = dict(corpora)
-    digests = {name: division.digests(whole[name]) for name in LABELLED}
     for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
         held = [digest for other in others for digest in digests[other]]
         corpora[name], shared = division.without(whole[name], digests[name], held)
@@ -170,13 +230,13 @@ def divide(session: Session) -> None:
                 f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
                 f"such as {division.named(whole[name], digests[name], one)} = {twin}"
             )
-    if not any(map(len, corpora["validation"].labels(config.data.classes))):
+    if not any(map(len, corpora["validation"].labels(classes))):
         raise InputError("data.validation: every image of it is a test image too. Give others.")
-    counts = count_per_class(corpora["labelled"].labels(config.data.classes), config.data.classes)
+    counts = count_per_class(corpora["labelled"].labels(classes), classes)
     if not counts.all():
         raise InputError(
             f"data.labelled: every image of class {_class(session, int(counts.argmin()))} is a validation or test "
-            f"image too. Add others."
+            f"image too, or cannot be read. Add others."
         )
 
 

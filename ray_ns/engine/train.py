@@ -8,6 +8,7 @@ import json
 import os
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from ray_ns.engine.session import Session
 from ray_ns.errors import RayNsError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
+from ray_ns.images.unreadable import in_words
 from ray_ns.keyed import seed
 from ray_ns.models.names import WEIGHTS
 from ray_ns.store import checkpoint
@@ -287,6 +289,9 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         raise
     if keeper is None:
         return {}
+    if steps.unreadable:
+        reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
+        warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     keeper.publish(state)
     return keeper.cost()
 
@@ -345,7 +350,7 @@ def labelled(task: Task) -> "Images":
         return smooth(torch.from_numpy(truth[rows]), data.classes, task.recipe.label_smoothing).numpy()
 
     visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-    return Images(corpus, visits, _decode(task), targets)
+    return Images(corpus, visits, _decode(task), targets, data.max_quarantined)
 
 
 def _decode(task: Task) -> decode.Decode:
@@ -379,4 +384,4 @@ def pseudo_labelled(task: Task, chosen: Selected) -> "Images":
 
     corpus = task.corpora["pool"]
     visits = visits_of(corpus, chosen.ids, chosen.copies)
-    return Images(corpus, visits, _decode(task), targets)
+    return Images(corpus, visits, _decode(task), targets, data.max_quarantined)

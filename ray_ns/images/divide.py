@@ -1,11 +1,14 @@
-"""Which labelled images train and which evaluate: a held-out share, and no image on both sides."""
+"""Which labelled images train and which evaluate: those that can be read, a held-out share, none on both sides."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ray_ns.images.corpus import Corpus, image_ids
+from ray_ns.images.decode import Reason
+from ray_ns.images.isolate import Outcome
 from ray_ns.keyed import hashes
 
 DIGEST_BYTES = 16
@@ -36,20 +39,47 @@ def hold_out(
     return [np.split(part_of == part, bounds) for part in range(parts + 1)]
 
 
-def digests(corpus: Corpus) -> list[list[bytes]]:
-    """The BLAKE2b digest of every image's bytes, per shard in order of rows; empty where there are none."""
-    found = []
+@dataclass(frozen=True)
+class Looked:
+    """What one reading of a corpus found.
+
+    ``digests``: the BLAKE2b digest of every image's bytes, per shard in order of rows, empty where there are none;
+    ``readable``: bool (rows,) per shard; ``bad``: the reasons of the others, by their names.
+    """
+
+    digests: list[list[bytes]]
+    readable: list[np.ndarray]
+    bad: dict[str, str]
+
+
+def look(
+    corpus: Corpus,
+    decode: Callable[[str, Iterable[bytes | None]], Iterator[Outcome]],
+    after_shard: Callable[[], None] = lambda: None,
+) -> Looked:
+    """Read and decode every image of ``corpus`` once."""
+    found = Looked([], [], {})
     for shard in corpus.shards:
         reader = corpus.open(shard)
-        groups = (reader.images(group) for group, rows in enumerate(reader.group_rows) if rows)
-        found.append([_digest(image.as_py()) for images in groups for image in images])
+        digests: list[bytes] = []
+        readable: list[bool] = []
+        for group in (group for group, rows in enumerate(reader.group_rows) if rows):
+            images = reader.images(group).to_pylist()
+            digests += map(_digest, images)
+            for outcome in decode(f"{corpus.root} {shard.path} {shard.stamp} {group}", images):
+                if isinstance(outcome, Reason):
+                    found.bad[reader.where(len(readable))] = str(outcome)
+                readable.append(not isinstance(outcome, Reason))
+        found.digests.append(digests)
+        found.readable.append(np.array(readable, bool))
+        after_shard()
     return found
 
 
 def without(
     corpus: Corpus, own: Sequence[Sequence[bytes]], others: Iterable[Sequence[bytes]]
 ) -> tuple[Corpus, set[bytes]]:
-    """The corpus (whose ``digests`` are ``own``) without the images that ``others`` hold too, and those digests."""
+    """The corpus (whose digests are ``own``) without the images that ``others`` hold too, and those digests."""
     shared = {it for digest in own for it in digest if it} & {it for digest in others for it in digest}
     if not shared:
         return corpus, shared

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from ray_ns.images.pack import IMAGES
+from ray_ns.images.unreadable import in_words
 from ray_ns.store.commit import Commit
 
 COUNTS = ("read", "images", "bytes", "duplicates", "leaks")
@@ -37,7 +38,7 @@ def show(destination: str, commits: Sequence[Commit]) -> None:
             f"  {found['leaks']:,} left out as near-copies of the {guard['images']:,} images to keep out "
             f"(distance up to {guard['distance']:g})"
         )
-    words = ", ".join(f"{reason} {count}" for reason, count in found["quarantine"].items())
+    words = in_words(found["quarantine"])
     lines.append(f"  {sum(found['quarantine'].values()):,} unreadable" + (f": {words}" if words else ""))
     lines.append(f"  each of them is a line of {destination}/ingest-*/data/*/left_out.jsonl")
     Console(highlight=False, soft_wrap=True).print("\n".join(lines), markup=False)

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from ray_ns.errors import InputError
@@ -19,7 +18,7 @@ PROGRESS = "progress.json"
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
     if runs.read(open_store(url), runs.RUN) is None:
-        raise InputError(f"{Path(url)}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
+        raise InputError(f"{url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
     return url
 
 

@@ -1,22 +1,25 @@
 """Images for training: from (visit, entry) to pixels and a target, straight from the shards of a corpus."""
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ray_ns.errors import InputError, RayNsError
+from ray_ns.errors import RayNsError
 from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode, Reason
+from ray_ns.images.unreadable import refuse_above
 from ray_ns.keyed import seed
 from ray_ns.train.sampler import WINDOW, Order
 
 CACHE_BYTES = 512 * 2**20
 HELD_BYTES = 4 * 2**30
+NO_TARGET = -1
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class Images:
 
     ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
     visits are held until they have come, in up to ``HELD_BYTES``, and decoded ones as long as ``CACHE_BYTES`` lasts: a
-    small corpus is decoded once. ``rows_read``: rows of all row groups read so far, used or not.
+    small corpus is decoded once. ``rows_read``: rows of all row groups read so far, used or not. ``unreadable``: why
+    images that have come cannot be read, by name; they keep their place in the order and teach nothing.
     """
 
     def __init__(
@@ -94,16 +98,19 @@ class Images:
         visits: Sequence[Visit],
         decode: Decode,
         targets: Callable[[np.ndarray], np.ndarray],
+        max_quarantined: float = 0.0,
     ) -> None:
         self.visits = visits
         self.targets = targets
         self.room = 1
         self.rows_read = 0
+        self.unreadable: dict[str, str] = {}
+        self._max_quarantined = max_quarantined
         self._corpus = corpus
         self._decode = decode
         self._held: dict[int, _Held] = {}  # the one used last at the end
         self._held_bytes = 0
-        self._decoded: dict[tuple[int, int, int], np.ndarray] = {}
+        self._decoded: dict[tuple[int, int, int], np.ndarray | None] = {}
         self._decoded_room = CACHE_BYTES
 
     @property
@@ -112,18 +119,21 @@ class Images:
         return [visit.size for visit in self.visits]
 
     def image(self, visit: int, entry: int) -> tuple[np.ndarray, int]:
-        """Pixels, uint8 (size, size, channels), and the row of the target table.
+        """Pixels, uint8 (size, size, channels), and the row of the target table; black and ``NO_TARGET`` if unreadable.
 
-        ``InputError`` where a training image cannot be read.
+        ``InputError`` where more than the share ``max_quarantined`` of the corpus has been.
         """
         place, held = self.visits[visit], self._visit(visit)
         pixels, target = self._pixels(place, held, entry), int(held.targets[entry])
         held.left -= 1
         if not held.left:
             self._forget(visit)
+        if pixels is None:
+            side, channels = self._decode.size, self._decode.channels
+            return np.zeros((side, side, channels), np.uint8), NO_TARGET
         return pixels, target
 
-    def _pixels(self, place: Visit, held: _Held, entry: int) -> np.ndarray:
+    def _pixels(self, place: Visit, held: _Held, entry: int) -> np.ndarray | None:
         row = int(held.rows[entry])
         key = (place.shard.ordinal, place.group, row)
         if key in self._decoded:
@@ -132,13 +142,21 @@ class Images:
             self._read(place, held)
         pixels = self._decode(held.encoded[entry].as_py())
         if isinstance(pixels, Reason):
-            reader = self._corpus.open(place.shard)
-            name = reader.where(sum(reader.group_rows[: place.group]) + row)
-            raise InputError(f"{name}: a training image is {pixels}. Remove or mend it.")
+            self._leave_out(place, row, pixels)
+            self._decoded[key] = None
+            return None
         if self._decoded_room >= pixels.nbytes:
             self._decoded_room -= pixels.nbytes
             self._decoded[key] = pixels
         return pixels
+
+    def _leave_out(self, place: Visit, row: int, reason: Reason) -> None:
+        reader = self._corpus.open(place.shard)
+        self.unreadable[reader.where(sum(reader.group_rows[: place.group]) + row)] = str(reason)
+        images = sum(visit.size for visit in self.visits if not visit.copy)
+        reasons = Counter(self.unreadable.values())
+        share, setting = self._max_quarantined, "data.max_quarantined"
+        refuse_above(share, images, reasons, self._corpus.root, setting, self.unreadable)
 
     def _visit(self, visit: int) -> _Held:
         """The visit, the one used last; for a new one those go that nobody has used for longest."""
@@ -167,19 +185,22 @@ class Batch:
     """One worker's share of a step: labelled images first.
 
     ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``labelled``: how many are labelled,
-    ``rows_read``: rows of the shards that were read for it, used or not.
+    ``rows_read``: rows of the shards that were read for it, used or not. ``unreadable``: why images of it that have not
+    come before are black and have targets of zeros, by name.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     labelled: int
     rows_read: int = 0
+    unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 class Steps(Dataset["Batch | RayNsError"]):
     """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker.
 
     ``rows_read`` and ``rows_used`` count what ``batches`` has given: their quotient is the read amplification.
+    ``unreadable``: why images among them cannot be read, by name.
     """
 
     def __init__(
@@ -200,6 +221,7 @@ class Steps(Dataset["Batch | RayNsError"]):
         self._augment = augment
         self.rows_read = 0
         self.rows_used = 0
+        self.unreadable: dict[str, str] = {}
 
     def __getitem__(self, step: int) -> "Batch | RayNsError":
         return self.part(step, 0, 1)
@@ -219,6 +241,7 @@ class Steps(Dataset["Batch | RayNsError"]):
     def _part(self, step: int, part: int, parts: int) -> Batch:
         pixels, targets, counts = [], [], []
         read_before = sum(images.rows_read for images, _ in self._sources)
+        known = {*self._unreadable()}
         for number, (images, order) in enumerate(self._sources):
             # The windows that are open, a visit each that another stream shares, and one window that begins.
             images.room = -(-order.streams // parts) * (WINDOW + 1) + WINDOW
@@ -228,10 +251,22 @@ class Steps(Dataset["Batch | RayNsError"]):
                 image, row = images.image(*slot)
                 pixels.append(self._augment(image, seed(self._key, step, number, place)) if self._augment else image)
                 rows.append(row)
-            targets.append(images.targets(np.array(rows, np.int64)))
+            targets.append(_targets(images, np.array(rows, np.int64)))
             counts.append(len(slots))
         read = sum(images.rows_read for images, _ in self._sources) - read_before
-        return Batch(torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets)), counts[0], read)
+        found = {name: why for name, why in self._unreadable().items() if name not in known}
+        whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
+        return Batch(*whole, counts[0], read, found)
+
+    def _unreadable(self) -> dict[str, str]:
+        return {name: why for images, _ in self._sources for name, why in images.unreadable.items()}
+
+
+def _targets(images: Images, rows: np.ndarray) -> np.ndarray:
+    """The targets of ``rows``; zeros, whose cross-entropy is nothing whatever the network says, for ``NO_TARGET``."""
+    targets = images.targets(np.maximum(rows, 0))
+    targets[rows == NO_TARGET] = 0
+    return targets
 
 
 class _Parts(Dataset["Batch | RayNsError"]):
@@ -267,6 +302,7 @@ def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]
         batch = made[0] if parts == 1 else _joined(made)
         steps.rows_read += batch.rows_read
         steps.rows_used += len(batch.images)
+        steps.unreadable |= batch.unreadable
         yield batch
 
 
@@ -275,4 +311,5 @@ def _joined(pieces: Sequence[Batch]) -> Batch:
         return torch.cat([of(it)[: it.labelled] for it in pieces] + [of(it)[it.labelled :] for it in pieces])
 
     labelled, read = sum(it.labelled for it in pieces), sum(it.rows_read for it in pieces)
-    return Batch(both(lambda it: it.images), both(lambda it: it.targets), labelled, read)
+    unreadable = {name: why for it in pieces for name, why in it.unreadable.items()}
+    return Batch(both(lambda it: it.images), both(lambda it: it.targets), labelled, read, unreadable)

@@ -127,7 +127,7 @@ def test_a_pool_that_has_grown_is_labelled_only_where_it_is_new(finished, tmp_pa
     shutil.copytree(finished.config.parent / "data/pool", pool, copy_function=shutil.copy2)
     shutil.copy2(pool / "0.parquet", pool / "new.parquet")
     words = [str(finished.config), f"run.dir={run}", f"data.pool={pool}", "--until", "label"]
-    assert "1 new shards are not part of this run" in ray_ns("run", *words).stderr
+    assert "new shards left out: 1" in ray_ns("run", *words).stderr
     ray_ns("run", *words, "--grow")
     before, after = (json.loads((run / place / "commit.json").read_text()) for place in ("rounds/1/label", GROWN))
     assert after["parts"][:3] == before["parts"]

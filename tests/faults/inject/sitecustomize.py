@@ -23,32 +23,34 @@ from pathlib import Path
 
 
 def kill_driver_at_write(when: str, pattern: str, nth: int) -> None:
-    from ray_ns.store import objects
+    import json
+    from itertools import product
+
+    from ray_ns.store.objects import LocalStore, ObjectStore
+    from ray_ns.store.s3 import S3Store
 
     seen = 0
 
-    def reach(store: objects.LocalStore, key: str, moment: str) -> None:
+    def reach(store: ObjectStore, key: str, moment: str) -> None:
         nonlocal seen
         if moment != when or not re.search(pattern, key):
             return
         seen += 1
         if seen == nth:
-            import json
-
-            held = sorted(Path(store.root, "driver").glob("0*.json"))[-1]
-            os.kill(json.loads(held.read_text())["pid"], signal.SIGKILL)
+            held = store.get(max(store.list("driver/0")))
+            os.kill(json.loads(held)["pid"], signal.SIGKILL)
             time.sleep(60)  # a worker waits here for Ray to end it with its driver
 
-    for name in ("put", "put_if_absent"):
-        original = getattr(objects.LocalStore, name)
+    for kind, name in product((LocalStore, S3Store), ("put", "put_if_absent")):
+        original = getattr(kind, name)
 
-        def write(self: objects.LocalStore, key: str, data: bytes, original=original):
+        def write(self: ObjectStore, key: str, data: bytes, original=original):
             reach(self, key, "before")
             result = original(self, key, data)
             reach(self, key, "after")
             return result
 
-        setattr(objects.LocalStore, name, write)
+        setattr(kind, name, write)
 
 
 def kill_reader(pattern: str, marker: str) -> None:

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ray_ns.engine import ingest
+from ray_ns.engine import ingest, ingest_parts
 from ray_ns.engine.ingest import Ingest, left_out
 from ray_ns.errors import InputError
 from ray_ns.images import pack
 from ray_ns.images.corpus import Corpus
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Stage, find_commit
-from ray_ns.store.objects import LocalStore
+from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import read_status
 
 
@@ -35,12 +36,16 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         place = (stage.store.url, stage.prefix, self._session.lease.epoch)
         for number in range(count):
             if number not in facts:
-                facts[number] = ingest._on_part(place, function, number, items[number], *shared)
+                facts[number] = ingest_parts.on_part(place, function, number, items[number], *shared)
         return [facts[number] for number in range(count)]
 
     def guarded(self: Any, kept_out: dict[str, Corpus]) -> Any:
-        return ingest._build(
-            *(ingest._look(corpus, name, shard) for name, corpus in kept_out.items() for shard in corpus.shards)
+        return ingest_parts.build_guard(
+            *(
+                ingest_parts.thumbnails(corpus, name, shard)
+                for name, corpus in kept_out.items()
+                for shard in corpus.shards
+            )
         )
 
     monkeypatch.setattr(ingest._Work, "_parts", parts)
@@ -178,13 +183,15 @@ def test_too_many_bad_images_commit_nothing_and_say_why(source: Path, tmp_path: 
 
 
 def test_append_packs_what_is_new_and_leaves_old_shards_as_they_are(
-    source: Path, tmp_path: Path, noise: Callable[..., bytes]
+    source: Path, tmp_path: Path, noise: Callable[..., bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
     run(source, out)
     before, first = files(out), rows(out)
     write(source, [noise(30), noise(2), noise(31), noise(30)], first=100)
+    capsys.readouterr()
     assert len(run(source, out)) == 1
+    assert f"{source}: new shards left out: 1; --append takes them in." in capsys.readouterr().err
     assert files(out) == before
     _, second = run(source, out, append=True)
     assert {name: data for name, data in files(out).items() if name in before} == before
@@ -271,8 +278,9 @@ def test_other_settings_on_the_same_destination_are_refused(
 
 
 def test_a_destination_of_its_own_is_asked_for(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one in the other"):
-        run(source, source / "out")
+    for one, other in ((str(source), f"{source}/out"), ("s3://b/pool", "s3://b/pool"), ("s3://b", "s3://b/out")):
+        with pytest.raises(InputError, match="one in the other"):
+            ingest._check_places(Ingest(one, other), cast(ObjectStore, SimpleNamespace(url=other)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other things"):

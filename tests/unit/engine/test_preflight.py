@@ -110,7 +110,7 @@ def test_a_pool_that_grew_is_told_of_and_left_out(
     shutil.copy2(pool / "0.parquet", pool / "00-new.parquet")
     with drive(str(tiny), words, "plain") as session:
         assert session.corpora["pool"] == first
-    assert "data.pool: 1 new shards are not part of this run; --grow takes them in" in capsys.readouterr().err
+    assert "data.pool: new shards left out: 1; --grow takes them in" in capsys.readouterr().err
     for _ in range(2):
         with drive(str(tiny), words, "plain", grow=True) as session:
             assert session.corpora["pool"].shards[:3] == first.shards
@@ -195,6 +195,58 @@ def test_images_that_train_and_evaluate_are_left_out_with_a_warning(
     assert "data.labelled: 2 images are in data.validation or data.test too and are left out, such as" in said
     assert "labelled/0.parquet row 1" in said
     assert "test/0.parquet row " in said
+
+
+def broken(table: pa.Table, rows: list[int]) -> pa.Table:
+    """The same with the images of these rows cut in half."""
+    images = table["image"].to_pylist()
+    for row in rows:
+        images[row] = images[row][: len(images[row]) // 2]
+    return table.set_column(table.column_names.index("image"), "image", pa.array(images, pa.binary()))
+
+
+def test_labelled_images_that_cannot_be_read_are_left_out_with_a_warning(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twice = pa.concat_tables([pq.read_table(tiny.parent / "data/labelled")] * 2)
+    labelled = copied(tiny, tmp_path, "labelled", broken(twice, [11]))
+    test = copied(tiny, tmp_path, "test", broken(pq.read_table(tiny.parent / "data/test"), [3, 8]))
+    words = [f"run.dir={tmp_path / 'run'}", labelled, test, "data.max_quarantined=0.05"]
+    for _ in range(2):
+        with drive(str(tiny), words, "plain") as session:
+            assert sorted(count_per_class(session.corpora["labelled"].labels(10), 10).tolist()) == [1, *[2] * 9]
+            assert len(images_of(session.corpora["test"])) == 100, "what evaluates stays, as wrong answers"
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("data.labelled: 1 of 20 images cannot be read and are left out (truncated 1; such as") == 1
+    assert "labelled/0.parquet row 11)" in said
+    assert "data.test: 2 of 100 images cannot be read and count as wrong answers (truncated 2; such as" in said
+
+
+def test_too_many_labelled_images_that_cannot_be_read_are_refused(refused, tiny: Path, tmp_path: Path) -> None:
+    table = broken(pq.read_table(tiny.parent / "data/labelled"), [2, 4])
+    found = refused(copied(tiny, tmp_path, "labelled", table), "data.max_quarantined=0.1")
+    for word in ("data.labelled: 2 of 10 images", "truncated 2", "0.parquet row 2,", "data.max_quarantined = 0.1"):
+        assert word in found
+    assert "every image of class" in refused(f"data.labelled={tmp_path / 'corpora/labelled'}", "data.max_quarantined=1")
+
+
+def test_images_are_held_out_of_those_that_can_be_read(tiny: Path, folders: list[str], tmp_path: Path) -> None:
+    for bad in range(3):
+        (tmp_path / f"classes/digit-{bad}/bad.png").write_bytes(b"no image")
+    with drive(str(tiny), [*folders, "data.max_quarantined=0.1"], "plain") as session:
+        parts = [images_of(session.corpora[name]) for name in ("labelled", "validation", "test")]
+    assert [len(part) for part in parts] == [20, 10, 10]
+    assert b"no image" not in set.union(*parts)
+
+
+def test_a_corpus_too_large_to_look_at_is_left_as_it_is(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "READ_BYTES", 1000)
+    labelled = copied(tiny, tmp_path, "labelled", broken(pq.read_table(tiny.parent / "data/labelled"), [2]))
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", labelled], "plain") as session:
+        assert len(images_of(session.corpora["labelled"])) == 10
+    assert "too large to look at" in capsys.readouterr().err
 
 
 def test_a_class_of_which_nothing_is_left_is_named(refused, tiny: Path, folders: list[str], tmp_path: Path) -> None:

@@ -1,4 +1,7 @@
-"""What is held out is even over the classes and a function of seed and id; no image trains and evaluates."""
+"""What is held out is even over the classes and a function of seed and id; no image trains and evaluates.
+
+Images that cannot be read are found.
+"""
 
 from collections.abc import Callable
 
@@ -6,9 +9,12 @@ import numpy as np
 import pytest
 
 from ray_ns.images.corpus import Corpus, image_ids
-from ray_ns.images.divide import digests, hold_out, named, without
+from ray_ns.images.decode import Decode
+from ray_ns.images.divide import hold_out, look, named, without
+from ray_ns.images.isolate import SafeDecode
 
 Write = Callable[..., Corpus]
+DECODE = SafeDecode(Decode(8, 1), 30)
 
 
 def read(corpus: Corpus) -> list[bytes]:
@@ -84,10 +90,27 @@ def _rows(corpus: Corpus, shard, rows: np.ndarray) -> list[bytes]:
     return [one for one, kept in zip(read(only), rows, strict=True) if kept]
 
 
+def test_each_image_is_looked_at_once_and_the_bad_are_named(
+    write_corpus: Write, pictures: Callable[..., list[bytes]]
+) -> None:
+    good = pictures(4)
+    corpus = write_corpus("mixed", [[*good[:2], b"no image", None, good[2]], [], [good[3][:90]]], [[0] * 5, [], [0]])
+    found = look(corpus, DECODE)
+    assert [of.tolist() for of in found.readable] == [[True, True, False, False, True], [], [False]]
+    assert found.bad == {
+        f"{corpus.root}/00000.parquet row 2": "not_an_image",
+        f"{corpus.root}/00000.parquet row 3": "empty",
+        f"{corpus.root}/00002.parquet row 0": "truncated",
+    }
+    assert [len(of) for of in found.digests] == [5, 0, 1]
+    assert len({it for of in found.digests for it in of}) == 6
+    assert read(corpus.keeping(found.readable)) == good[:3]
+
+
 def test_images_with_the_same_bytes_are_left_out_and_named(write_corpus: Write) -> None:
     ours = write_corpus("ours", [[b"a", b"b", None], [b"c", b"", b"b"]], [[0, 1, 0], [0, 1, 1]])
     theirs = write_corpus("theirs", [[b"x", b"b", b"", None]], [[0, 0, 0, 0]])
-    own, other = digests(ours), digests(theirs)
+    own, other = (look(corpus, DECODE).digests for corpus in (ours, theirs))
     left, shared = without(ours, own, other)
     assert read(left) == [b"a", None, b"c", b""], "an image of no bytes is nobody's twin"
     assert len(shared) == 1

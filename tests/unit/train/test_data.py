@@ -13,6 +13,7 @@ from ray_ns.errors import InputError
 from ray_ns.images.augment import per_image
 from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode
+from ray_ns.models.loss import noisy_student_loss
 from ray_ns.train.data import Batch, Images, Steps, batches, visits_of
 
 Pictures = Callable[..., list[bytes]]
@@ -93,18 +94,55 @@ def test_pixels_are_the_same_where_nothing_fits_in_memory(pool: Corpus, monkeypa
             np.testing.assert_array_equal(read.image(visit, entry)[0], kept.image(visit, entry)[0])
 
 
-@pytest.mark.parametrize("loaders", [0, 1])
-def test_an_unreadable_training_image_is_refused_with_its_place(
-    write_corpus: Write, pictures: Pictures, loaders: int
-) -> None:
+@pytest.fixture
+def damaged(write_corpus: Write, pictures: Pictures) -> Callable[..., Steps]:
+    """Steps over 9 images, the seventh no image, of which a share may be unreadable."""
     images: list[bytes | None] = [*pictures(9)]
     images[6] = b"not an image"
     corpus = write_corpus("bad", [images])
-    steps = Steps(of(corpus), None, 3, 0, 1, 0, 1, None)
+
+    def made(allowed: float, rank: int = 0, world: int = 1) -> Steps:
+        visits = visits_of(corpus, all_ids([9]), np.ones(9, int))
+        targets = np.eye(CLASSES, dtype=np.float32)[np.arange(9) % CLASSES]
+        source = Images(corpus, visits, DECODE, lambda rows: targets[rows], allowed)
+        return Steps(source, None, 6, 0, 1, rank, world, None)
+
+    return made
+
+
+@pytest.mark.parametrize("loaders", [0, 2])
+def test_an_unreadable_image_keeps_its_place_and_teaches_nothing(damaged: Callable[..., Steps], loaders: int) -> None:
+    steps = damaged(0.2)
+    pixels, targets = [], []
+    for batch in batches(steps, 0, 6, loaders):
+        pixels.append(batch.images)
+        targets.append(batch.targets)
+    black, untaught = (torch.cat(some).flatten(1).sum(1) == 0 for some in (pixels, targets))
+    assert untaught.sum() == 4, "once in each of four epochs"
+    assert torch.equal(black, untaught)
+    ((name, why),) = steps.unreadable.items()
+    assert name.endswith("bad/00000.parquet row 6")
+    assert why == "not_an_image"
+    halves = [damaged(0.2, rank, 2)[1] for rank in (0, 1)]
+    for field in ("images", "targets"):
+        assert torch.equal(torch.cat([getattr(half, field) for half in halves]), getattr(damaged(0.2)[1], field))
+
+
+def test_a_step_without_the_unreadable_image_learns_what_it_would_alone() -> None:
+    logits = torch.randn(3, CLASSES, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    targets = torch.tensor([[1.0, 0, 0], [0, 0, 0], [0, 0, 1.0]])
+    noisy_student_loss(logits, targets, 3, "sum").backward()
+    assert logits.grad is not None
+    assert logits.grad[1].abs().max() == 0
+    assert logits.grad[[0, 2]].abs().min() > 0
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_more_unreadable_images_than_allowed_are_refused_by_name(damaged: Callable[..., Steps], loaders: int) -> None:
     with pytest.raises(InputError) as caught:
-        list(batches(steps, 0, 3, loaders))
-    expected = f"{corpus.root}/00000.parquet row 6: a training image is not_an_image. Remove or mend it."
-    assert str(caught.value) == expected
+        list(batches(damaged(0.1), 0, 3, loaders))
+    for word in ("1 of 9 images cannot be read", "not_an_image 1", "00000.parquet row 6", "data.max_quarantined = 0.1"):
+        assert word in str(caught.value)
 
 
 @pytest.fixture

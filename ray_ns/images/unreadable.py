@@ -1,0 +1,28 @@
+"""Images that cannot be read: in words, and how many of them are too many."""
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import islice
+
+from ray_ns.errors import InputError
+
+NAMED = 3
+
+
+def in_words(reasons: Mapping[str, int], names: Iterable[str] = ()) -> str:
+    """How many images for each reason, and the first of their names: ``empty 1, truncated 2; such as a.jpg, b.jpg``."""
+    counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
+    such_as = ", ".join(islice(names, NAMED))
+    return f"{counted}; such as {such_as}" if such_as else counted
+
+
+def refuse_above(
+    allowed: float, rows: int, reasons: Mapping[str, int], corpus: str, setting: str, names: Iterable[str] = ()
+) -> None:
+    """Raise ``InputError`` where more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
+    bad = sum(reasons.values())
+    if bad > math.floor(allowed * rows) or (rows and bad == rows):
+        raise InputError(
+            f"{corpus}: {bad} of {rows} images cannot be read ({in_words(reasons, names)}), more than {setting} = "
+            f"{allowed:g}. Mend the images, or raise it."
+        )
