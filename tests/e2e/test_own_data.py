@@ -27,7 +27,7 @@ TINY = [
     *("student.steps=10", "student.batch=8", f"teacher.model.args={NETWORK}", f"student.model.args={NETWORK}"),
     *("select.threshold=0.1", "label.slice_rows=64", "cluster.train_threads=1"),
 ]
-SHORT = [*COMMON, "data.size=32", "teacher.steps=400", "student.steps=250", "select.threshold=0.3"]
+SHORT = [*COMMON, "data.size=32", "teacher.steps=200", "student.steps=100", "select.threshold=0.3"]
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -120,6 +120,7 @@ def test_the_tutorial_from_its_first_command_to_its_last_on_digits(here: Path) -
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(
     "RAY_NS_CIFAR10" not in os.environ, reason="RAY_NS_CIFAR10 names no folder with CIFAR-10 as Parquet"
 )
