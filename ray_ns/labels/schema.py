@@ -102,15 +102,13 @@ def from_parquet(
 ) -> pa.Table:
     """A table that ``to_parquet`` wrote, read by one thread: from its bytes, or the ``columns`` alone from a file.
 
-    Bytes are those of ``StoredObject.read``, which has checked their sha256. Of a file the page checksums are checked
-    here; a Parquet footer has none, so before anything made from it is committed, the whole must be read once.
-    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. Raises
-    ``IntegrityError`` naming ``key``.
+    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. The sha256 of the
+    whole must be checked (``StoredObject.read``) before anything made from it is committed: page checksums are checked
+    here, but a Parquet footer has none. Raises ``IntegrityError`` naming ``key``.
     """
-    checked = isinstance(source, bytes)
-    file = pa.BufferReader(source) if checked else source
+    file = pa.BufferReader(source) if isinstance(source, bytes) else source
     try:
-        table = pq.ParquetFile(file, page_checksum_verification=not checked).read(columns, use_threads=False)
+        table = pq.ParquetFile(file, page_checksum_verification=True).read(columns, use_threads=False)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
     for at, field in enumerate(table.schema):
