@@ -73,7 +73,7 @@ def write_tiny(folder: Path) -> Path:
 def ray_ns(*words: str, env: dict[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
     """One command line of ray-ns in a process of its own."""
     command = [str(Path(sys.executable).with_name("ray-ns")), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=580)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=280)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr[-3000:]}")
     return done

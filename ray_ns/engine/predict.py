@@ -122,11 +122,15 @@ def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url
     """
     corpus = corpora[row["corpus"]]
     shard = corpus.shard(row["shard"])
-    group_rows = corpus.open(shard).group_rows
-    first = np.concatenate([[0], np.cumsum(group_rows)])
-    groups = range(row["part"] * len(group_rows) // row["parts"], (row["part"] + 1) * len(group_rows) // row["parts"])
     only = row.pop("only", None)
     wanted = None if only is None else selected_rows(StoredObject(**only), store_url, shard)
+    return slices_of(row, corpus.open(shard).group_rows, slice_rows, wanted)
+
+
+def slices_of(row: Row, group_rows: Sequence[int], slice_rows: int, wanted: np.ndarray | None) -> list[Row]:
+    """``row`` once for every slice of its part of a shard: of all rows, or of those ``wanted``, int64 ascending."""
+    first = np.concatenate([[0], np.cumsum(group_rows)])
+    groups = range(row["part"] * len(group_rows) // row["parts"], (row["part"] + 1) * len(group_rows) // row["parts"])
     slices: list[Row] = []
     for group in groups:
         at = None if wanted is None else wanted[slice(*wanted.searchsorted(first[group : group + 2]))] - first[group]

@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import nn
 
 from ray_ns.config import Config
-from ray_ns.engine.predict import Reader, Row
+from ray_ns.engine.predict import Reader, Row, slices_of
 from ray_ns.images.corpus import Corpus
 from ray_ns.labels.predict import Teacher
 
@@ -65,12 +65,12 @@ class Score:
         return self._held
 
     def _slices(self) -> Iterator[Row]:
-        """This worker's rows by row group, as ``predict.list_slices`` would list them."""
+        """This worker's rows as slices."""
         first = 0
-        for shard in self._corpus.shards:
-            for group, count in enumerate(self._corpus.open(shard).group_rows):
-                at = self._rows[slice(*self._rows.searchsorted([first, first + count]))] - first
-                first += count
-                if len(at):
-                    place = {"corpus": "validation", "shard": shard.ordinal, "group": group, "begin": 0}
-                    yield {**place, "rows": len(at), "at": at.tobytes()}
+        for shard, labels in zip(self._corpus.shards, self._labels, strict=True):
+            wanted = self._rows[slice(*self._rows.searchsorted([first, first + len(labels)]))] - first
+            first += len(labels)
+            whole = {"corpus": "validation", "shard": shard.ordinal, "part": 0, "parts": 1}
+            if len(wanted):
+                group_rows = self._corpus.open(shard).group_rows
+                yield from slices_of(whole, group_rows, self._config.label.slice_rows, wanted)

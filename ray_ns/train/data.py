@@ -4,6 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -153,10 +154,14 @@ class Images:
     def _leave_out(self, place: Visit, row: int, reason: Reason) -> None:
         reader = self._corpus.open(place.shard)
         self.unreadable[reader.where(sum(reader.group_rows[: place.group]) + row)] = str(reason)
-        images = sum(visit.size for visit in self.visits if not visit.copy)
         reasons = Counter(self.unreadable.values())
         share, setting = self._max_quarantined, "data.max_quarantined"
-        refuse_above(share, images, reasons, self._corpus.root, setting, self.unreadable)
+        refuse_above(share, self._images, reasons, self._corpus.root, setting, self.unreadable)
+
+    @cached_property
+    def _images(self) -> int:
+        """How many different ones there are."""
+        return sum(visit.size for visit in self.visits if not visit.copy)
 
     def _visit(self, visit: int) -> _Held:
         """The visit, the one used last; for a new one those go that nobody has used for longest."""
@@ -241,11 +246,12 @@ class Steps(Dataset["Batch | RayNsError"]):
     def _part(self, step: int, part: int, parts: int) -> Batch:
         pixels, targets, counts = [], [], []
         read_before = sum(images.rows_read for images, _ in self._sources)
-        known = {*self._unreadable()}
+        found: dict[str, str] = {}
         for number, (images, order) in enumerate(self._sources):
             # The windows that are open, a visit each that another stream shares, and one window that begins.
             images.room = -(-order.streams // parts) * (WINDOW + 1) + WINDOW
             rows = []
+            known = len(images.unreadable)
             slots = order.slots(step, part, parts)
             for place, slot in zip(order.share(part, parts), slots, strict=True):
                 image, row = images.image(*slot)
@@ -253,13 +259,10 @@ class Steps(Dataset["Batch | RayNsError"]):
                 rows.append(row)
             targets.append(_targets(images, np.array(rows, np.int64)))
             counts.append(len(slots))
+            found.update(itertools.islice(images.unreadable.items(), known, None))
         read = sum(images.rows_read for images, _ in self._sources) - read_before
-        found = {name: why for name, why in self._unreadable().items() if name not in known}
         whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
         return Batch(*whole, counts[0], read, found)
-
-    def _unreadable(self) -> dict[str, str]:
-        return {name: why for images, _ in self._sources for name, why in images.unreadable.items()}
 
 
 def _targets(images: Images, rows: np.ndarray) -> np.ndarray:
