@@ -1,14 +1,16 @@
 """Label shards of a pool, slices of a shard, and tables put together from slices in any order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from ray_ns.config import Config
+from ray_ns.engine import predict
 from ray_ns.engine.label import SELECTION, label_shards
 from ray_ns.engine.predict import Job, Piece, assembled, list_slices
 from ray_ns.engine.predict import rows_of as rows_in
@@ -147,3 +149,20 @@ def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: 
     first = Reader.of_process(config)
     assert Reader.of_process(config) is first
     assert Reader.of_process(config.at_size(24))._shape == (24, 24, 1)
+
+
+@pytest.mark.parametrize(("open_shards", "actors", "most"), [(3, 1, 3), (1, 2, 4), (64, 1, 10)])
+def test_no_more_shards_are_open_than_a_crash_may_cost(
+    config: Config, monkeypatch: pytest.MonkeyPatch, open_shards: int, actors: int, most: int
+) -> None:
+    opened: list[list[int]] = []
+
+    def execute(session: Any, teacher: Any, jobs: list[int]) -> Iterator[int]:
+        opened.append(jobs)
+        yield from jobs
+
+    monkeypatch.setattr(predict, "_execute", execute)
+    label = config.label.model_copy(update={"open_shards": open_shards, "actors": actors})
+    session = SimpleNamespace(config=config.model_copy(update={"label": label}))
+    assert list(predict.predict(cast(Any, session), cast(Any, None), cast(Any, range(10)))) == [*range(10)]
+    assert max(map(len, opened)) == most
