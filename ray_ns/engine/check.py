@@ -192,10 +192,7 @@ class _Steps:
         tally = rule.Tally(asked)
         tally.add(of_class, confidence)
         quota = rule.quotas(tally.counts(), asked)
-        looked = (
-            rule.look(ids, of_class, confidence, quota, rule.bands(quota), asked) if asked.rule == "paper" else None
-        )
-        rows, copies = rule.choose(ids, of_class, confidence, rule.plan(quota, looked, asked), asked.seed)
+        rows, copies = rule.of_one_shard(ids, of_class, confidence, quota, asked)
         over = int(quota.over.sum())
         figures = {"labels": table.num_rows, "over_threshold": over, "kept": len(rows), "copies": int(copies.sum())}
         line = (

@@ -49,8 +49,8 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
         jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
         if only is not None:
-            chosen = (part.objects[SELECTION] for part in only.parts)
-            jobs = [replace(job, only=stored) for job, stored in zip(jobs, chosen, strict=True)]
+            *chosen, edges = (part.objects[SELECTION] for part in only.parts)
+            jobs = [replace(job, only=(stored, edges)) for job, stored in zip(jobs, chosen, strict=True)]
         done = stage.done()
         for part, made in _made_before(session, prefix, inputs).items():
             done[part] = done.get(part) or stage.adopt(part, made)

@@ -41,11 +41,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of that selection."""
+    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of those selections."""
 
     corpus: str
     pieces: tuple[Piece, ...]
-    only: StoredObject | None = None
+    only: tuple[StoredObject, ...] = ()
 
 
 def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[tuple[Job, pa.Table]]:
@@ -83,7 +83,7 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
             "part": it.part,
             "parts": it.parts,
         }
-        | ({"only": vars(job.only)} if job.only else {})
+        | ({"only": [vars(it) for it in job.only]} if job.only else {})
         for number, job in enumerate(jobs)
         for at, it in enumerate(job.pieces)
     ]
@@ -118,12 +118,12 @@ LISTING_CPUS = 0.25
 def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url: str = "") -> list[Row]:
     """The slices of one piece: runs of at most ``slice_rows`` rows of one row group, from the shard's footer alone.
 
-    Where the row names a selection (``only``), a slice holds that many selected rows, listed in ``at``.
+    Where the row names selections (``only``), a slice holds that many selected rows, listed in ``at``.
     """
     corpus = corpora[row["corpus"]]
     shard = corpus.shard(row["shard"])
     only = row.pop("only", None)
-    wanted = None if only is None else selected_rows(StoredObject(**only), store_url, shard)
+    wanted = None if only is None else selected_rows([StoredObject(**it) for it in only], store_url, shard)
     return slices_of(row, corpus.open(shard).group_rows, slice_rows, wanted)
 
 
@@ -145,10 +145,11 @@ def slices_of(row: Row, group_rows: Sequence[int], slice_rows: int, wanted: np.n
     return [{**row, **it, "slice": number, "slices": len(slices)} for number, it in enumerate(slices)]
 
 
-def selected_rows(selection: StoredObject, store_url: str, shard: Shard) -> np.ndarray:
-    """The rows of ``shard``, int64 ascending, that a part of a selection holds."""
-    table = schema.from_parquet(selection.read(open_store(store_url)), selection.key, ["image_id"])
-    ordinals, rows = split_ids(table["image_id"].to_numpy())
+def selected_rows(selections: Sequence[StoredObject], store_url: str, shard: Shard) -> np.ndarray:
+    """The rows of ``shard``, int64 ascending, that parts of a selection hold."""
+    store = open_store(store_url)
+    tables = [schema.from_parquet(it.read(store), it.key, ["image_id"]) for it in selections]
+    ordinals, rows = split_ids(pa.concat_tables(tables)["image_id"].to_numpy())
     return np.sort(rows[ordinals == shard.ordinal])
 
 

@@ -1,17 +1,18 @@
 """Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
 
-A task takes a run of shards and gives back one small result for all of them; what a shard's selection holds is written
-by the task itself, so no label crosses the object store. The last pass reads whole shards and checks their sha256
-before anything is committed (page checksums do not cover a Parquet footer), those before it read the columns they
-need, with page checksums. What the first pass counts serves every threshold on the grid of 0.01, so it is a stage of
-its own beside the labels, ``counts``, that the labelling itself has made where it was not interrupted.
+A task takes a run of shards and writes what they surely give, a part of the selection for each; what it cannot decide
+alone, some thousandths of the labels, comes back to the driver, which decides it and writes it as one part more
+(``engine.selected`` puts both together). That pass reads whole shards and checks their sha256 (page checksums do not
+cover a Parquet footer); those before it, where they are needed, read columns, by page checksums. What is counted
+serves every threshold on the grid of 0.01, so it is a stage of its own beside the labels, ``counts``, that the
+labelling itself has made where it was not interrupted.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import chain, islice
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,21 +21,21 @@ import pyarrow as pa
 from ray_ns.config import results_of
 from ray_ns.engine import counts
 from ray_ns.engine.label import LABELS, SELECTION
+from ray_ns.engine.selected import Edges
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.store import run as runs
-from ray_ns.store.commit import Commit, Stage, StoredObject, find_commit
-from ray_ns.store.lease import fence
+from ray_ns.store.commit import Commit, Part, Stage, StoredObject, find_commit
 from ray_ns.store.manifest import digest
 from ray_ns.store.objects import ObjectStore, open_store
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
 TASKS_PER_CPU = 8
-MERGED = 8  # looks that are held until they are made one
 WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
 COLUMNS = ("image_id", "label", "confidence")
+CARRIED = ("image_id", "copies")
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,29 @@ class Shard:
     part: int
     labels: StoredObject
     before: StoredObject | None
-    chosen: StoredObject | None
+    chosen: tuple[StoredObject, StoredObject] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What shards gave: their ``parts`` of the selection by number, and the rows of theirs that are ``undecided``.
+
+    ``used``: images and copies of each class in the parts, int64 (2, classes). ``below``: draws below their band, int64
+    (classes,).
+    """
+
+    parts: dict[int, Part]
+    used: np.ndarray
+    below: np.ndarray
+    undecided: pa.Table
 
 
 def select(
     session: Session, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None
 ) -> Commit:
-    """The committed selection from ``labels``: one part per label shard, and in its summary the counts per class.
+    """The committed selection from ``labels``: a part per label shard, and one of what only all could decide.
+
+    In its summary are the counts per class.
 
     ``before``: earlier labels of the same pool, for how they changed. ``chosen``: the selection to which these labels
     were restricted; its images and copies stay as they are, with the new labels.
@@ -67,9 +84,8 @@ def select(
     if chosen:
         asked = rule.everything(config.data.classes, config.run.seed)
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        looks = asked.rule == "paper"
-        session.reporter.begin(prefix, (2 + looks + bool(before)) * len(labels.parts), "label shards read")
+    def work(stage: Stage) -> tuple[dict[str, Any], list[Part]]:
+        session.reporter.begin(prefix, (2 + bool(before)) * len(labels.parts), "label shards read")
         shards = _Shards(session, labels, before, chosen)
         if asked.on_grid:
             counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
@@ -78,14 +94,18 @@ def select(
         shards.passed = len(labels.parts)
         quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
-        near, seen = _seen(shards, quota, asked) if looks else (quota, None)
-        ends = rule.plan(near, seen, asked)
-        used = sum(shards.each(_choose, ends, asked.seed, prefix, session.lease.epoch))
-        summary = _summary(quota, ends, used, asked, labels, bool(chosen))
+        near, ends = quota, rule.bounds(quota, asked)
+        if rule.crowded(quota).any():
+            near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(_ties, quota))))
+        found = _together(shards.each(_choose, ends, near, asked.seed, prefix), near)
+        table, reaches = _settled(found, near, asked)
+        parts = {**found.parts, len(labels.parts): _put(stage, len(labels.parts), table)}
+        used = found.used + _used(table, asked.classes)
+        summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
         if before:
             summary["churn"] = _churn_summary(sum(shards.each(_churn, asked.classes)))
         session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
-        return summary, len(labels.parts)
+        return summary, [parts[part] for part in sorted(parts)]
 
     return session.ensure(prefix, inputs, work)
 
@@ -122,7 +142,7 @@ class _Shards:
                 part,
                 it.objects[LABELS],
                 before.parts[part].objects[LABELS] if before else None,
-                chosen.parts[part].objects[SELECTION] if chosen else None,
+                (chosen.parts[part].objects[SELECTION], chosen.parts[-1].objects[SELECTION]) if chosen else None,
             )
             for part, it in enumerate(labels.parts)
         ]
@@ -183,37 +203,91 @@ def _ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule
     return [it for it in found if it is not None]
 
 
-def _look(store: ObjectStore, run: list[Shard], quota: rule.Quotas, band: rule.Bands, asked: rule.Terms) -> rule.Seen:
-    def looks() -> Iterator[rule.Seen]:
-        for shard in run:
-            ids, labels, confidence = _arrays(_labelled(store, shard.labels), *COLUMNS)
-            yield rule.look(ids, labels, confidence, quota, band, asked)
+def _choose(
+    store: ObjectStore, run: list[Shard], ends: rule.Bounds, quota: rule.Quotas, seed: int, prefix: str
+) -> Found:
+    """Write what each of a run of shards surely gives."""
+    classes = len(ends.copies)
+    stage = Stage(store, prefix, lambda: None)
+    carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
+    waiting: deque[tuple[int, Future[Part]]] = deque()
+    parts: dict[int, Part] = {}
 
-    return _merged(looks(), quota)
+    def split(shard: Shard) -> Found:
+        whole = shard.labels.read(store)
+        table = _with_label(schema.from_parquet(whole, shard.labels.key, (*COLUMNS, *schema.SOFT), lists=False))
+        ids, labels, confidence = _arrays(table, *COLUMNS)
+        if carried and shard.chosen:
+            earlier = carried.joined(shard.part, shard.chosen[0])
+            rows, copies = rule.carry(ids, *_arrays(earlier, *CARRIED))
+            made = rule.Split(rows, copies, rows[:0], np.zeros(classes, np.int64))
+        else:
+            made = rule.split(ids, labels, confidence, ends, seed)
+        chosen = _chosen(table, made.rows, made.copies)
+        waiting.append((shard.part, writers.submit(_put, stage, shard.part, chosen)))
+        if len(waiting) > 2 * WRITERS:
+            part, written = waiting.popleft()
+            parts[part] = written.result()
+        undecided = table.take(pa.array(made.undecided))
+        number = pa.array(np.full(undecided.num_rows, shard.part, np.int32))
+        return Found({}, _used(chosen, classes), made.below, undecided.append_column("part", number))
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        found = _together(map(split, run), quota)
+        parts |= {part: written.result() for part, written in waiting}
+    return replace(found, parts=parts)
 
 
-def _choose(store: ObjectStore, run: list[Shard], ends: rule.Plan, seed: int, prefix: str, epoch: int) -> np.ndarray:
-    """Write the selections of a run of shards. Returns per class the images and, with copies, int64 (2, classes)."""
-    classes = len(ends.cut)
-    used = np.zeros((2, classes), np.int64)
-    with _Writer(Stage(store, prefix, fence(store, epoch))) as writer:
-        for shard in run:
-            whole = shard.labels.read(store)
-            table = _with_label(schema.from_parquet(whole, shard.labels.key, (*COLUMNS, *schema.SOFT), lists=False))
+def _together(several: Iterable[Found], quota: rule.Quotas) -> Found:
+    """``several`` as one; of too many undecided rows those alone that can still be kept."""
+    classes = len(quota.kept)
+    used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
+    parts: dict[int, Part] = {}
+    tables: list[pa.Table] = []
+    rows, room = 0, rule.EDGE_ROWS
+    for found in several:
+        parts |= found.parts
+        used += found.used
+        below += found.below
+        tables.append(found.undecided)
+        rows += found.undecided.num_rows
+        if rows > room:
+            table = pa.concat_tables(tables)
             ids, labels, confidence = _arrays(table, *COLUMNS)
-            if shard.chosen:
-                earlier = schema.from_parquet(shard.chosen.read(store), shard.chosen.key, ("image_id", "copies"))
-                rows, copies = rule.carry(ids, *_arrays(earlier, "image_id", "copies"))
-            else:
-                rows, copies = rule.choose(ids, labels, confidence, ends, seed)
-            index = labels[rows].astype(np.int64)
-            used += np.bincount(index, minlength=classes)
-            used[1] += np.bincount(index, copies - 1, minlength=classes).astype(np.int64)
-            chosen = table.take(pa.array(rows)).append_column("copies", pa.array(copies))
-            # Whoever is selected has a label; to write that down row by row would take a fifth longer.
-            whole_rows = pa.schema([field.with_nullable(False) for field in chosen.schema])
-            writer.publish(shard.part, pa.Table.from_arrays(chosen.columns, schema=whole_rows))
-    return used
+            tables = [table.take(pa.array(rule.contenders(ids, labels, confidence, quota)))]
+            rows = tables[0].num_rows
+            room = max(2 * rows, rule.EDGE_ROWS)
+    return Found(parts, used, below, pa.concat_tables(tables))
+
+
+def _settled(found: Found, quota: rule.Quotas, asked: rule.Terms) -> tuple[pa.Table, np.ndarray]:
+    """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
+    parts = found.undecided["part"].to_numpy()
+    table = found.undecided.take(pa.array(np.argsort(parts, kind="stable")))
+    ids, labels, confidence = _arrays(table, *COLUMNS)
+    rows, copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
+    return _chosen(table, rows, copies), reaches
+
+
+def _put(stage: Stage, part: int, chosen: pa.Table) -> Part:
+    """Store a part of a selection. Milliseconds made it, so nothing records it before the commit names it."""
+    data = schema.to_parquet(chosen, {"selection": stage.prefix})
+    facts = {"images": chosen.num_rows, "copies": pa.compute.sum(chosen["copies"]).as_py() or 0}
+    return stage.put(part, {SELECTION: data}, facts)
+
+
+def _chosen(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:
+    chosen = table.take(pa.array(rows)).append_column("copies", pa.array(copies))
+    # Whoever is selected has a label; to write that down row by row would take a fifth longer.
+    whole_rows = pa.schema([field.with_nullable(False) for field in chosen.schema])
+    return pa.Table.from_arrays(chosen.columns, schema=whole_rows)
+
+
+def _used(chosen: pa.Table, classes: int) -> np.ndarray:
+    """Images, and copies, of each class: int64 (2, classes)."""
+    index, copies = chosen["label"].to_numpy().astype(np.int64), chosen["copies"].to_numpy()
+    used = np.bincount(index, minlength=classes)
+    return np.stack([used, used + np.bincount(index, copies - 1, minlength=classes).astype(np.int64)])
 
 
 def _churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
@@ -224,55 +298,6 @@ def _churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
         earlier = _arrays(_labelled(store, shard.before), "image_id", "label")
         found += rule.churn(ids, labels, earlier[0], earlier[1], classes)
     return found
-
-
-class _Writer:
-    """Publishes finished shards in threads, so that computing does not wait for the disk; a few at a time."""
-
-    def __init__(self, stage: Stage) -> None:
-        self._stage = stage
-        self._threads = ThreadPoolExecutor(WRITERS)
-        self._waiting: deque[Future[Any]] = deque()
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            for future in self._waiting:
-                future.result()
-        self._threads.shutdown(cancel_futures=True)
-
-    def publish(self, part: int, table: pa.Table) -> None:
-        data = schema.to_parquet(table, {"selection": self._stage.prefix})
-        facts = {"images": table.num_rows, "copies": pa.compute.sum(table["copies"]).as_py() or 0}
-        self._waiting.append(self._threads.submit(self._stage.publish, part, {SELECTION: data}, facts))
-        if len(self._waiting) > 2 * WRITERS:
-            self._waiting.popleft().result()
-
-
-def _seen(shards: _Shards, quota: rule.Quotas, asked: rule.Terms) -> tuple[rule.Quotas, rule.Seen]:
-    """Everything that decides where the classes end, and the quotas with what of it is still to be taken.
-
-    Shards are read once more where too many rows are equally confident, and in the rare case of a missed draw.
-    """
-    found = list(chain.from_iterable(shards.each(_ties, quota))) if rule.crowded(quota).any() else []
-
-    def looked(wide: np.ndarray | None = None) -> tuple[rule.Quotas, rule.Seen]:
-        near, band = rule.narrowed(quota, rule.bands(quota, wide), found) if found else (quota, rule.bands(quota, wide))
-        return near, _merged(shards.each(_look, near, band, asked), near)
-
-    near, seen = looked()
-    missed = rule.missed(quota, seen)
-    return looked(missed) if missed.any() else (near, seen)
-
-
-def _merged(parts: Iterator[rule.Seen], quota: rule.Quotas) -> rule.Seen:
-    """``parts`` as one, a few at a time, so that what is not needed goes early."""
-    seen = rule.merged(list(islice(parts, MERGED)), quota)
-    while more := list(islice(parts, MERGED)):
-        seen = rule.merged([seen, *more], quota)
-    return seen
 
 
 def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
@@ -290,14 +315,13 @@ def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
 
 
 def _summary(
-    quota: rule.Quotas, ends: rule.Plan, used: np.ndarray, asked: rule.Terms, labels: Commit, carried: bool
+    quota: rule.Quotas, reaches: np.ndarray, used: np.ndarray, asked: rule.Terms, labels: Commit, carried: bool
 ) -> dict[str, Any]:
     """The selection in figures, lists of one value per class. Raises where they do not add up."""
     kept, copies = used
     exact = asked.rule == "paper" and not carried
     if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
         raise IntegrityError(f"{labels.stage}: its label shards changed while they were read; run the command again.")
-    cut = np.where(quota.kept > 0, ends.cut, np.nan)
     return {
         "rule": "carried over" if carried else asked.rule,
         "images": int(kept.sum()),
@@ -313,7 +337,7 @@ def _summary(
             "kept": kept.tolist(),
             "with_copies": copies.tolist(),
             "threshold": _numbers(asked.threshold),
-            "cut": _numbers(cut),
+            "cut": _numbers(reaches),
             "confidence": {
                 f"q{round(100 * share)}": _numbers(quota.quantiles[:, at]) for at, share in enumerate(rule.QUANTILES)
             },

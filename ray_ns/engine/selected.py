@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ray_ns.engine.label import SELECTION
 from ray_ns.labels import schema
-from ray_ns.store.commit import Part
+from ray_ns.store.commit import Part, StoredObject
 from ray_ns.store.objects import ObjectStore
 
 
@@ -43,8 +43,9 @@ class Selected:
     def read(cls, store: ObjectStore, selection: Sequence[Part], soft: bool) -> "Selected":
         """The parts of a committed selection; ``soft``: False leaves soft labels out."""
         columns = ("image_id", "label", "copies", *(schema.SOFT if soft else ()))
-        stored = (part.objects[SELECTION] for part in selection)
-        return cls(schema.from_parquet(it.read(store), it.key, columns) for it in stored)
+        *parts, last = (part.objects[SELECTION] for part in selection)
+        edges = Edges(store, last, columns)
+        return cls(edges.joined(number, stored) for number, stored in enumerate(parts))
 
     def soft(self, rows: np.ndarray, classes: int) -> np.ndarray:
         """Soft labels, float32 (n, classes), of ``rows`` of ``ids``; one-hot where the selection holds none."""
@@ -54,6 +55,25 @@ class Selected:
             values = np.ascontiguousarray(stored[at])
             columns[name] = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
         return schema.soft_targets(pa.table(columns), classes)
+
+
+class Edges:
+    """The last part of a selection: rows of all label shards, which could only be decided together."""
+
+    def __init__(self, store: ObjectStore, stored: StoredObject, columns: Sequence[str]) -> None:
+        self._store, self._columns = store, columns
+        table = schema.from_parquet(stored.read(store), stored.key, (*columns, "part"))
+        self._parts = table["part"].to_numpy()
+        self._table = table.drop_columns(["part"])
+
+    def joined(self, part: int, stored: StoredObject) -> pa.Table:
+        """All that is selected of the label shard ``part``, by ascending id; ``stored`` is its own part."""
+        own = schema.from_parquet(stored.read(self._store), stored.key, self._columns)
+        begin, end = np.searchsorted(self._parts, [part, part + 1])
+        if begin == end:
+            return own
+        both = pa.concat_tables([own, self._table.slice(begin, end - begin)])
+        return both.take(pa.array(np.argsort(both["image_id"].to_numpy(), kind="stable")))
 
 
 class _Rows:

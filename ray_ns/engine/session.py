@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +21,7 @@ from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
 from ray_ns.store import commit
 from ray_ns.store import run as runs
-from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.commit import Commit, Part, Stage
 from ray_ns.store.lease import Lease
 from ray_ns.store.manifest import canonical
 from ray_ns.store.objects import ObjectStore
@@ -129,11 +129,14 @@ class Session:
                     handler.setLevel(logging.ERROR)
 
     def ensure(
-        self, prefix: str, inputs: Mapping[str, Any], work: Callable[[Stage], tuple[Mapping[str, Any], int]]
+        self,
+        prefix: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Stage], tuple[Mapping[str, Any], int | Sequence[Part]]],
     ) -> Commit:
         """``store.commit.ensure`` for a stage on Ray: the seconds of the work that led to the commit lie beside it."""
 
-        def timed(stage: Stage) -> tuple[Mapping[str, Any], int]:
+        def timed(stage: Stage) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
             began = time.monotonic()
             done = self._guarded(lambda: work(stage), prefix)
             self.store.put(f"{prefix}/{TIMING}", canonical({"seconds": round(time.monotonic() - began, 3)}))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ray_ns.errors import IntegrityError
 
 ITEM = b"item"
-INTEGERS = frozenset({"image_id", "label", "copies", "bin", "count"})
+INTEGERS = frozenset({"image_id", "label", "copies", "part", "bin", "count"})
 SOFT = ("top_label", "top_probability", "probability")
 
 

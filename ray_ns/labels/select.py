@@ -5,10 +5,11 @@ class, ties by image id; a scarce class is duplicated so that it totals exactly 
 ``filter_unlabel.py``): a threshold per class on a grid of 0.01, and so many copies of each label over it that the class
 totals about ``K``, by a coin per image; the coin is keyed here, so it falls the same way every time.
 
-Nothing is shuffled or sorted as a whole: a histogram over the shards (``Tally``) finds for each class the one bin that
-holds its K-th label (``quotas``), the few rows that lie there are looked at (``look``), which gives every class an
-exact end (``plan``), and each shard is cut there (``choose``). All steps take shards in any order and of any size; the
-memory they need grows with the classes, not with the labels.
+Nothing is shuffled or sorted as a whole, and shards are read once to be written: a histogram over them (``Tally``)
+finds for each class the one bin that holds its K-th label (``quotas``), which decides about nearly every label by
+itself (``bounds``, ``split``). The few in that bin, and of a scarce class those whose draw lies about where its copies
+end, are gathered from all shards and decided together (``settle``). All steps take shards in any order and of any
+size; the memory they need grows with the classes, not with the labels.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from itertools import pairwise
 import numpy as np
 
 from ray_ns.config import Select
+from ray_ns.errors import InputError
 from ray_ns.keyed import hashes
 
 ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
@@ -32,7 +34,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 AUTO = -1
 NOTHING = np.float32(2)  # a cut that no confidence reaches
 HIGHEST = np.iinfo(np.int64).max
-DEVIATIONS = 6.0
+CHANCE = 40.0  # a draw lies outside its band once in e**40 times
 EDGE_ROWS = 4_000_000
 
 
@@ -88,12 +90,19 @@ class Quotas:
 
 
 @dataclass(frozen=True)
-class Bands:
-    """Draws uint64 (classes,) between which each class's last drawn one is expected: ``low`` <= draw <= ``high``.
+class Bounds:
+    """What a label needs to be decided about by itself, arrays of shape (classes,).
 
-    ``first``, ``last``: ids int64 (classes,) between which the last image kept lies; None where any may be the one.
+    It is dropped where its confidence (float32) is below ``lowest``, kept from ``above`` on, and undecided in between;
+    with ``first`` and ``last`` (ids, int64) only from the one to the other: before, it is kept, and dropped after. A
+    kept one is used ``copies`` times, where its class ``draws`` once more if its draw (uint64) is below ``low``, and is
+    undecided from there to ``high``.
     """
 
+    lowest: np.ndarray
+    above: np.ndarray
+    copies: np.ndarray
+    draws: np.ndarray
     low: np.ndarray
     high: np.ndarray
     first: np.ndarray | None = None
@@ -110,30 +119,16 @@ class Ties:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The rows that decide: those in their class's edge bin, those drawn within the band, and how many lie below it.
+class Split:
+    """What one shard's labels are: ``rows`` selected with their ``copies`` (int32), ``undecided`` rows, in order.
 
-    ``below`` int64 (classes,); ``edge`` (ids, labels, confidence), ``drawn`` (ids, labels).
+    ``below``: how many draws lie below the band of their class, int64 (classes,).
     """
 
-    edge: tuple[np.ndarray, np.ndarray, np.ndarray]
-    drawn: tuple[np.ndarray, np.ndarray]
-    below: np.ndarray
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The exact ends of each class (arrays of shape (classes,)).
-
-    An image is kept where (-confidence, id) <= (-cut, cut_id); it is used ``copies`` times, and once more where
-    (draw, id) <= (last_draw, last_id).
-    """
-
-    cut: np.ndarray
-    cut_id: np.ndarray
+    rows: np.ndarray
     copies: np.ndarray
-    last_draw: np.ndarray
-    last_id: np.ndarray
+    undecided: np.ndarray
+    below: np.ndarray
 
 
 def terms(settings: Select, classes: int, seed: int) -> Terms:
@@ -232,18 +227,19 @@ def quotas(counts: np.ndarray, asked: Terms) -> Quotas:
     return Quotas(reached[:, -1], over, kept, copies, full - copies * kept, *ends, _quantiles(reached, asked))
 
 
-def bands(quota: Quotas, wide: np.ndarray | None = None) -> Bands:
-    """Where the last draw of each class must lie but for bad luck: a draw is uniform, so its rank is known beforehand.
-
-    ``wide`` marks classes whose last draw was not in its band: every draw of theirs is looked at.
-    """
+def bounds(quota: Quotas, asked: Terms) -> Bounds:
+    """What decides about labels by themselves. Under the rule ``official`` that is everything."""
     share = quota.extra / np.maximum(quota.kept, 1)
-    spread = DEVIATIONS * np.sqrt(share * (1 - share) / np.maximum(quota.kept, 1)) + 1 / np.maximum(quota.kept, 1)
-    if wide is not None:
-        spread = np.where(wide, 1.0, spread)
-    low, high = _as_draw(share - spread), _as_draw(share + spread)
-    drawn = quota.extra > 0
-    return Bands(np.where(drawn, low, np.uint64(1)), np.where(drawn, high, np.uint64(0)))
+    draws, copies = quota.extra > 0, quota.copies.astype(np.int32)
+    if asked.rule == "official":
+        lowest = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], NOTHING)
+        low = _as_draw(share)
+        return Bounds(lowest, lowest, copies, draws, low, low - (low > 0))
+    floors = _floors()
+    lowest = np.where(quota.kept > 0, np.maximum(np.where(quota.edge >= 0, floors[quota.edge], 0), asked.threshold), 2)
+    above = np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING)
+    low, high = _band(quota)
+    return Bounds(lowest.astype(np.float32), np.where(quota.edge >= 0, above, lowest), copies, draws, low, high)
 
 
 def crowded(quota: Quotas) -> np.ndarray:
@@ -266,14 +262,14 @@ def ties(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quo
     return Ties(int(ids.min()), int(ids.max()), held)
 
 
-def narrowed(quota: Quotas, band: Bands, found: Sequence[Ties]) -> tuple[Quotas, Bands]:
+def narrowed(quota: Quotas, ends: Bounds, found: Sequence[Ties]) -> tuple[Quotas, Bounds]:
     """Of each crowded class, the one shard in which its last image lies, as shards hold ids in runs of their own.
 
-    Where they do not, everything is looked at, as if nothing were crowded.
+    Where they do not, everything is gathered, as if nothing were crowded.
     """
     found = sorted(found, key=lambda it: it.first)
     if any(a.last >= b.first for a, b in pairwise(found)):
-        return quota, band
+        return quota, ends
     here = np.flatnonzero(crowded(quota))
     reached = np.cumsum([it.held[here] for it in found], axis=0, dtype=np.int64)
     shard = (reached < quota.taken[here]).sum(0)
@@ -283,97 +279,75 @@ def narrowed(quota: Quotas, band: Bands, found: Sequence[Ties]) -> tuple[Quotas,
     columns = np.arange(len(here))
     taken = quota.taken.copy()
     taken[here] -= np.where(shard > 0, reached[shard - 1, columns], 0)
-    return replace(quota, taken=taken), replace(band, first=first, last=last)
+    return replace(quota, taken=taken), replace(ends, first=first, last=last)
 
 
-def look(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, band: Bands, asked: Terms) -> Seen:
-    """Pass 2 over one shard's labelled rows: what decides where the classes end."""
-    lowest, above = edges(quota, asked)
+def split(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Bounds, seed: int) -> Split:
+    """Pass 2 over one shard's labelled rows: which are selected, and which are not decided yet."""
     index = labels.astype(np.int64)  # a look-up by int16 takes twice as long
-    rows = np.flatnonzero(confidence >= lowest[index])
+    rows = np.flatnonzero(confidence >= ends.lowest[index])
     index = index[rows]
-    at_edge = confidence[rows] < above[index]
-    edge = rows[at_edge]
-    if band.first is not None and band.last is not None:
-        of_edge = index[at_edge]
-        edge = edge[(ids[edge] >= band.first[of_edge]) & (ids[edge] <= band.last[of_edge])]
-    drawing = np.flatnonzero((quota.extra > 0)[index])
-    scarce, classes = rows[drawing], index[drawing]
-    values = draw(ids[scarce], asked.seed)
-    low = values < band.low[classes]
-    below = np.bincount(classes[low], minlength=asked.classes)
-    drawn = scarce[~low & (values <= band.high[classes])]
-    return Seen((ids[edge], labels[edge], confidence[edge]), (ids[drawn], labels[drawn]), below)
-
-
-def merged(seen: Sequence[Seen], quota: Quotas) -> Seen:
-    """What several shards showed.
-
-    Of edge rows no more are kept than can be taken, once they are many.
-    """
-    edge, drawn = ([part.edge for part in seen], [part.drawn for part in seen])
-    ids, labels, confidence = (np.concatenate(columns) for columns in zip(*edge, strict=True))
-    if len(ids) > EDGE_ROWS:
-        order = np.lexsort((ids, -confidence, labels))
-        ordered = labels[order]
-        place = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-        order = order[place < quota.taken[ordered]]
-        ids, labels, confidence = ids[order], labels[order], confidence[order]
-    drawn_ids, drawn_labels = (np.concatenate(columns) for columns in zip(*drawn, strict=True))
-    return Seen((ids, labels, confidence), (drawn_ids, drawn_labels), np.sum([part.below for part in seen], axis=0))
-
-
-def missed(quota: Quotas, seen: Seen) -> np.ndarray:
-    """Classes (bool) whose last draw lies outside the band that was looked at."""
-    within = np.bincount(seen.drawn[1], minlength=len(quota.extra))
-    found = (seen.below < quota.extra) & (quota.extra <= seen.below + within)
-    return (quota.extra > 0) & ~found
-
-
-def plan(quota: Quotas, seen: Seen | None, asked: Terms) -> Plan:
-    """The exact ends. ``seen``: the merged rows of all shards under the rule ``paper``, None under ``official``."""
-    classes = asked.classes
-    result = Plan(
-        np.where(quota.kept > 0, asked.threshold, NOTHING),
-        np.full(classes, HIGHEST),
-        quota.copies.astype(np.int32),
-        np.zeros(classes, np.uint64),
-        np.full(classes, -1),
-    )
-    if seen is None:
-        share = quota.extra / np.maximum(quota.kept, 1)
-        result.cut[:] = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], NOTHING)
-        result.last_draw[:] = _as_draw(share)
-        result.last_id[:] = np.where(quota.extra > 0, HIGHEST, -1)
-        return result
-    ids, labels, confidence = seen.edge
-    for label, row in _last(labels, -confidence.astype(np.float64), ids, quota.taken).items():
-        result.cut[label], result.cut_id[label] = confidence[row], ids[row]
-    ids, labels = seen.drawn
-    values = draw(ids, asked.seed)
-    for label, row in _last(labels, values, ids, quota.extra - seen.below).items():
-        result.last_draw[label], result.last_id[label] = values[row], ids[row]
-    return result
-
-
-def choose(
-    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Plan, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pass 3 over one shard's labelled rows: the row numbers that are selected, and their copies (int32)."""
-    index = labels.astype(np.int64)
-    rows = np.flatnonzero(confidence >= ends.cut[index])
-    index = index[rows]
-    tied = np.flatnonzero(confidence[rows] == ends.cut[index])
-    beyond = tied[ids[rows[tied]] > ends.cut_id[index[tied]]]
-    if len(beyond):
-        rows, index = np.delete(rows, beyond), np.delete(index, beyond)
+    undecided = confidence[rows] < ends.above[index]
     copies = ends.copies[index]
-    drawing = np.flatnonzero((ends.last_id >= 0)[index])
+    if ends.first is not None and ends.last is not None:
+        edge = np.flatnonzero(undecided)
+        before, after = ids[rows[edge]] < ends.first[index[edge]], ids[rows[edge]] > ends.last[index[edge]]
+        copies[edge[after]] = 0
+        undecided[edge[before | after]] = False
+    drawing = np.flatnonzero(ends.draws[index])
     classes, values = index[drawing], draw(ids[rows[drawing]], seed)
-    last = ends.last_draw[classes]
-    copies[drawing] += (values < last) | ((values == last) & (ids[rows[drawing]] <= ends.last_id[classes]))
-    used = copies > 0
-    return (rows, copies) if used.all() else (rows[used], copies[used])
+    low = values < ends.low[classes]
+    copies[drawing] += low
+    undecided[drawing] = ~low & (values <= ends.high[classes])
+    below = np.bincount(classes[low], minlength=len(ends.copies))
+    used = np.flatnonzero((copies > 0) & ~undecided)
+    return Split(rows[used], copies[used], rows[undecided], below)
+
+
+def contenders(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas) -> np.ndarray:
+    """Of undecided rows those that can still be kept: at the edge of a class no more than are to be taken there."""
+    place = _places(labels, -confidence, ids)
+    return np.flatnonzero((place < quota.taken[labels]) | (quota.edge[labels] < 0))
+
+
+def settle(
+    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, below: np.ndarray, quota: Quotas, asked: Terms
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All shards' undecided rows, decided: those that are selected, their copies (int32), and how far each class goes.
+
+    ``below``: the sum of all ``Split.below``. The last is the lowest confidence kept, float32 (classes,): the threshold
+    where all over it are kept, NaN where none is.
+    """
+    if asked.rule == "official":
+        reaches = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], np.float32(np.nan))
+        return np.zeros(0, np.int64), np.zeros(0, np.int32), reaches
+    copies = quota.copies[labels].astype(np.int32)
+    edge, drawn = np.flatnonzero(quota.edge[labels] >= 0), np.flatnonzero(quota.extra[labels] > 0)
+    copies[edge] *= _places(labels[edge], -confidence[edge], ids[edge]) < quota.taken[labels[edge]]
+    left, within = quota.extra - below, np.bincount(labels[drawn], minlength=asked.classes)
+    outside = (quota.extra > 0) & ((left < 0) | (left > within))
+    if outside.any():
+        raise InputError(
+            f"class {int(outside.argmax())}: the draws for its copies are not spread evenly, which happens once in "
+            f"{np.exp(CHANCE):.0e} times. Set another run.seed."
+        )
+    copies[drawn] += _places(labels[drawn], draw(ids[drawn], asked.seed), ids[drawn]) < left[labels[drawn]]
+    reaches = np.where(quota.kept > 0, asked.threshold, np.float32(np.nan))
+    reaches[quota.edge >= 0] = NOTHING
+    kept = edge[copies[edge] > 0]
+    np.minimum.at(reaches, labels[kept], confidence[kept])
+    rows = np.flatnonzero(copies)
+    return rows, copies[rows], reaches
+
+
+def of_one_shard(
+    ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas, asked: Terms
+) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that are selected, and their copies (int32), where one shard's labels are all there are."""
+    made = split(ids, labels, confidence, bounds(quota, asked), asked.seed)
+    at = made.undecided
+    rows, copies, _ = settle(ids[at], labels[at], confidence[at], made.below, quota, asked)
+    return np.concatenate([made.rows, at[rows]]), np.concatenate([made.copies, copies])
 
 
 def carry(ids: np.ndarray, chosen: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -429,18 +403,6 @@ def _base(confidence: np.ndarray) -> np.ndarray:
     return bins
 
 
-def edges(quota: Quotas, asked: Terms) -> tuple[np.ndarray, np.ndarray]:
-    """Confidences float32 (classes,) between which pass 2 looks: at ``lowest`` or over, and for edges under ``above``.
-
-    A class that ends in a bin is looked at there, one that draws is looked at whole, another not at all.
-    """
-    floors = _floors()
-    cut, draws = quota.edge >= 0, quota.extra > 0
-    lowest = np.where(cut, np.maximum(floors[quota.edge], asked.threshold), np.where(draws, asked.threshold, NOTHING))
-    above = np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING)
-    return lowest, np.where(cut, above, np.float32(-1))
-
-
 @cache
 def _floors() -> np.ndarray:
     """The lowest confidence, float32, of each bin of the rule ``paper`` or of the bins before it, found by halving."""
@@ -491,12 +453,25 @@ def _as_draw(share: np.ndarray) -> np.ndarray:
     return np.array([min(max(int(it * 2**64), 0), 2**64 - 1) for it in share.tolist()], np.uint64)
 
 
-def _last(labels: np.ndarray, values: np.ndarray, ids: np.ndarray, taken: np.ndarray) -> dict[int, int]:
-    """Of each class, the row of the ``taken``-th item in the order of (value, id)."""
+def _band(quota: Quotas) -> tuple[np.ndarray, np.ndarray]:
+    """Draws, uint64 (classes,) each, between which the last drawn one of each class lies, but for ``CHANCE``.
+
+    Draws are uniform, so Chernoff's bounds say beforehand about where the ``extra``-th lowest of ``kept`` lies: of n
+    draws, a or fewer are below (a + sqrt(2 a c) + 2 c) / n, and a or more below (a - sqrt(2 a c)) / n, once in e**c
+    times each.
+    """
+    kept = np.maximum(quota.kept, 1)
+    few = np.minimum(quota.extra, kept - quota.extra)  # counted from the nearer end
+    near, far = few - np.sqrt(2 * few * CHANCE), few + np.sqrt(2 * few * CHANCE) + 2 * CHANCE
+    low = np.where(few == quota.extra, near, kept - far) / kept
+    high = np.where(few == quota.extra, far, kept - near) / kept
+    return _as_draw(low), _as_draw(high)
+
+
+def _places(labels: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """The place of every row within its class in the order of (value, id), int64 (n,)."""
     order = np.lexsort((ids, values, labels))
     ordered = labels[order]
-    return {
-        int(label): int(order[np.searchsorted(ordered, label) + taken[label] - 1])
-        for label in np.unique(ordered)
-        if taken[label] > 0
-    }
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return place

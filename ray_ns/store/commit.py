@@ -2,11 +2,12 @@
 
 A stage is a prefix in the run with ``plan.json`` (the inputs it is made from), ``data/<part>-<digest>/<name>``
 (content-addressed: a retry that computes the same bytes overwrites itself), ``done/<part>.json`` (put-if-absent: the
-first writer of a part wins) and ``commit.json`` (put-if-absent). Only ``commit.json`` makes the output exist; readers
-open only what it names. None of them holds a time, a host or an attempt, so the same work gives the same bytes.
+first writer of a part wins) where a part is worth resuming from, and ``commit.json`` (put-if-absent). Only
+``commit.json`` makes the output exist; readers open only what it names. None of them holds a time, a host or an
+attempt, so the same work gives the same bytes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -56,6 +57,9 @@ class Part:
     def from_json(cls, value: Mapping[str, Any]) -> "Part":
         return cls({name: StoredObject(**it) for name, it in value["objects"].items()}, value["facts"])
 
+    def as_json(self) -> dict[str, Any]:
+        return {"objects": {name: vars(it) for name, it in self.objects.items()}, "facts": dict(self.facts)}
+
 
 @dataclass(frozen=True)
 class Commit:
@@ -88,39 +92,40 @@ class Stage:
             records = readers.map(lambda key: _read_sealed(self.store, key), keys)
         return {int(record["part"]): Part.from_json(record) for record in records if record is not None}
 
-    def publish(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
-        """Store a part: its data first, then its ``done`` record. Returns the part that won, if another came first."""
+    def put(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
+        """Store a part's data alone, for a commit that is given what this returns; until then nothing names it."""
         hashes = {name: sha256(data) for name, data in objects.items()}
         place = f"{self.prefix}/data/{part:06d}-{digest(hashes)[:16]}"
         stored = {}
         for name, data in sorted(objects.items()):
             self.store.put(f"{place}/{name}", data)
-            stored[name] = {"key": f"{place}/{name}", "sha256": hashes[name], "size": len(data)}
-        record = {"part": part, "objects": stored, "facts": dict(facts)}
-        return self._record(record)
+            stored[name] = StoredObject(f"{place}/{name}", hashes[name], len(data))
+        return Part(stored, dict(facts))
+
+    def publish(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
+        """Store a part: its data first, then its ``done`` record. Returns the part that won, if another came first."""
+        return self.adopt(part, self.put(part, objects, facts))
 
     def adopt(self, part: int, made: Part) -> Part:
-        """Take a part that another stage made from the very same inputs: its objects stay where they are."""
-        objects = {name: vars(stored) for name, stored in made.objects.items()}
-        return self._record({"part": part, "objects": objects, "facts": dict(made.facts)})
-
-    def _record(self, record: dict[str, Any]) -> Part:
-        key = f"{self.prefix}/done/{record['part']:06d}.json"
+        """Record a part whose objects lie where they are: here, or where another stage made it from the same inputs."""
+        key = f"{self.prefix}/done/{part:06d}.json"
+        record = {"part": part, **made.as_json()}
         self._fence()
         if not self.store.put_if_absent(key, seal(record)):
             record = _read_sealed(self.store, key) or record
         return Part.from_json(record)
 
-    def commit(self, inputs: Mapping[str, Any], summary: Mapping[str, Any], parts: int) -> Commit:
-        """Make the stage exist: every part 0..parts-1 must be done."""
-        done = self.done()
-        missing = sorted(set(range(parts)) - set(done))
-        if missing:
-            raise ResumableError(f"{self.prefix}: parts {missing[:5]} of {parts} are not done; run the command again.")
-        records = [
-            {"objects": {n: vars(o) for n, o in done[k].objects.items()}, "facts": dict(done[k].facts)}
-            for k in range(parts)
-        ]
+    def commit(self, inputs: Mapping[str, Any], summary: Mapping[str, Any], parts: int | Sequence[Part]) -> Commit:
+        """Make the stage exist: of these parts, or of the parts 0..``parts``-1, every one of which must be done."""
+        if isinstance(parts, int):
+            done = self.done()
+            missing = sorted(set(range(parts)) - set(done))
+            if missing:
+                raise ResumableError(
+                    f"{self.prefix}: parts {missing[:5]} of {parts} are not done; run the command again."
+                )
+            parts = [done[part] for part in range(parts)]
+        records = [part.as_json() for part in parts]
         value = {"stage": self.prefix, "inputs": digest(inputs), "parts": records, "summary": dict(summary)}
         self._fence()
         self.store.put_if_absent(f"{self.prefix}/commit.json", seal(value))
@@ -151,13 +156,14 @@ def ensure(
     store: ObjectStore,
     prefix: str,
     inputs: Mapping[str, Any],
-    work: Callable[[Stage], tuple[Mapping[str, Any], int]],
+    work: Callable[[Stage], tuple[Mapping[str, Any], int | Sequence[Part]]],
     fence: Callable[[], None],
 ) -> Commit:
     """The committed output of a stage: found where its inputs match, else made by ``work`` and committed.
 
     ``inputs``: JSON values; everything the output depends on, upstream commits by digest.
-    ``work``: publishes parts 0..n-1 through the stage it is given and returns (summary, n).
+    ``work``: publishes parts 0..n-1 through the stage it is given and returns (summary, n); or puts them and returns
+    (summary, parts).
     ``fence``: called before every record is written; raises when another driver has taken over.
     Raises ``InputError`` where a commit made from other inputs stands in the place.
     """

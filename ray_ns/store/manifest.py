@@ -53,8 +53,9 @@ def unseal_with_digest(data: bytes, key: str) -> tuple[dict[str, Any], str]:
     """
     try:
         value = json.loads(data)
+        in_order = list(value) == sorted(value)
         claimed = value.pop(SEAL)
-        if _sealed(value) == data:
+        if in_order and sha256(_without_seal(data, claimed)) == claimed:
             return dict(value), claimed
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
@@ -70,8 +71,23 @@ def _sealed(value: Mapping[str, Any]) -> bytes:
         canonical({key: it for key, it in value.items() if (key < SEAL) == first})[1:-1] for first in (True, False)
     )
     content = b"{" + b",".join(filter(None, (before, after))) + b"}"
-    entry = f'"{SEAL}":"{sha256(content)}"'.encode()
-    return b"{" + b",".join(filter(None, (before, entry, after))) + b"}"
+    return b"{" + b",".join(filter(None, (before, _entry(sha256(content)), after))) + b"}"
+
+
+def _without_seal(data: bytes, claimed: str) -> bytes:
+    """What was hashed: the bytes but for the seal and its comma. To encode the value again would take twice as long."""
+    entry = _entry(claimed)
+    at = data.index(entry)
+    begin, end = at, at + len(entry)
+    if data[end : end + 1] == b",":
+        end += 1
+    elif data[begin - 1 : begin] == b",":
+        begin -= 1
+    return data[:begin] + data[end:]
+
+
+def _entry(seal_of_value: str) -> bytes:
+    return f'"{SEAL}":"{seal_of_value}"'.encode()
 
 
 _PART = re.compile(r"[A-Za-z0-9_=+@.,-]+")

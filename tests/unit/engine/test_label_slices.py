@@ -65,10 +65,13 @@ def test_a_selection_restricts_the_slices_to_its_rows(
     rows = [0, 3, 4, 5, 6, 7, 9]
     ids = np.concatenate([image_ids(0, np.arange(10)), image_ids(shard.ordinal, np.array(rows))])
     store = LocalStore(tmp_path / "run")
-    part = Stage(store, "select", lambda: None).publish(
-        0, {SELECTION: to_parquet(pa.table({"image_id": pa.array(ids)}), {})}, {}
-    )
-    row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1, "only": vars(part.objects[SELECTION])}
+    stage = Stage(store, "select", lambda: None)
+    parts = [
+        stage.put(number, {SELECTION: to_parquet(pa.table({"image_id": pa.array(some)}), {})}, {})
+        for number, some in enumerate((np.delete(ids, [3, 12]), ids[[3, 12]]))
+    ]
+    only = [vars(part.objects[SELECTION]) for part in parts]
+    row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1, "only": only}
     slices = list_slices(row, {"pool": corpus}, slice_rows, store.url)
     assert [int(it["first"] + at) for it in slices for at in rows_in(it)] == rows
     assert all(len(rows_in(it)) == it["rows"] <= slice_rows for it in slices)

@@ -31,9 +31,15 @@ def made(tmp_path: object) -> Made:
             table = schema.label_table(ids, probabilities.reshape(count, CLASSES), [None] * count, keep, 3)
             tables.append(table.append_column("copies", pa.array(rng.integers(1, copies + 1, count).astype(np.int32))))
         stage = Stage(store, "select", lambda: None)
+        own, edges = [], []
+        for number, table in enumerate(reversed(tables) if backwards else tables):
+            at_edge = rng.random(table.num_rows) < 0.4
+            own.append(table.filter(pa.array(~at_edge)))
+            part = pa.array(np.full(np.count_nonzero(at_edge), number, np.int32))
+            edges.append(table.filter(pa.array(at_edge)).append_column("part", part))
         parts = [
-            stage.publish(number, {SELECTION: schema.to_parquet(table, {})}, {})
-            for number, table in enumerate(reversed(tables) if backwards else tables)
+            stage.put(number, {SELECTION: schema.to_parquet(table, {})}, {})
+            for number, table in enumerate([*own, pa.concat_tables(edges)])
         ]
         return store, parts, pa.concat_tables(tables).combine_chunks()
 
