@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes on this machine, the second of which dies with all its processes when a file appears."""
+"""A Ray cluster on this machine whose second node dies with all its processes, or joins, when a file appears."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -16,10 +17,10 @@ SETTINGS = {
 
 
 @contextmanager
-def two_nodes(marker: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
-    """The environment of a driver on the cluster; Ray's processes have ``env``. At the end the node must have died."""
+def two_nodes(marker: Path, env: dict[str, str], second: Literal["dies", "joins"] = "dies") -> Iterator[dict[str, str]]:
+    """The environment of a driver on the cluster; Ray's processes have ``env``. At the end ``second`` must be true."""
     cluster = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(marker)],
+        [sys.executable, "-c", SCRIPT, str(marker), second],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -28,7 +29,7 @@ def two_nodes(marker: Path, env: dict[str, str]) -> Iterator[dict[str, str]]:
     try:
         assert cluster.stdout is not None
         yield {**SETTINGS, "RAY_ADDRESS": cluster.stdout.readline().strip()}
-        assert cluster.stdout.readline().strip() == "killed"
+        assert cluster.stdout.readline().strip() == second
     finally:
         cluster.communicate("\n", timeout=60)
 
@@ -41,13 +42,16 @@ from ray.cluster_utils import Cluster
 node = dict(num_cpus=2, object_store_memory=100 << 20)
 head = dict(node, include_dashboard=False, node_ip_address="127.0.0.1")
 cluster = Cluster(initialize_head=True, head_node_args=head)
-second = cluster.add_node(**node)
+second = cluster.add_node(**node) if sys.argv[2] == "dies" else None
 print(cluster.address, flush=True)
 deadline = time.monotonic() + 200
 while not Path(sys.argv[1]).exists() and time.monotonic() < deadline:
     time.sleep(0.02)
-cluster.remove_node(second, allow_graceful=False)
-print("killed", flush=True)
+if second is None:
+    cluster.add_node(**node)
+else:
+    cluster.remove_node(second, allow_graceful=False)
+print(sys.argv[2], flush=True)
 sys.stdin.readline()
 cluster.shutdown()
 """

@@ -159,7 +159,7 @@ def _run(session: Session, task: Task) -> None:
     import ray.train
     from ray.train.torch import TorchTrainer
 
-    from ray_ns.engine.sigterm import ListeningTorchConfig
+    from ray_ns.engine.leave import ListeningTorchConfig
 
     cluster = session.config.cluster
     counts = cluster.worker_counts
@@ -226,6 +226,7 @@ def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
+    from ray_ns.engine.leave import left
     from ray_ns.train.fit import LeavingError
     from ray_ns.train.step import NotFiniteError
 
@@ -242,6 +243,8 @@ def work_on(settings: dict[str, Any]) -> Ended:
         if world > 1:  # the others do not know of it, and would wait for this worker for ever
             raise
         return Ended(error, warnings, {})
+    finally:
+        left.set()
 
 
 def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
@@ -249,7 +252,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     import ray.train.torch
     import torch
 
-    from ray_ns.engine import sigterm
+    from ray_ns.engine.leave import told
     from ray_ns.engine.score import Score
     from ray_ns.models.memory import keep_memory
     from ray_ns.models.zoo import weights
@@ -269,8 +272,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
-    told = sigterm.told.is_set
-    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch, told)
+    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch, told.is_set)
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     keeper = None
     if rank == 0:

@@ -76,12 +76,26 @@ def shares(folder: Path) -> Shares:
     return [tuple(json.loads(line)) for path in folder.iterdir() for line in path.read_text().splitlines()]
 
 
-def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config: Path) -> None:
-    steps, batch, images = 200, 20, 10
+def assert_in_order(came: Shares, steps: int) -> None:
+    """Every share of a step is the worker's part of what a worker that is alone all along would see there."""
+    batch, images = 20, 10
     alone_all_along = Order([images], batch, seed(seed(3, 0), 0))  # one row group; the run's seed, round 0, labelled
     order = [[list(slot) for slot in alone_all_along.slots(step)] for step in range(steps)]
     assert set(Counter(entry for found in order for _, entry in found).values()) == {steps * batch // images}
+    for step, rank, world, found in came:
+        assert found == order[step][rank * batch // world : (rank + 1) * batch // world], f"step {step} of {world}"
 
+
+def steps_by_worker(came: Shares) -> dict[tuple[int, int], list[int]]:
+    """The steps that each (rank, world) did."""
+    done: dict[tuple[int, int], list[int]] = {(0, 1): [], (0, 2): [], (1, 2): []}
+    for step, rank, world, _ in came:
+        done[rank, world].append(step)
+    return {worker: sorted(found) for worker, found in done.items()}
+
+
+def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config: Path) -> None:
+    steps = 200
     notes = config.parent / "order"
     notes.mkdir()
     words = (f"teacher.steps={steps}", "cluster.checkpoint_steps=20", "cluster.train_threads=2")
@@ -92,11 +106,28 @@ def test_a_training_goes_on_with_one_worker_when_the_other_ones_node_dies(config
         ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *elastic, env={**env, **soon})
     assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
     came = shares(notes)
-    for step, rank, world, found in came:
-        assert found == order[step][rank * batch // world : (rank + 1) * batch // world], f"step {step} of {world}"
-    alone = {step for step, _, world, _ in came if world == 1}
-    together = [{step for step, rank, world, _ in came if (rank, world) == (it, 2)} for it in (0, 1)]
-    begun = min(alone)
+    assert_in_order(came, steps)
+    done = steps_by_worker(came)
+    begun = done[0, 1][0]
     assert begun >= 20, "it went on from a checkpoint"
-    assert alone == set(range(begun, steps))
-    assert set(range(begun)) <= together[0] & together[1]
+    assert done[0, 1] == list(range(begun, steps))
+    assert set(range(begun)) <= set(done[0, 2]) & set(done[1, 2])
+
+
+def test_a_training_takes_in_a_node_that_joins_and_redoes_no_step(config: Path) -> None:
+    steps = 450
+    notes = config.parent / "order-joins"
+    notes.mkdir()
+    words = (f"teacher.steps={steps}", "cluster.checkpoint_steps=5000", "cluster.train_threads=2")
+    run = config.parent / "joins"
+    # Ray looks for more machines once a minute: alone, all the steps take more than two.
+    with two_nodes(run / TRAIN / "progress.json", faulty(f"order:0.3:{notes}"), "joins") as env:
+        elastic = (*words, "cluster.train_workers=[1, 2]")
+        ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *elastic, env=env)
+    assert json.loads((run / TRAIN / "done/000000.json").read_text())["facts"]["steps"] == steps
+    came = shares(notes)
+    assert_in_order(came, steps)
+    done = steps_by_worker(came)
+    grown = done[0, 2][0]
+    assert 0 < grown < steps
+    assert done == {(0, 1): list(range(grown)), (0, 2): list(range(grown, steps)), (1, 2): list(range(grown, steps))}

@@ -11,7 +11,8 @@
     once for each: ``<marker>-<n>`` says that it happened.
 ``term:<regular expression>:<marker>``  the process that first has written a matching key sends SIGTERM to the other
     training worker of its node, once; ``<marker>`` holds the steps in the keys and values of all that match, in order.
-``order::<folder>``  nothing goes wrong: every process that trains notes there the images of its share of every step.
+``order:<seconds>:<folder>``  nothing goes wrong: every process that trains notes there the images of its share of every
+    step; a worker that trains alone takes so much longer for a step, none where it is empty.
 """
 
 import os
@@ -137,7 +138,7 @@ def tell_the_other_worker(pattern: str, marker: str) -> None:
     objects.LocalStore.put = put
 
 
-def note_order(folder: str) -> None:
+def note_order(folder: str, slower: float) -> None:
     import json
 
     from ray_ns.train import sampler
@@ -148,6 +149,8 @@ def note_order(folder: str) -> None:
         found = original(self, step, rank, world)
         with open(f"{folder}/{os.getpid()}.jsonl", "a") as file:
             print(json.dumps([step, rank, world, found]), file=file)
+        if world == 1:
+            time.sleep(slower)
         return found
 
     sampler.Order.slots = slots
@@ -160,7 +163,7 @@ if "RAY_NS_FAULT" in os.environ:
     elif _kind == "read":
         kill_reader(_pattern, _last)
     elif _kind == "order":
-        note_order(_last)
+        note_order(_last, float(_pattern or 0))
     elif _kind == "term":
         tell_the_other_worker(_pattern, _last)
     elif _kind == "die":
