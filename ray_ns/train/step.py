@@ -15,6 +15,7 @@ from ray_ns.images.augment import affine
 from ray_ns.keyed import seed
 from ray_ns.models.loss import noisy_student_loss
 from ray_ns.train.data import Batch
+from ray_ns.train.precision import autocast
 from ray_ns.train.state import TrainState
 
 
@@ -82,7 +83,7 @@ class Step:
     def _backward(self, images: torch.Tensor, targets: torch.Tensor, whole: Batch) -> torch.Tensor:
         """Go forward and back with some of the ``whole`` batch's images; their part of its loss."""
         pixels = self._noised(images.to(self._device))
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._recipe.precision == "bfloat16"):
+        with autocast(self._recipe.precision, self._device):
             logits = self._network(pixels)
         kind = self._recipe.loss if isinstance(self._recipe, Student) else "mean"
         loss = noisy_student_loss(logits, targets.to(self._device), whole.labelled, kind)

@@ -131,6 +131,22 @@ def test_precision_is_the_recipes(made: Made, batch: Batch) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+def test_depthwise_convolutions_train_by_way_of_float32(made: Made, batch: Batch) -> None:
+    step, state = made(precision="bfloat16", model={"name": "test_efficientnet"})
+    same: list[bool] = []
+
+    def compare(layer: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        with torch.autocast("cpu", enabled=False):
+            same.append(torch.equal(output, layer.forward(inputs[0].float()).bfloat16()))
+
+    for module in state.network.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
+            module.register_forward_hook(compare)
+    step(state, batch)
+    assert same
+    assert all(same)
+
+
 # Without dropout, input noise and batch norm every image's gradient is its own.
 STILL = {
     "model": {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8, "norm_layer": "groupnorm1"}},

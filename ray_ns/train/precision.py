@@ -1,0 +1,46 @@
+"""The precision of a forward pass that is gone back through."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+# With more channels per group the gradient in bfloat16 is as fast as in float32, or faster.
+THIN = 4
+
+
+@contextmanager
+def autocast(precision: str, device: torch.device) -> Iterator[None]:
+    """Autocast to ``precision`` (``float32``, ``bfloat16``); on a CPU, convolutions in thin groups compute in float32.
+
+    Thin are those of at most ``THIN`` channels, depthwise ones above all. Their gradient in bfloat16 takes a CPU up to
+    four times as long as in float32, so that networks full of them would train slower than without autocast
+    (``benchmarks/precision.py``). A forward pass alone is faster in bfloat16 throughout: the teacher's is not this one.
+    """
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        if precision == "bfloat16" and device.type == "cpu":
+            with _ThinInFloat32():
+                yield
+        else:
+            yield
+
+
+class _ThinInFloat32(TorchFunctionMode):
+    """Sees the convolutions that are called, so that no network need be changed."""
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (_conv2d if function is torch.conv2d else function)(*args, **(kwargs or {}))
+
+
+def _conv2d(input: Tensor, weight: Tensor, *rest: Any, **named: Any) -> Tensor:
+    """``torch.conv2d``, where it is in thin groups by way of float32."""
+    channels = weight.shape[1]
+    if channels <= THIN and channels < input.shape[-3]:
+        with torch.autocast("cpu", enabled=False):
+            return torch.conv2d(input.float(), weight, *rest, **named).bfloat16()
+    return torch.conv2d(input, weight, *rest, **named)
