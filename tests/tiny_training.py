@@ -116,6 +116,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
     score = score_in(data, config) if recipe.eval_steps else None
     fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step, score)
     keeper.publish(state)
+    checkpoint.clear(store, PREFIX)
     save_file(state.tensors(), folder / "end.safetensors")
     end = {"losses": keeper._losses, "facts": state.facts(), "warnings": warnings, "from": found.step if found else 0}
     (folder / "end.json").write_text(json.dumps(end))

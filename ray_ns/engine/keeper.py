@@ -72,7 +72,7 @@ class Keeper:
         self._writer.wait()
 
     def publish(self, state: "TrainState") -> None:
-        """Make the finished network exist, with the weights that the recipe keeps; its checkpoints go."""
+        """Make the finished network exist, with the weights that the recipe keeps."""
         from ray_ns.models.zoo import parameters, to_files
 
         self._writer.wait()
@@ -90,7 +90,6 @@ class Keeper:
         state.take_best()
         files = to_files(state.result, self._data)
         Stage(self._store, self._prefix, self._fence).publish(0, files, facts)
-        checkpoint.clear(self._store, self._prefix)
 
     def cost(self) -> dict[str, Any]:
         """What the steps that led here cost, without those that a crash made in vain.

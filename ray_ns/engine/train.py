@@ -28,6 +28,7 @@ from ray_ns.keyed import seed
 from ray_ns.models.names import WEIGHTS
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
+from ray_ns.store.lease import fence
 from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import PROGRESS, scored
@@ -136,6 +137,7 @@ def _committed(
             url = session.store.url
             task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
+        checkpoint.clear(session.store, prefix)
         facts = dict(stage.done()[0].facts)
         told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
         session.reporter.end(told + _kept(facts, recipe))
@@ -191,7 +193,8 @@ def _run(session: Session, task: Task) -> None:
         session.reporter.warn(warning)
     if ended.error is not None:
         raise ended.error
-    session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
+    if ended.cost:
+        session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
@@ -248,7 +251,7 @@ def work_on(settings: dict[str, Any]) -> Ended:
 
 
 def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
-    """Train to the end; what it cost, as the first worker knows it."""
+    """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
     import ray.train.torch
     import torch
 
@@ -264,6 +267,8 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     store = open_store(task.store_url)
+    if _published(store, task, rank):
+        return {}
     first = weights(task.first.read(store)) if task.first else None
     state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
     found = _agreed(store, task.prefix, rank, warnings)
@@ -296,6 +301,14 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     keeper.publish(state)
     return keeper.cost()
+
+
+def _published(store: ObjectStore, task: Task, rank: int) -> bool:
+    """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
+    from ray.train.collective import broadcast_from_rank_zero
+
+    found = rank == 0 and 0 in Stage(store, task.prefix, fence(store, task.epoch)).done()
+    return bool(broadcast_from_rank_zero(found))
 
 
 def _agreed(store: ObjectStore, prefix: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:

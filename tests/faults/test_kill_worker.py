@@ -37,6 +37,17 @@ def test_one_worker_killed_between_tensors_and_pointer_and_after_a_checkpoint(co
     assert killed == whole
 
 
+def test_a_worker_killed_after_it_published_trains_nothing_again(config: Path) -> None:
+    whole, _ = train(config, config.parent / "publishes")
+    run, marker = config.parent / "published", config.parent / "published-killed"
+    env = faulty(f"die:{TRAIN}/done/000000.json:{marker}")
+    ray_ns("run", str(config), f"run.dir={run}", "--until", "label", env=env)
+    assert (run / TRAIN / "commit.json").read_bytes() == whole
+    (weights,) = (run / TRAIN / "data").rglob("model.safetensors")
+    assert weights.stat().st_mtime_ns < marker.with_name(f"{marker.name}-0").stat().st_mtime_ns
+    assert not list((run / TRAIN / "checkpoints").iterdir())
+
+
 def test_one_of_two_workers_killed_three_times(config: Path) -> None:
     words = ("cluster.train_workers=2", "cluster.cpus=2")
     whole, _ = train(config, config.parent / "two", *words)

@@ -93,19 +93,21 @@ def break_decoder(crashes: str, hangs: str) -> None:
 def kill_writer(patterns: list[str], marker: str) -> None:
     from ray_ns.store import objects
 
-    original = objects.LocalStore.put
+    for name in ("put", "put_if_absent"):
+        original = getattr(objects.LocalStore, name)
 
-    def put(self: objects.LocalStore, key: str, data: bytes):
-        original(self, key, data)
-        for number, pattern in enumerate(patterns):
-            if re.search(pattern, key):
-                try:
-                    os.close(os.open(f"{marker}-{number}", os.O_CREAT | os.O_EXCL))
-                except FileExistsError:
-                    continue
-                os.kill(os.getpid(), signal.SIGKILL)
+        def put(self: objects.LocalStore, key: str, data: bytes, original=original):
+            result = original(self, key, data)
+            for number, pattern in enumerate(patterns):
+                if re.search(pattern, key):
+                    try:
+                        os.close(os.open(f"{marker}-{number}", os.O_CREAT | os.O_EXCL))
+                    except FileExistsError:
+                        continue
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return result
 
-    objects.LocalStore.put = put
+        setattr(objects.LocalStore, name, put)
 
 
 def other_training_worker() -> int:
