@@ -89,7 +89,7 @@ class ParquetReader:
                     f"{self.where(sum(self.group_rows[:group]) + row)}: not the image of {size:,} bytes and CRC-32 "
                     f"{checksum:08x} that was packed. Restore the file, or ingest its images again."
                 )
-        return pa.array([value[LENGTH_BYTES:] for value in values], self._file.schema_arrow.field(self._image_column).type)
+        return ranges.binary([value[LENGTH_BYTES:] for value in values])
 
     def _sizes(self, group: int) -> tuple[np.ndarray, np.ndarray]:
         """The sizes of a group's images, int64, and their checksums."""

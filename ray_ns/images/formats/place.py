@@ -90,6 +90,11 @@ class Place:
             ) from error
         return cls(root, filesystem, base.rstrip("/"))
 
+    @property
+    def is_local(self) -> bool:
+        """True for a disk of this machine; elsewhere each read is a request over a network."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
     def name(self, path: str) -> str:
         """A file's full name, for a person."""
         return f"{self.root}/{path}"

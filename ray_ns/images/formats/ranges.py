@@ -6,7 +6,6 @@ from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import fs
 
 from ray_ns.images.formats.place import Place
 
@@ -20,7 +19,7 @@ R = TypeVar("R")
 
 def each(place: Place, read: Callable[[T], R], what: Iterable[T]) -> Iterator[R]:
     """``read`` of each, in order: one by one from a local disk, ``REQUESTS`` at once from a remote one."""
-    if isinstance(place.filesystem, fs.LocalFileSystem):
+    if place.is_local:
         yield from map(read, what)
     else:
         with ThreadPoolExecutor(REQUESTS) as threads:
@@ -48,6 +47,13 @@ def read(
         starts = (begins[first:last] - begin).tolist()
         found += [data[at : at + size] for at, size in zip(starts, sizes[first:last].tolist(), strict=True)]
     return found, sum(end - begin for _, _, begin, end in runs)
+
+
+def binary(values: list[memoryview]) -> pa.Array:
+    """The values as an Arrow array of large binary, copied once; ``pa.array`` takes three times as long."""
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int64)
+    buffers = [None, pa.py_buffer(ends), pa.py_buffer(b"".join(values))]
+    return pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(values), buffers)
 
 
 def _runs(begins: list[int], sizes: list[int], waste: float) -> Iterator[tuple[int, int, int, int]]:

@@ -20,8 +20,7 @@ from ray_ns.images.formats.place import Place, Stat, is_hidden, is_image
 GROUP_ROWS = 256
 GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
 BLOCK = 512
-BUFFER = 64 * 1024
-AHEAD = 8 * BLOCK  # read of headers between large members: those of a sample's others, no image
+BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
 LABEL = "cls"
 LABEL_BYTES, LABEL_DIGITS = 32, 9
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
@@ -81,7 +80,7 @@ class TarReader:
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
         self.bytes_read += read
-        return pa.array(images, pa.large_binary())
+        return ranges.binary(images)
 
     def labels(self) -> pa.Array:
         return self._index.labels
@@ -94,14 +93,14 @@ class TarReader:
 def _index(root: str, path: str, stat: Stat) -> Index:
     place = Place.of(root)
     with place.open(path) as file:
-        return _Headers(place.name(path), file).index()
+        return _Headers(place.name(path), file, LOCAL_BUFFER if place.is_local else BUFFER).index()
 
 
 class _Headers:
     """One pass over the headers of a tar."""
 
-    def __init__(self, name: str, file: pa.NativeFile) -> None:
-        self._name, self._file = name, file
+    def __init__(self, name: str, file: pa.NativeFile, buffer: int) -> None:
+        self._name, self._file, self._buffer = name, file, buffer
 
     def index(self) -> Index:
         images: dict[str, Member] = {}
@@ -151,8 +150,7 @@ class _Headers:
         buffer, buffered = b"", 0
         while True:
             if at + 2 * BLOCK > buffered + len(buffer):
-                length = BUFFER if at - buffered <= BUFFER else AHEAD
-                buffer, buffered = self._file.read_at(min(length, max(0, end - at)), at), at
+                buffer, buffered = self._file.read_at(min(self._buffer, max(0, end - at)), at), at
             header = buffer[at - buffered : at - buffered + BLOCK]
             if len(header) < BLOCK:
                 raise self._refused(f"byte {at}", "should be a header or the end mark", "The tar is cut: restore it.")
