@@ -170,7 +170,7 @@ class ShardReader:
 
     @property
     def reads_rows(self) -> bool:
-        """True where ``images`` of some rows reads little else; false where it reads the whole group."""
+        """True where ``images`` of some rows reads little else."""
         return self._reader.reads_rows
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:

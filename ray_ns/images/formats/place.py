@@ -43,14 +43,14 @@ class Reader(Protocol):
     """Reads one shard. Rows are numbered from 0 through all groups; a group is what is read at once.
 
     ``bytes_read``: bytes of the shard that ``images`` has read so far, for rows asked for or not; what opening reads
-    (footer, headers) is not in it. ``reads_rows``: ``images`` of some rows reads little else.
+    (footer, headers) is not in it.
     """
 
     bytes_read: int
 
     @property
     def reads_rows(self) -> bool:
-        """See above."""
+        """True where ``images`` of some rows reads little else; false where it reads the whole group."""
 
     @property
     def group_rows(self) -> list[int]:
