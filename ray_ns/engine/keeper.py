@@ -94,13 +94,13 @@ class Keeper:
     def cost(self) -> dict[str, Any]:
         """What the steps that led here cost, without those that a crash made in vain.
 
-        Seconds of stepping and of waiting for checkpoints; rows of row groups read by this worker, and rows used.
+        Seconds of stepping and of waiting for checkpoints; bytes of shards read by this worker, and of images used.
         """
         now = {
             "useful_seconds": self._useful,
             "waited_seconds": self._writer.waited,
-            "rows_read": self._steps.rows_read,
-            "rows_used": self._steps.rows_used,
+            "bytes_read": self._steps.bytes_read,
+            "bytes_used": self._steps.bytes_used,
         }
         return {"driver": self._epoch, **{name: self._before.get(name, 0) + value for name, value in now.items()}}
 

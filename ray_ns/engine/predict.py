@@ -235,10 +235,14 @@ class Reader:
             return images, reasons
         corpus = corpora[row["corpus"]]
         shard = corpus.shard(int(row["shard"]))
-        encoded = self._group(corpus, shard, group).result()
-        encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
-        if group + 1 < len(self._shard(corpus, shard).group_rows):
-            self._group(corpus, shard, group + 1)
+        reader = self._shard(corpus, shard)
+        if "at" in row and reader.reads_rows:
+            encoded = self._ahead.submit(reader.images, group, rows_of(row)).result()
+        else:
+            encoded = self._group(corpus, shard, group).result()
+            encoded = encoded.take(pa.array(rows_of(row))) if "at" in row else encoded.slice(int(row["begin"]), count)
+            if group + 1 < len(reader.group_rows):
+                self._group(corpus, shard, group + 1)
         run = f"{corpus.root} {shard.path} {shard.stamp} {group} {row['begin']} {count} {row.get('at')!r}"
         with self._one_run:
             for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):

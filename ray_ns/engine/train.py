@@ -203,7 +203,7 @@ def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
         "seconds": round(wall, 3),
         "goodput": round(cost["useful_seconds"] / wall, 4),
         "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
-        "read_amplification": round(cost["rows_read"] / max(cost["rows_used"], 1), 4),
+        "read_amplification": round(cost["bytes_read"] / max(cost["bytes_used"], 1), 4),
     }
 
 

@@ -149,7 +149,7 @@ class Corpus:
 
 
 class ShardReader:
-    """Reads one shard by group, the rows that the corpus keeps of it."""
+    """Reads one shard by group, the rows that the corpus keeps of it. See ``formats.place.Reader``."""
 
     def __init__(self, corpus: Corpus, shard: Shard) -> None:
         self._name = f"{corpus.root}/{shard.path}"
@@ -163,13 +163,26 @@ class ShardReader:
             self._bounds = bounds
             self.group_rows = [int(bits[begin:end].sum()) for begin, end in pairwise(bounds)]
 
-    def images(self, group: int) -> pa.Array:
-        """The encoded images of a group, as an Arrow array of (large) binary; nulls stay null."""
-        images = self._reader.images(group)
-        if self._kept is None:
-            return images
-        begin, end = np.searchsorted(self._kept, self._bounds[group : group + 2])
-        return images.take(pa.array(self._kept[begin:end] - self._bounds[group]))
+    @property
+    def bytes_read(self) -> int:
+        """Bytes of the shard that ``images`` has read so far, for rows asked for or not."""
+        return self._reader.bytes_read
+
+    @property
+    def reads_rows(self) -> bool:
+        """True where ``images`` of some rows reads little else."""
+        return self._reader.reads_rows
+
+    def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
+        """The encoded images of a group, as an Arrow array of (large) binary; nulls stay null.
+
+        ``rows``, int64 ascending and numbered from 0 in the group: those alone.
+        """
+        if self._kept is not None:
+            begin, end = np.searchsorted(self._kept, self._bounds[group : group + 2])
+            kept = self._kept[begin:end] - self._bounds[group]
+            rows = kept if rows is None else kept[rows]
+        return self._reader.images(group, rows)
 
     def labels(self) -> pa.Array:
         """The label of every row, as an Arrow array of integers; nulls stay null."""

@@ -4,7 +4,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ray_ns.errors import RayNsError
-from ray_ns.images.corpus import Corpus, Shard, image_ids
+from ray_ns.images.corpus import Corpus, Shard, ShardReader, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.keyed import seed
@@ -20,12 +20,13 @@ from ray_ns.train.sampler import WINDOW, Order
 
 CACHE_BYTES = 512 * 2**20
 HELD_BYTES = 4 * 2**30
+OPEN_SHARDS = 64  # of a corpus at once, so that few footers are read more than once
 NO_TARGET = -1
 
 
 @dataclass(frozen=True)
 class Visit:
-    """One reading of a row group: its images with more than ``copy`` copies.
+    """One reading in a row group: its images with more than ``copy`` copies.
 
     ``ids`` and ``copies`` are views of the whole corpus's arrays from ``first`` on, so a visit holds a few words
     whatever the size of the group; ``base`` is the ImageId of the group's row 0.
@@ -89,8 +90,9 @@ class Images:
 
     ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
     visits are held until they have come, in up to ``HELD_BYTES``, and decoded ones as long as ``CACHE_BYTES`` lasts: a
-    small corpus is decoded once. ``rows_read``: rows of all row groups read so far, used or not. ``unreadable``: why
-    images that have come cannot be read, by name; they keep their place in the order and teach nothing.
+    small corpus is decoded once. ``bytes_read``: bytes of the shards read for images so far, used or not;
+    ``bytes_used``: of the encoded images that have come, each time one comes. ``unreadable``: why images that have come
+    cannot be read, by name; they keep their place in the order and teach nothing.
     """
 
     def __init__(
@@ -104,14 +106,16 @@ class Images:
         self.visits = visits
         self.targets = targets
         self.room = 1
-        self.rows_read = 0
+        self.bytes_read = 0
+        self.bytes_used = 0
         self.unreadable: dict[str, str] = {}
         self._max_quarantined = max_quarantined
         self._corpus = corpus
+        self._open: Callable[[Shard], ShardReader] = lru_cache(OPEN_SHARDS)(corpus.open)
         self._decode = decode
         self._held: dict[int, _Held] = {}  # the one used last at the end
         self._held_bytes = 0
-        self._decoded: dict[tuple[int, int, int], np.ndarray | None] = {}
+        self._decoded: dict[tuple[int, int, int], tuple[np.ndarray | None, int]] = {}  # and bytes of the encoded image
         self._decoded_room = CACHE_BYTES
 
     @property
@@ -138,21 +142,26 @@ class Images:
         row = int(held.rows[entry])
         key = (place.shard.ordinal, place.group, row)
         if key in self._decoded:
-            return self._decoded[key]
+            pixels, size = self._decoded[key]
+            self.bytes_used += size
+            return pixels
         if held.encoded is None:
             self._read(place, held)
-        pixels = self._decode(held.encoded[entry].as_py())
-        if isinstance(pixels, Reason):
-            self._leave_out(place, row, pixels)
-            self._decoded[key] = None
+        encoded = held.encoded[entry].as_py()
+        size = len(encoded or b"")
+        self.bytes_used += size
+        decoded = self._decode(encoded)
+        if isinstance(decoded, Reason):
+            self._leave_out(place, row, decoded)
+            self._decoded[key] = None, size
             return None
-        if self._decoded_room >= pixels.nbytes:
-            self._decoded_room -= pixels.nbytes
-            self._decoded[key] = pixels
-        return pixels
+        if self._decoded_room >= decoded.nbytes:
+            self._decoded_room -= decoded.nbytes
+            self._decoded[key] = decoded, size
+        return decoded
 
     def _leave_out(self, place: Visit, row: int, reason: Reason) -> None:
-        reader = self._corpus.open(place.shard)
+        reader = self._open(place.shard)
         self.unreadable[reader.where(sum(reader.group_rows[: place.group]) + row)] = str(reason)
         reasons = Counter(self.unreadable.values())
         share, setting = self._max_quarantined, "data.max_quarantined"
@@ -175,9 +184,10 @@ class Images:
         return held
 
     def _read(self, place: Visit, held: _Held) -> None:
-        column = self._corpus.open(place.shard).images(place.group)
-        self.rows_read += len(column)
-        held.encoded = column.take(held.rows) if place.size < len(column) else column
+        reader = self._open(place.shard)
+        before = reader.bytes_read
+        held.encoded = reader.images(place.group, held.rows)
+        self.bytes_read += reader.bytes_read - before
         self._held_bytes += held.encoded.nbytes
 
     def _forget(self, visit: int) -> None:
@@ -190,21 +200,22 @@ class Batch:
     """One worker's share of a step: labelled images first.
 
     ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``labelled``: how many are labelled,
-    ``rows_read``: rows of the shards that were read for it, used or not. ``unreadable``: why images of it that have not
-    come before are black and have targets of zeros, by name.
+    ``bytes_read``: bytes of the shards that were read for it, ``bytes_used``: those that its images are encoded in.
+    ``unreadable``: why images of it that have not come before are black and have targets of zeros, by name.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     labelled: int
-    rows_read: int = 0
+    bytes_read: int = 0
+    bytes_used: int = 0
     unreadable: Mapping[str, str] = field(default_factory=dict)
 
 
 class Steps(Dataset["Batch | RayNsError"]):
     """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker.
 
-    ``rows_read`` and ``rows_used`` count what ``batches`` has given: their quotient is the read amplification.
+    ``bytes_read`` and ``bytes_used`` count what ``batches`` has given: their quotient is the read amplification.
     ``unreadable``: why images among them cannot be read, by name.
     """
 
@@ -224,8 +235,8 @@ class Steps(Dataset["Batch | RayNsError"]):
             self._sources.append((pseudo, Order(pseudo.sizes, batch * ratio, seed(key, 1))))
         self._key, self._rank, self._world = key, rank, world
         self._augment = augment
-        self.rows_read = 0
-        self.rows_used = 0
+        self.bytes_read = 0
+        self.bytes_used = 0
         self.unreadable: dict[str, str] = {}
 
     def __getitem__(self, step: int) -> "Batch | RayNsError":
@@ -237,7 +248,7 @@ class Steps(Dataset["Batch | RayNsError"]):
         return max(len(order.share(self._rank, self._world)) for _, order in self._sources)
 
     def part(self, step: int, part: int, parts: int) -> "Batch | RayNsError":
-        """One of ``parts`` parts of the batch of ``step``. Each part has streams, and so row groups, of its own."""
+        """One of ``parts`` parts of the batch of ``step``. Each part has streams, and so visits, of its own."""
         try:
             return self._part(step, self._rank * parts + part, self._world * parts)
         except RayNsError as error:
@@ -245,7 +256,7 @@ class Steps(Dataset["Batch | RayNsError"]):
 
     def _part(self, step: int, part: int, parts: int) -> Batch:
         pixels, targets, counts = [], [], []
-        read_before = sum(images.rows_read for images, _ in self._sources)
+        read, used = self._bytes()
         found: dict[str, str] = {}
         for number, (images, order) in enumerate(self._sources):
             # The windows that are open, a visit each that another stream shares, and one window that begins.
@@ -260,9 +271,14 @@ class Steps(Dataset["Batch | RayNsError"]):
             targets.append(_targets(images, np.array(rows, np.int64)))
             counts.append(len(slots))
             found.update(itertools.islice(images.unreadable.items(), known, None))
-        read = sum(images.rows_read for images, _ in self._sources) - read_before
+        read_now, used_now = self._bytes()
         whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
-        return Batch(*whole, counts[0], read, found)
+        return Batch(*whole, counts[0], read_now - read, used_now - used, found)
+
+    def _bytes(self) -> tuple[int, int]:
+        """Read and used so far."""
+        images = [it for it, _ in self._sources]
+        return sum(it.bytes_read for it in images), sum(it.bytes_used for it in images)
 
 
 def _targets(images: Images, rows: np.ndarray) -> np.ndarray:
@@ -303,8 +319,8 @@ def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]
             if isinstance(piece, RayNsError):
                 raise piece
         batch = made[0] if parts == 1 else _joined(made)
-        steps.rows_read += batch.rows_read
-        steps.rows_used += len(batch.images)
+        steps.bytes_read += batch.bytes_read
+        steps.bytes_used += batch.bytes_used
         steps.unreadable |= batch.unreadable
         yield batch
 
@@ -313,6 +329,11 @@ def _joined(pieces: Sequence[Batch]) -> Batch:
     def both(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
         return torch.cat([of(it)[: it.labelled] for it in pieces] + [of(it)[it.labelled :] for it in pieces])
 
-    labelled, read = sum(it.labelled for it in pieces), sum(it.rows_read for it in pieces)
-    unreadable = {name: why for it in pieces for name, why in it.unreadable.items()}
-    return Batch(both(lambda it: it.images), both(lambda it: it.targets), labelled, read, unreadable)
+    return Batch(
+        both(lambda it: it.images),
+        both(lambda it: it.targets),
+        sum(it.labelled for it in pieces),
+        sum(it.bytes_read for it in pieces),
+        sum(it.bytes_used for it in pieces),
+        {name: why for it in pieces for name, why in it.unreadable.items()},
+    )

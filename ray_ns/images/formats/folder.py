@@ -7,13 +7,13 @@ carry as it is. So a label from a folder's name or from ``labels.csv`` cannot ch
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
-from pyarrow import fs
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat
 
 SHARD_FILES = 1024
@@ -21,7 +21,6 @@ GROUP_ROWS = 256
 MAX_FILES = 1_000_000
 LABEL_DIGITS = 9
 SEPARATORS = {"\t", "\n"}
-REQUESTS = 16  # files that are fetched at once where each is a request over a network
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,10 @@ def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
 class FolderReader:
     """Reads the files of one shard by runs. See ``place.Reader``."""
 
+    reads_rows = True
+
     def __init__(self, place: Place, files: str, names: tuple[str, ...] | None) -> None:
+        self.bytes_read = 0
         self._place, self._files, self._names = place, unpack(files), names
 
     @property
@@ -97,12 +99,12 @@ class FolderReader:
         total = len(self._files)
         return [min(GROUP_ROWS, total - begin) for begin in range(0, total, GROUP_ROWS)]
 
-    def images(self, group: int) -> pa.Array:
+    def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
         files = self._files[group * GROUP_ROWS : (group + 1) * GROUP_ROWS]
-        if isinstance(self._place.filesystem, fs.LocalFileSystem):
-            return pa.array(map(self._read, files), pa.large_binary())
-        with ThreadPoolExecutor(REQUESTS) as threads:
-            return pa.array(threads.map(self._read, files), pa.large_binary())
+        if rows is not None:
+            files = [files[row] for row in rows.tolist()]
+        self.bytes_read += sum(it.size for it in files)
+        return pa.array(ranges.each(self._place, self._read, files), pa.large_binary())
 
     def labels(self) -> pa.Array:
         if self._names is None:

@@ -1,27 +1,42 @@
-"""Parquet shards: a column of encoded images, plain bytes or Hugging Face's struct {bytes, path}, and one of labels."""
+"""Parquet shards: a column of encoded images, plain bytes or Hugging Face's struct {bytes, path}, and one of labels.
+
+Parquet is read by whole row groups, for its values lie in pages that only a decoder can find. The shards that an ingest
+makes (``pack``) are such that a value can be found by arithmetic: their images are a required column without
+compression or dictionary, one page per row group, in which each value follows the four bytes of its length; and beside
+it stand columns of each image's size and CRC-32. So the values end where the column's chunk ends, and value ``i``
+begins as many bytes before as it and those behind it take
+(https://parquet.apache.org/docs/file-format/data-pages/encodings/#plain-plain--0).
+"""
 
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place
+
+SIZE, CRC32 = "image_size", "image_crc32"
+LENGTH_BYTES = 4
+PAGE_HEADER = 48  # bytes at most; measured 25 to 41, so that two pages have more
 
 
 class ParquetReader:
-    """Reads one Parquet file by row group. Opening reads the footer. See ``place.Reader``."""
+    """Reads one Parquet file by row group, or by row. Opening reads the footer. See ``place.Reader``."""
 
     def __init__(self, place: Place, path: str, image_column: str, label_column: str | None) -> None:
-        self._name = place.name(path)
+        self.bytes_read = 0
+        self._place, self._name = place, place.name(path)
         self._image_column, self._label_column = image_column, label_column
         try:
-            self._file = pq.ParquetFile(
-                f"{place.base}/{path}", filesystem=place.filesystem, page_checksum_verification=True
-            )
+            self._source = place.open(path)
+            self._file = pq.ParquetFile(self._source, page_checksum_verification=True)
         except (OSError, pa.ArrowInvalid) as error:
             raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
         for column in (image_column, label_column):
@@ -36,8 +51,63 @@ class ParquetReader:
         meta = self._file.metadata
         return [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
 
-    def images(self, group: int) -> pa.Array:
+    @cached_property
+    def reads_rows(self) -> bool:
+        leaves = [self._leaves.get(name) for name in (self._image_column, SIZE, CRC32)]
+        return all(leaf is not None and not self._file.schema.column(leaf).max_definition_level for leaf in leaves)
+
+    @cached_property
+    def _leaves(self) -> dict[str, int]:
+        """The numbers of the columns of plain values, by name; a struct's have the struct's name before a dot."""
+        schema = self._file.schema
+        return {schema.column(leaf).path: leaf for leaf in range(len(schema))}
+
+    def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
+        if rows is not None and len(rows) < self.group_rows[group]:
+            found = self._some(group, rows) if self.reads_rows else None
+            return self._whole(group).take(pa.array(rows)) if found is None else found
+        return self._whole(group)
+
+    def _some(self, group: int, rows: np.ndarray) -> pa.Array | None:
+        """Images of a packed shard, each read where it lies; None where another program has written it anew."""
+        chunk = self._chunks(group, [self._image_column])[0]
+        sizes, checksums = self._sizes(group)
+        end = chunk.data_page_offset + chunk.total_compressed_size
+        begins = end - np.cumsum((sizes + LENGTH_BYTES)[::-1])[::-1]
+        plain = chunk.compression == "UNCOMPRESSED" and {*chunk.encodings} <= {"PLAIN", "RLE"}  # RLE: of no nulls
+        if not plain or not 0 < begins[0] - chunk.data_page_offset <= PAGE_HEADER:
+            return None
+        sizes, begins = sizes[rows], begins[rows]
+        try:
+            values, read = ranges.read(self._place, self._source, begins, sizes + LENGTH_BYTES)
+        except OSError as error:
+            raise self._damaged(error) from error
+        self.bytes_read += read
+        for row, value, size, checksum in zip(rows.tolist(), values, sizes.tolist(), checksums[rows], strict=True):
+            if int.from_bytes(value[:LENGTH_BYTES], "little") != size or zlib.crc32(value[LENGTH_BYTES:]) != checksum:
+                raise InputError(
+                    f"{self.where(sum(self.group_rows[:group]) + row)}: not the image of {size:,} bytes and CRC-32 "
+                    f"{checksum:08x} that was packed. Restore the file, or ingest its images again."
+                )
+        return ranges.binary([value[LENGTH_BYTES:] for value in values])
+
+    def _sizes(self, group: int) -> tuple[np.ndarray, np.ndarray]:
+        """The sizes of a group's images, int64, and their checksums."""
+        try:
+            table = self._file.read_row_group(group, columns=[SIZE, CRC32], use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise self._damaged(error) from error
+        self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [SIZE, CRC32]))
+        return table[SIZE].to_numpy().astype(np.int64), table[CRC32].to_numpy()
+
+    def _chunks(self, group: int, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
+        """What the footer says of these columns of a group, of all fields of those that are structs."""
+        leaves = [leaf for path, leaf in self._leaves.items() if path in columns or path.partition(".")[0] in columns]
+        return [self._file.metadata.row_group(group).column(leaf) for leaf in leaves]
+
+    def _whole(self, group: int) -> pa.Array:
         column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
+        self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [self._image_column]))
         if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
             column = pc.struct_field(column, "bytes")
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
@@ -66,4 +136,7 @@ class ParquetReader:
         try:
             return read().column(0).combine_chunks()
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.") from error
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> InputError:
+        return InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.")

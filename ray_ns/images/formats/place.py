@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
 from pyarrow import fs
 
@@ -39,14 +40,27 @@ class Stat:
 
 
 class Reader(Protocol):
-    """Reads one shard. Rows are numbered from 0 through all groups; a group is what is read at once."""
+    """Reads one shard. Rows are numbered from 0 through all groups; a group is what is read at once.
+
+    ``bytes_read``: bytes of the shard that ``images`` has read so far, for rows asked for or not; what opening reads
+    (footer, headers) is not in it.
+    """
+
+    bytes_read: int
+
+    @property
+    def reads_rows(self) -> bool:
+        """True where ``images`` of some rows reads little else; false where it reads the whole group."""
 
     @property
     def group_rows(self) -> list[int]:
         """Rows of each group."""
 
-    def images(self, group: int) -> pa.Array:
-        """The encoded images of a group, as an Arrow array of (large) binary; null where there is none."""
+    def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
+        """The encoded images of a group, as an Arrow array of (large) binary; null where there is none.
+
+        ``rows``, int64 ascending and numbered from 0 in the group: those alone.
+        """
 
     def labels(self) -> pa.Array:
         """The label of every row, as an Arrow array of integers; null where there is none."""
@@ -75,6 +89,11 @@ class Place:
                 f"{root}: not a place that pyarrow can read ({error}). Give a path or an s3:// URL."
             ) from error
         return cls(root, filesystem, base.rstrip("/"))
+
+    @property
+    def is_local(self) -> bool:
+        """True for a disk of this machine; elsewhere each read is a request over a network."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def name(self, path: str) -> str:
         """A file's full name, for a person."""

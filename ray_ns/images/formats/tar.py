@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place, Stat, is_hidden, is_image
 
 GROUP_ROWS = 256
+GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
 BLOCK = 512
-BUFFER = 64 * 1024
+BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
 LABEL = "cls"
 LABEL_BYTES, LABEL_DIGITS = 32, 9
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
@@ -54,8 +56,11 @@ class Index:
 class TarReader:
     """Reads one tar by runs of images. Opening reads all headers and labels, once per process. See ``place.Reader``."""
 
+    reads_rows = True
+
     def __init__(self, place: Place, path: str, stat: Stat) -> None:
-        self._name = place.name(path)
+        self.bytes_read = 0
+        self._place, self._name = place, place.name(path)
         try:
             self._file = place.open(path)
             self._index = _index(place.root, path, stat)
@@ -67,19 +72,15 @@ class TarReader:
         total = len(self._index.names)
         return [min(GROUP_ROWS, total - begin) for begin in range(0, total, GROUP_ROWS)]
 
-    def images(self, group: int) -> pa.Array:
-        rows = slice(group * GROUP_ROWS, (group + 1) * GROUP_ROWS)
-        offsets, sizes = self._index.offsets[rows].tolist(), self._index.sizes[rows].tolist()
-        first, length = offsets[0], offsets[-1] + sizes[-1] - offsets[0]
+    def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
+        at = slice(group * GROUP_ROWS, (group + 1) * GROUP_ROWS) if rows is None else group * GROUP_ROWS + rows
+        waste = GROUP_WASTE if rows is None else ranges.WASTE
         try:
-            if length <= 2 * sum(sizes):  # one read where most of it is wanted
-                run = self._file.read_at(length, first)
-                images = [run[at - first : at - first + size] for at, size in zip(offsets, sizes, strict=True)]
-            else:
-                images = [self._file.read_at(size, at) for at, size in zip(offsets, sizes, strict=True)]
+            images, read = ranges.read(self._place, self._file, self._index.offsets[at], self._index.sizes[at], waste)
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
-        return pa.array(images, pa.large_binary())
+        self.bytes_read += read
+        return ranges.binary(images)
 
     def labels(self) -> pa.Array:
         return self._index.labels
@@ -92,14 +93,14 @@ class TarReader:
 def _index(root: str, path: str, stat: Stat) -> Index:
     place = Place.of(root)
     with place.open(path) as file:
-        return _Headers(place.name(path), file).index()
+        return _Headers(place.name(path), file, LOCAL_BUFFER if place.is_local else BUFFER).index()
 
 
 class _Headers:
     """One pass over the headers of a tar."""
 
-    def __init__(self, name: str, file: pa.NativeFile) -> None:
-        self._name, self._file = name, file
+    def __init__(self, name: str, file: pa.NativeFile, buffer: int) -> None:
+        self._name, self._file, self._buffer = name, file, buffer
 
     def index(self) -> Index:
         images: dict[str, Member] = {}
@@ -149,7 +150,7 @@ class _Headers:
         buffer, buffered = b"", 0
         while True:
             if at + 2 * BLOCK > buffered + len(buffer):
-                buffer, buffered = self._file.read_at(min(BUFFER, max(0, end - at)), at), at
+                buffer, buffered = self._file.read_at(min(self._buffer, max(0, end - at)), at), at
             header = buffer[at - buffered : at - buffered + BLOCK]
             if len(header) < BLOCK:
                 raise self._refused(f"byte {at}", "should be a header or the end mark", "The tar is cut: restore it.")

@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_ns.config import Config
-from ray_ns.engine.predict import Reader, list_slices
+from ray_ns.engine.predict import Reader, list_slices, slices_of
+from ray_ns.images import pack
 from ray_ns.images.corpus import Corpus, image_ids, split_ids
 from ray_ns.images.decode import Decode
 
-KINDS = ("parquet", "hugging face", "tar", "folder")
+KINDS = ("parquet", "packed", "hugging face", "tar", "folder")
 
 
 def write_as(kind: str, root: Path, images: list[bytes]) -> Corpus:
@@ -24,6 +25,11 @@ def write_as(kind: str, root: Path, images: list[bytes]) -> Corpus:
     names = [f"{number:05d}.png" for number in range(len(images))]
     if kind == "parquet":
         pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), root / "0.parquet", row_group_size=70)
+    elif kind == "packed":
+        packer = pack.Packer(pack.schema(False))
+        for name, image in zip(names, images, strict=True):
+            packer.add({"image": image, "sha256": bytes(32), "source": name})
+        (root / "0.parquet").write_bytes(packer.bytes())
     elif kind == "hugging face":
         structs = [{"bytes": image, "path": name} for image, name in zip(images, names, strict=True)]
         pq.write_table(pa.table({"image": structs}), root / "0.parquet", row_group_size=100)
@@ -64,3 +70,11 @@ def test_pixels_and_reasons_are_those_of_the_bytes(
     good = [number for number in range(300) if reasons[number] is None]
     expected = np.stack([decode(images[number]) for number in good])
     np.testing.assert_array_equal(np.concatenate(pixels)[good], expected)
+    wanted = np.array([7, *range(20, 300, 9), 299])
+    chosen = slices_of(row, corpora["pool"].open(corpora["pool"].shards[0]).group_rows, 16, wanted)
+    fresh = Reader(config)
+    some, why = zip(*(fresh.read(corpora, it) for it in chosen), strict=True)
+    read = fresh._shard(corpora["pool"], corpora["pool"].shards[0]).bytes_read
+    assert (read < sum(map(len, images)) / 2) is (kind in {"packed", "tar", "folder"})
+    np.testing.assert_array_equal(np.concatenate(some), np.concatenate(pixels)[wanted])
+    assert [reason for slice_ in why for reason in slice_] == [reasons[at] for at in wanted]

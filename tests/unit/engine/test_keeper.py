@@ -79,7 +79,7 @@ def test_losses_and_cost_go_on_from_the_checkpoint(made: Made, store: LocalStore
     walk(keeper, state, 6)
     found = newest(store)
     again, state = made(found)
-    assert again.cost() == {**found.facts["cost"], "rows_read": 0, "rows_used": 0}
+    assert again.cost() == {**found.facts["cost"], "bytes_read": 0, "bytes_used": 0}
     walk(again, state, 4)
     assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 9)]
     assert again.cost()["useful_seconds"] > found.facts["cost"]["useful_seconds"]
@@ -93,8 +93,8 @@ def test_the_cost_is_this_drivers_alone(made: Made, store: LocalStore) -> None:
         "driver": 2,
         "useful_seconds": 0.0,
         "waited_seconds": 0.0,
-        "rows_read": 0,
-        "rows_used": 0,
+        "bytes_read": 0,
+        "bytes_used": 0,
     }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,11 @@ def test_row_groups_are_small_in_rows_and_in_bytes(sizes: list[int], groups: lis
 
 def test_rows_stay_in_order_with_their_labels_and_equal_rows_make_equal_bytes() -> None:
     table = pq.read_table(io.BytesIO(packed(list(range(1, 300)), labelled=True)))
-    assert table.column_names == ["image", "label", "sha256", "source"]
+    assert table.column_names == ["image", "label", "sha256", "source", "image_size", "image_crc32"]
     assert [len(it) for it in table["image"].to_pylist()] == list(range(1, 300))
     assert table["label"].to_pylist() == [it % 3 for it in range(299)]
+    assert table["image_size"].to_pylist() == list(range(1, 300))
+    assert table["image_crc32"].to_pylist() == [zlib.crc32(bytes(it)) for it in range(1, 300)]
     assert packed([5, 6]) == packed([5, 6])
 
 

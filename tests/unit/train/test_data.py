@@ -222,30 +222,33 @@ def test_visits_can_travel(pool: Corpus) -> None:
 
 
 class CountedCorpus:
-    """400 row groups of 25 images that are but their number; no shard on any disk."""
+    """400 row groups of 25 images that are but their number, in five digits; no shard on any disk."""
 
     root = "counted"
     group_rows = [25] * 400
 
-    def __init__(self) -> None:
+    def __init__(self, by_row: bool) -> None:
         self.shards = (Shard(0, "one", 0, 0),)
-        self.reads: Counter[int] = Counter()
+        self.by_row = by_row
+        self.bytes_read = 0
 
     def open(self, shard: Shard) -> "CountedCorpus":
         return self
 
-    def images(self, group: int) -> pa.Array:
-        self.reads[group] += 1
-        return pa.array([str(25 * group + row).encode() for row in range(25)])
+    def images(self, group: int, rows: np.ndarray) -> pa.Array:
+        self.bytes_read += 5 * (len(rows) if self.by_row else 25)
+        return pa.array([b"%05d" % (25 * group + row) for row in rows])
 
 
 def number(data: bytes) -> np.ndarray:
     return np.full((1, 1, 1), int(data) % 251, np.uint8)
 
 
-def walked(density: float, batch: int, world: int, rank: int, loaders: int = 0) -> tuple[Steps, CountedCorpus]:
-    """What one worker reads in an epoch, where no decoded image is kept."""
-    corpus = CountedCorpus()
+def walked(
+    density: float, batch: int, world: int, rank: int, loaders: int = 0, by_row: bool = False
+) -> tuple[Steps, CountedCorpus]:
+    """What one worker reads in an epoch, of whole row groups or by row."""
+    corpus = CountedCorpus(by_row)
     ids = np.flatnonzero(np.random.default_rng(batch).random(10_000) < density)
     images = Images(corpus, visits_of(corpus, ids, np.ones(len(ids), np.int16)), number, own_row)  # type: ignore[arg-type]
     steps = Steps(images, None, batch, 0, 1, rank, world, None)
@@ -254,35 +257,36 @@ def walked(density: float, batch: int, world: int, rank: int, loaders: int = 0) 
     return steps, corpus
 
 
-@pytest.mark.parametrize("density", [0.8, 1.0])
+@pytest.mark.parametrize(("density", "by_row"), [(0.1, True), (0.5, True), (0.8, False), (1.0, False)])
 @pytest.mark.parametrize(("batch", "world"), [(64, 1), (100, 2), (192, 3), (256, 4)])
 def test_no_more_than_half_as_much_again_is_read_as_is_used(
-    monkeypatch: pytest.MonkeyPatch, density: float, batch: int, world: int
+    monkeypatch: pytest.MonkeyPatch, density: float, by_row: bool, batch: int, world: int
 ) -> None:
     monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
-    steps, corpus = walked(density, batch, world, world - 1)
-    assert steps.rows_read == 25 * corpus.reads.total()
-    assert steps.rows_used == pytest.approx(10_000 * density / world, rel=0.05)
-    assert steps.rows_read / steps.rows_used <= 1.5
+    steps, corpus = walked(density, batch, world, world - 1, by_row=by_row)
+    assert steps.bytes_read == corpus.bytes_read
+    assert steps.bytes_used == pytest.approx(5 * 10_000 * density / world, rel=0.1)
+    assert steps.bytes_read / steps.bytes_used <= 1.5
 
 
 def test_loader_processes_do_not_read_each_others_row_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
     steps, _ = walked(1.0, 128, 1, 0, loaders=4)
-    assert steps.rows_read / steps.rows_used <= 1.5
+    assert steps.bytes_read / steps.bytes_used <= 1.5
 
 
-def test_a_sparse_selection_reads_whole_row_groups_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sparse_selection_of_whole_row_groups_says_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
     steps, _ = walked(0.1, 64, 1, 0)
-    assert 9 < steps.rows_read / steps.rows_used < 13
+    assert 9 < steps.bytes_read / steps.bytes_used < 13
 
 
 def test_what_is_kept_decoded_is_not_read_again() -> None:
     steps, corpus = walked(1.0, 100, 1, 0)
-    assert steps.rows_read == 25 * corpus.reads.total()
+    assert steps.bytes_read == corpus.bytes_read
     again = list(batches(steps, 100, 120, 0))
-    assert sum(batch.rows_read for batch in again) == 0
+    assert sum(batch.bytes_read for batch in again) == 0
+    assert sum(batch.bytes_used for batch in again) == 20 * 100 * 5
 
 
 def test_held_row_groups_never_take_more_than_their_bytes(
@@ -293,12 +297,15 @@ def test_held_row_groups_never_take_more_than_their_bytes(
     images = of(pool)
     images.room = 100
     originals = [DECODE(data) for data in pictures(20, seed=1)]
+    read = []
     for _ in range(2):
         for visit, size in enumerate(images.sizes):
             for entry in range(size):
                 pixels, row = images.image(visit, entry)
                 np.testing.assert_array_equal(pixels, originals[row])
-    assert images.rows_read == 40
+        read.append(images.bytes_read)
+    assert images.bytes_used == 2 * sum(map(len, pictures(20, seed=1)))
+    assert read[1] == 2 * read[0] >= images.bytes_used
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
