@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-select bench-train clean
+.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-select bench-train clean
 
 
 demo: $(READY)
@@ -40,6 +40,9 @@ bench-label: $(READY)
 
 bench-train: $(READY)
 	$(BIN)/python benchmarks/train.py --json
+
+bench-precision: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/precision.py
 
 clean:
 	rm -rf .venv data runs

@@ -58,8 +58,8 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> p
     return pa.table(columns)
 
 
-def publish(job: tuple[str, int, int, int, bool, float]) -> np.ndarray:
-    """Write one shard as the label stage does. Returns its labels by class and confidence bin."""
+def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarray]:
+    """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
     from ray_ns.engine import counts
     from ray_ns.engine.label import LABELS as NAME
     from ray_ns.store.commit import Stage
@@ -69,11 +69,9 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> np.ndarray:
     table = labels_of(shard, rows, classes, soft, sure)
     counted = counts.tally(classes)
     counts.add(counted, table, str(shard))
-    per_class = counted.counts().sum(1)
-    facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "per_class": per_class.tolist(), "quarantine": {}}
+    facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "quarantine": {}}
     stage = Stage(open_store(folder), LABELS, lambda: None)
-    stage.publish(shard, {NAME: schema.to_parquet(table, {"teacher": "synthetic"})}, facts)
-    return counted.counts()
+    return stage.put(shard, {NAME: schema.to_parquet(table, {"teacher": "synthetic"})}, facts), counted.counts()
 
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
@@ -88,9 +86,12 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
     sizes = [min(SHARD_ROWS, rows - at) for at in range(0, rows, SHARD_ROWS)]
     jobs = [(str(folder), shard, size, classes, soft, sure) for shard, size in enumerate(sizes)]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        counted = sum(pool.imap_unordered(publish, jobs), np.zeros(1, np.int64))
+        parts, counted = [], np.zeros(1, np.int64)
+        for part, of_part in pool.imap(publish, jobs):
+            parts.append(part)
+            counted = counted + of_part
     summary = {"rows": rows, "per_class": counted.sum(1).tolist(), "quarantine": {}}
-    labels = Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, len(jobs))
+    labels = Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, parts)
     beside = Stage(store, f"{LABELS}/counts", lambda: None)
     counts.publish(beside, counted)
     beside.commit(counts.inputs_of(labels), {}, 1)

@@ -43,7 +43,7 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
     tally = counts.tally(config.data.classes)
     begun_here = False
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Stage) -> tuple[dict[str, Any], list[Part]]:
         nonlocal begun_here
         bounds = itertools.pairwise([0, *session.pools])
         generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
@@ -68,7 +68,7 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         session.reporter.end(
             f"{summary['rows']:,} images labelled, {sum(summary['quarantine'].values()):,} of them in quarantine"
         )
-        return summary, len(jobs)
+        return summary, [_committed(done[part]) for part in range(len(jobs))]
 
     labels = session.ensure(prefix, inputs, work)
     if begun_here:  # otherwise some shards were not counted, and the first selection counts them all
@@ -126,6 +126,11 @@ def _facts(job: Job, table: pa.Table, classes: int) -> dict[str, Any]:
         "per_class": np.bincount(labels, minlength=classes).tolist(),
         "quarantine": {str(it["values"]): it["counts"] for it in reasons.to_pylist()},
     }
+
+
+def _committed(part: Part) -> Part:
+    """A part without its counts per class: the commit has their sum, and with many classes they are most of it."""
+    return replace(part, facts={name: value for name, value in part.facts.items() if name != "per_class"})
 
 
 def _summary(facts: list[Any], classes: int) -> dict[str, Any]:

@@ -262,11 +262,10 @@ def _together(several: Iterable[Found], quota: rule.Quotas) -> Found:
 
 def _settled(found: Found, quota: rule.Quotas, asked: rule.Terms) -> tuple[pa.Table, np.ndarray]:
     """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
-    parts = found.undecided["part"].to_numpy()
-    table = found.undecided.take(pa.array(np.argsort(parts, kind="stable")))
-    ids, labels, confidence = _arrays(table, *COLUMNS)
+    ids, labels, confidence = _arrays(found.undecided, *COLUMNS)
     rows, copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
-    return _chosen(table, rows, copies), reaches
+    order = np.argsort(found.undecided["part"].to_numpy()[rows], kind="stable")
+    return _chosen(found.undecided, rows[order], copies[order]), reaches
 
 
 def _put(stage: Stage, part: int, chosen: pa.Table) -> Part:

@@ -34,7 +34,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 AUTO = -1
 NOTHING = np.float32(2)  # a cut that no confidence reaches
 HIGHEST = np.iinfo(np.int64).max
-CHANCE = 40.0  # a draw lies outside its band once in e**40 times
+CHANCE = 30.0  # a draw lies outside its band once in e**40 times
 EDGE_ROWS = 4_000_000
 
 
