@@ -78,6 +78,7 @@ def select(
         "before": before.digest if before else None,
         "chosen": chosen.digest if chosen else None,
         "select": results_of(config.select),
+        "rule": rule.VERSION,
         "seed": config.run.seed,
     }
     asked = rule.terms(config.select, config.data.classes, config.run.seed)
@@ -91,12 +92,12 @@ def select(
             counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
         else:
             counted = _counted(shards, asked)
-        shards.passed = len(labels.parts)
         quota = rule.quotas(counted, asked)
         _check(quota, asked, labels)
         near, ends = quota, rule.bounds(quota, asked)
-        if rule.crowded(quota).any():
+        if asked.rule == "paper" and rule.crowded(quota).any():
             near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(_ties, quota))))
+        shards.passed = len(labels.parts)
         found = _together(shards.each(_choose, ends, near, asked.seed, prefix), near)
         table, reaches = _settled(found, near, asked)
         parts = {**found.parts, len(labels.parts): _put(stage, len(labels.parts), table)}

@@ -23,6 +23,7 @@ from ray_ns.config import Select
 from ray_ns.errors import InputError
 from ray_ns.keyed import hashes
 
+VERSION = "select-2"  # of the rules and of how what they give is laid out in parts
 ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
 SHIFT = 18  # bins of 1/32 octave of a label's distance from 1
 FIRST = (ONE >> SHIFT) - 1
@@ -236,10 +237,11 @@ def bounds(quota: Quotas, asked: Terms) -> Bounds:
         low = _as_draw(share)
         return Bounds(lowest, lowest, copies, draws, low, low - (low > 0))
     floors = _floors()
-    lowest = np.where(quota.kept > 0, np.maximum(np.where(quota.edge >= 0, floors[quota.edge], 0), asked.threshold), 2)
-    above = np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING)
-    low, high = _band(quota)
-    return Bounds(lowest.astype(np.float32), np.where(quota.edge >= 0, above, lowest), copies, draws, low, high)
+    cut = quota.edge >= 0
+    lowest = np.where(cut, np.maximum(floors[quota.edge], asked.threshold), asked.threshold)
+    lowest = np.where(quota.kept > 0, lowest, NOTHING)
+    above = np.where(cut, np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING), lowest)
+    return Bounds(lowest, above, copies, draws, *_band(quota))
 
 
 def crowded(quota: Quotas) -> np.ndarray:
