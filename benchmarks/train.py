@@ -36,6 +36,7 @@ TINY = {"model": "test_vit", "args": {"img_size": SIZE, "patch_size": 32, "depth
 CASES: dict[str, dict[str, Any]] = {
     "decode": {**TINY, "threads": 1, "loaders": 1},
     "resnet18": {"model": "resnet18", "args": {}, "threads": 1, "loaders": 1},
+    "efficientnet_b0": {"model": "efficientnet_b0", "args": {}, "threads": 1, "loaders": 1},
     "resnet18-2": {"model": "resnet18", "args": {}, "threads": 2, "loaders": 1},
 }
 CONTENDERS = ("ours", "timm", "bare", "saving")
