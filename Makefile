@@ -42,7 +42,7 @@ bench-train: $(READY)
 	$(BIN)/python benchmarks/train.py --json
 
 bench-precision: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/precision.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.precision
 
 clean:
 	rm -rf .venv data runs

@@ -208,7 +208,7 @@ class Reader:
         self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
         self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
-        self._ahead = ThreadPoolExecutor(1)
+        self._ahead = ThreadPoolExecutor(1)  # whatever is read: a shard's reader is not for two threads at once
         self._shard = lru_cache(2)(lambda corpus, shard: corpus.open(shard))
         self._group = lru_cache(3)(self._begin_group)
 

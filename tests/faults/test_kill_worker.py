@@ -59,6 +59,16 @@ def test_one_of_two_workers_killed_three_times(config: Path) -> None:
     assert 0 <= cost["checkpoint_stall"] < 1
 
 
+def test_one_of_two_workers_killed_three_times_twenty_seconds_after_an_attempts_first_step(config: Path) -> None:
+    words = ("cluster.train_workers=2", "cluster.cpus=2", "teacher.steps=300")
+    whole, _ = train(config, config.parent / "undisturbed", *words)
+    run, marker = config.parent / "late", config.parent / "late-killed"
+    ray_ns("run", str(config), f"run.dir={run}", "--until", "label", *words, env=faulty(f"late:20:{marker}"))
+    assert all(marker.with_name(f"{marker.name}-{number}").exists() for number in range(3))
+    assert (run / TRAIN / "commit.json").read_bytes() == whole
+    assert 0.2 < json.loads((run / TRAIN / "cost.json").read_text())["goodput"] < 1
+
+
 def test_an_elastic_training_survives_a_kill_too(config: Path) -> None:
     words = ("cluster.train_workers=[1, 2]", "cluster.cpus=2")
     _, cost = train(config, config.parent / "elastic", *words, kills=("checkpoints/000000020.json",))

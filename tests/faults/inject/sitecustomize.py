@@ -11,6 +11,8 @@
     once for each: ``<marker>-<n>`` says that it happened.
 ``term:<regular expression>:<marker>``  the process that first has written a matching key sends SIGTERM to the other
     training worker of its node, once; ``<marker>`` holds the steps in the keys and values of all that match, in order.
+``late:<seconds>:<marker>``  the first of the training workers kills itself so long after its first step, in three
+    attempts: ``<marker>-<n>`` says that it happened; every step takes a quarter of a second longer.
 ``order:<seconds>:<folder>``  nothing goes wrong: every process that trains notes there the images of its share of every
     step; a worker that trains alone takes so much longer for a step, none where it is empty.
 """
@@ -21,6 +23,15 @@ import signal
 import time
 from contextlib import suppress
 from pathlib import Path
+
+
+def is_first(marker: str) -> bool:
+    """Whether nobody has asked for this marker file, which now is there."""
+    try:
+        os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        return False
+    return True
 
 
 def kill_driver_at_write(when: str, pattern: str, nth: int) -> None:
@@ -59,15 +70,10 @@ def kill_reader(pattern: str, marker: str) -> None:
 
     original = corpus.ShardReader.images
 
-    def images(self: corpus.ShardReader, group: int):
-        if re.search(pattern, self._name):
-            try:
-                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                pass
-            else:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, group)
+    def images(self: corpus.ShardReader, *what):
+        if re.search(pattern, self._name) and is_first(marker):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, *what)
 
     corpus.ShardReader.images = images
 
@@ -99,11 +105,7 @@ def kill_writer(patterns: list[str], marker: str) -> None:
         def put(self: objects.LocalStore, key: str, data: bytes, original=original):
             result = original(self, key, data)
             for number, pattern in enumerate(patterns):
-                if re.search(pattern, key):
-                    try:
-                        os.close(os.open(f"{marker}-{number}", os.O_CREAT | os.O_EXCL))
-                    except FileExistsError:
-                        continue
+                if re.search(pattern, key) and is_first(f"{marker}-{number}"):
                     os.kill(os.getpid(), signal.SIGKILL)
             return result
 
@@ -140,6 +142,31 @@ def tell_the_other_worker(pattern: str, marker: str) -> None:
     objects.LocalStore.put = put
 
 
+def kill_worker_after(seconds: float, marker: str) -> None:
+    import threading
+
+    from ray_ns.train import sampler
+
+    original = sampler.Order.slots
+    begun = False
+
+    def die() -> None:
+        if any(is_first(f"{marker}-{number}") for number in range(3)):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def slots(self: sampler.Order, step: int, rank: int = 0, world: int = 1):
+        nonlocal begun
+        if rank == 0 and not begun:
+            begun = True
+            timer = threading.Timer(seconds, die)
+            timer.daemon = True
+            timer.start()
+        time.sleep(0.25)
+        return original(self, step, rank, world)
+
+    sampler.Order.slots = slots
+
+
 def note_order(folder: str, slower: float) -> None:
     import json
 
@@ -166,6 +193,8 @@ if "RAY_NS_FAULT" in os.environ:
         kill_reader(_pattern, _last)
     elif _kind == "order":
         note_order(_last, float(_pattern or 0))
+    elif _kind == "late":
+        kill_worker_after(float(_pattern), _last)
     elif _kind == "term":
         tell_the_other_worker(_pattern, _last)
     elif _kind == "die":

@@ -1,48 +1,16 @@
 """The same image bytes are the same pixels and the same reasons, whatever they lie in."""
 
-import io
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from shards import KINDS, write_as
 
 from ray_ns.config import Config
 from ray_ns.engine.predict import Reader, list_slices, slices_of
-from ray_ns.images import pack
-from ray_ns.images.corpus import Corpus, image_ids, split_ids
+from ray_ns.images.corpus import image_ids, split_ids
 from ray_ns.images.decode import Decode
-
-KINDS = ("parquet", "packed", "hugging face", "tar", "folder")
-
-
-def write_as(kind: str, root: Path, images: list[bytes]) -> Corpus:
-    """The images as one shard of that kind."""
-    root.mkdir()
-    names = [f"{number:05d}.png" for number in range(len(images))]
-    if kind == "parquet":
-        pq.write_table(pa.table({"image": pa.array(images, pa.binary())}), root / "0.parquet", row_group_size=70)
-    elif kind == "packed":
-        packer = pack.Packer(pack.schema(False))
-        for name, image in zip(names, images, strict=True):
-            packer.add({"image": image, "sha256": bytes(32), "source": name})
-        (root / "0.parquet").write_bytes(packer.bytes())
-    elif kind == "hugging face":
-        structs = [{"bytes": image, "path": name} for image, name in zip(images, names, strict=True)]
-        pq.write_table(pa.table({"image": structs}), root / "0.parquet", row_group_size=100)
-    elif kind == "tar":
-        with tarfile.open(root / "0.tar", "w") as archive:
-            for name, image in zip(names, images, strict=True):
-                info = tarfile.TarInfo(name)
-                info.size = len(image)
-                archive.addfile(info, io.BytesIO(image))
-    else:
-        for name, image in zip(names, images, strict=True):
-            (root / name).write_bytes(image)
-    return Corpus.scan(str(root), "image", None)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,6 @@
 """Some rows of a group are those of the whole group, and little else is read for them, whatever they lie in."""
 
 import io
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from shards import packed, write_as
 
 from ray_ns.errors import InputError
 from ray_ns.images import pack
@@ -20,13 +20,6 @@ from ray_ns.images.formats.place import Place
 BY_ROW, WHOLE = ["folder", "tar", "packed"], ["plain", "hugging face", "packed, then compressed", "packed, then paged"]
 
 
-def packed(images: list[bytes]) -> bytes:
-    packer = pack.Packer(pack.schema(False))
-    for number, image in enumerate(images):
-        packer.add({"image": image, "sha256": bytes(32), "source": f"{number}.png"})
-    return packer.bytes()
-
-
 def parquet_of(columns: Any, **how: Any) -> bytes:
     sink = io.BytesIO()
     pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), sink, **how)
@@ -35,36 +28,21 @@ def parquet_of(columns: Any, **how: Any) -> bytes:
 
 def write(kind: str, root: Path, images: list[bytes]) -> Corpus:
     """The images as one shard."""
+    if not kind.startswith("packed, then"):
+        return write_as(kind, root, images, pack.GROUP_ROWS)
     root.mkdir()
-    names = [f"{number:05d}.png" for number in range(len(images))]
-    if kind == "folder":
-        for name, image in zip(names, images, strict=True):
-            (root / name).write_bytes(image)
-    elif kind == "tar":
-        with tarfile.open(root / "0.tar", "w") as archive:
-            for name, image in zip(names, images, strict=True):
-                info = tarfile.TarInfo(name)
-                info.size = len(image)
-                archive.addfile(info, io.BytesIO(image))
-    else:
-        structs = [{"bytes": image, "path": name} for image, name in zip(images, names, strict=True)]
-        again = pq.read_table(io.BytesIO(packed(images)))
-        data = {
-            "packed": lambda: packed(images),
-            "plain": lambda: parquet_of({"image": images}, row_group_size=pack.GROUP_ROWS),
-            "hugging face": lambda: parquet_of({"image": structs}, row_group_size=pack.GROUP_ROWS),
-            "packed, then compressed": lambda: parquet_of(again, row_group_size=pack.GROUP_ROWS),
-            "packed, then paged": lambda: parquet_of(
-                again,
-                row_group_size=pack.GROUP_ROWS,
-                compression="none",
-                use_dictionary=False,
-                data_page_size=1,
-                write_statistics=False,
-                write_batch_size=5,
-            ),
-        }[kind]()
-        (root / "0.parquet").write_bytes(data)
+    how = {
+        "packed, then compressed": {},
+        "packed, then paged": {
+            "compression": "none",
+            "use_dictionary": False,
+            "data_page_size": 1,
+            "write_statistics": False,
+            "write_batch_size": 5,
+        },
+    }[kind]
+    again = pq.read_table(io.BytesIO(packed(images)))
+    (root / "0.parquet").write_bytes(parquet_of(again, row_group_size=pack.GROUP_ROWS, **how))
     return Corpus.scan(str(root), "image", None)
 
 
