@@ -28,8 +28,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_ns.labels import schema
-
 SHARD_ROWS = 100_000
 LABELS, SELECTION = "rounds/1/label", "rounds/1/select"
 THRESHOLD = 0.3
@@ -61,7 +59,7 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> p
 def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarray]:
     """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
     from ray_ns.engine import counts
-    from ray_ns.engine.label import LABELS as NAME
+    from ray_ns.engine.tables import label_objects
     from ray_ns.store.commit import Stage
     from ray_ns.store.objects import open_store
 
@@ -69,9 +67,10 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
     table = labels_of(shard, rows, classes, soft, sure)
     counted = counts.tally(classes)
     counts.add(counted, table, str(shard))
+    objects, footer = label_objects(table, {"teacher": "synthetic"})
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "quarantine": {}}
     stage = Stage(open_store(folder), LABELS, lambda: None)
-    return stage.put(shard, {NAME: schema.to_parquet(table, {"teacher": "synthetic"})}, facts), counted.counts()
+    return stage.put(shard, objects, facts | footer), counted.counts()
 
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:

@@ -12,9 +12,12 @@ def hashes(values: np.ndarray, *key: int) -> np.ndarray:
     """A uniform uint64 for every integer in ``values`` under ``key`` (splitmix64; Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = values.astype(np.uint64) + np.uint64(seed(*key))
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+        return z
 
 
 def seed(*key: int) -> int:

@@ -6,16 +6,18 @@ older, the first selection does.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.store.commit import Commit, Stage
+
+if TYPE_CHECKING:
+    from ray_ns.engine.session import Session
 
 COUNTS = "counts.parquet"
 
@@ -44,7 +46,7 @@ def publish(stage: Stage, counts: np.ndarray) -> None:
     stage.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
 
 
-def keep(session: Session, labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
+def keep(session: "Session", labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
     """The committed counts of ``labels``, int64 (classes, bins); made by ``count`` where there are none yet."""
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:

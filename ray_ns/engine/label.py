@@ -12,16 +12,13 @@ from ray_ns.config import Config, results_of
 from ray_ns.engine import counts
 from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
+from ray_ns.engine.tables import SELECTION, label_objects
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.unreadable import refuse_above
-from ray_ns.labels import schema
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
 from ray_ns.store.manifest import digest
-
-LABELS = "labels.parquet"
-SELECTION = "selection.parquet"
 
 
 def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
@@ -60,8 +57,9 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         for job, table in predict(session, teacher, list(left)):
             counts.add(tally, table, f"{prefix}, label shard {left[job]}")
-            facts = _facts(job, table, config.data.classes)
-            done[left[job]] = stage.publish(left[job], {LABELS: schema.to_parquet(table, lineage)}, facts)
+            objects, footer = label_objects(table, lineage)
+            facts = _facts(job, table, config.data.classes) | footer
+            done[left[job]] = stage.publish(left[job], objects, facts)
             session.reporter.progress(len(done))
         summary = _summary([part.facts for part in done.values()], config.data.classes)
         check_quarantine(config, "pool", summary["rows"], summary["quarantine"])

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.engine.label import SELECTION
+from ray_ns.engine.tables import SELECTION
 from ray_ns.labels import schema
 from ray_ns.store.commit import Part, StoredObject
 from ray_ns.store.objects import ObjectStore

@@ -77,9 +77,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._started:
-            import ray
-
-            ray.shutdown()
+            _shut_down()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._give_back()
@@ -257,6 +255,17 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
     }.items():
         if need_gpus > gpus:
             raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")
+
+
+def _shut_down() -> None:
+    import ray
+    from ray._private import worker
+
+    node = worker._global_node
+    if node is not None and node.is_head():
+        # Told to end after the cluster, the autoscaler reports that to it for a second until it is killed.
+        node.kill_monitor(check_alive=False)
+    ray.shutdown()
 
 
 def _check_auth(address: str) -> None:

@@ -16,12 +16,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ray_ns.config import Select
 from ray_ns.errors import InputError
 from ray_ns.keyed import hashes
+
+if TYPE_CHECKING:
+    from ray_ns.config import Select
 
 VERSION = "select-2"  # of the rules and of how what they give is laid out in parts
 ONE = 0x3F800000  # the bits of 1.0: 0..ONE are the float32 of 0..1, in order
@@ -96,14 +99,13 @@ class Bounds:
 
     It is dropped where its confidence (float32) is below ``lowest``, kept from ``above`` on, and undecided in between;
     with ``first`` and ``last`` (ids, int64) only from the one to the other: before, it is kept, and dropped after. A
-    kept one is used ``copies`` times, where its class ``draws`` once more if its draw (uint64) is below ``low``, and is
-    undecided from there to ``high``.
+    kept one is used ``copies`` times (int32), once more if its draw (uint64) is below ``low``, and is undecided from
+    there to below ``high``.
     """
 
     lowest: np.ndarray
     above: np.ndarray
     copies: np.ndarray
-    draws: np.ndarray
     low: np.ndarray
     high: np.ndarray
     first: np.ndarray | None = None
@@ -123,16 +125,17 @@ class Ties:
 class Split:
     """What one shard's labels are: ``rows`` selected with their ``copies`` (int32), ``undecided`` rows, in order.
 
-    ``below``: how many draws lie below the band of their class, int64 (classes,).
+    ``images``: how many are selected of each class, int64 (classes,); ``below``: how many draws lie below its band.
     """
 
     rows: np.ndarray
     copies: np.ndarray
     undecided: np.ndarray
+    images: np.ndarray
     below: np.ndarray
 
 
-def terms(settings: Select, classes: int, seed: int) -> Terms:
+def terms(settings: "Select", classes: int, seed: int) -> Terms:
     """What ``settings`` ask of ``classes`` classes."""
     threshold = np.full(classes, settings.threshold, np.float32)
     wanted = np.full(classes, AUTO if settings.per_class == "auto" else settings.per_class, np.int64)
@@ -145,7 +148,7 @@ def terms(settings: Select, classes: int, seed: int) -> Terms:
 
 def everything(classes: int, seed: int) -> Terms:
     """Every label once."""
-    return terms(Select(threshold=0.0, balance=False), classes, seed)
+    return Terms("paper", np.zeros(classes, np.float32), np.full(classes, AUTO, np.int64), balance=False, seed=seed)
 
 
 def check(labels: np.ndarray, confidence: np.ndarray, classes: int) -> None:
@@ -230,18 +233,17 @@ def quotas(counts: np.ndarray, asked: Terms) -> Quotas:
 
 def bounds(quota: Quotas, asked: Terms) -> Bounds:
     """What decides about labels by themselves. Under the rule ``official`` that is everything."""
-    share = quota.extra / np.maximum(quota.kept, 1)
-    draws, copies = quota.extra > 0, quota.copies.astype(np.int32)
+    copies = quota.copies.astype(np.int32)
     if asked.rule == "official":
         lowest = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], NOTHING)
-        low = _as_draw(share)
-        return Bounds(lowest, lowest, copies, draws, low, low - (low > 0))
+        low = _as_draw(quota.extra / np.maximum(quota.kept, 1))
+        return Bounds(lowest, lowest, copies, low, low)
     floors = _floors()
     cut = quota.edge >= 0
     lowest = np.where(cut, np.maximum(floors[quota.edge], asked.threshold), asked.threshold)
     lowest = np.where(quota.kept > 0, lowest, NOTHING)
     above = np.where(cut, np.where(quota.edge > 0, floors[quota.edge - 1], NOTHING), lowest)
-    return Bounds(lowest, above, copies, draws, *_band(quota))
+    return Bounds(lowest, above, copies, *_band(quota))
 
 
 def crowded(quota: Quotas) -> np.ndarray:
@@ -286,24 +288,27 @@ def narrowed(quota: Quotas, ends: Bounds, found: Sequence[Ties]) -> tuple[Quotas
 
 def split(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Bounds, seed: int) -> Split:
     """Pass 2 over one shard's labelled rows: which are selected, and which are not decided yet."""
+    classes = len(ends.copies)
     index = labels.astype(np.int64)  # a look-up by int16 takes twice as long
-    rows = np.flatnonzero(confidence >= ends.lowest[index])
-    index = index[rows]
-    undecided = confidence[rows] < ends.above[index]
-    copies = ends.copies[index]
+    rows = np.flatnonzero(confidence >= ends.lowest.take(index))
+    index = index.take(rows)
+    undecided = confidence.take(rows) < ends.above.take(index)
+    copies = ends.copies.take(index)
+    below = np.zeros(classes, np.int64)
     if ends.first is not None and ends.last is not None:
         edge = np.flatnonzero(undecided)
         before, after = ids[rows[edge]] < ends.first[index[edge]], ids[rows[edge]] > ends.last[index[edge]]
         copies[edge[after]] = 0
         undecided[edge[before | after]] = False
-    drawing = np.flatnonzero(ends.draws[index])
-    classes, values = index[drawing], draw(ids[rows[drawing]], seed)
-    low = values < ends.low[classes]
-    copies[drawing] += low
-    undecided[drawing] = ~low & (values <= ends.high[classes])
-    below = np.bincount(classes[low], minlength=len(ends.copies))
+    if ends.high.any():
+        values = draw(ids.take(rows), seed)
+        drawn = values < ends.low.take(index)
+        copies += drawn
+        undecided |= (values < ends.high.take(index)) & ~drawn
+        below += np.bincount(index.take(np.flatnonzero(drawn)), minlength=classes)
     used = np.flatnonzero((copies > 0) & ~undecided)
-    return Split(rows[used], copies[used], rows[undecided], below)
+    images = np.bincount(index.take(used), minlength=classes)
+    return Split(rows.take(used), copies.take(used), rows[undecided], images, below)
 
 
 def contenders(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quota: Quotas) -> np.ndarray:
@@ -467,13 +472,15 @@ def _band(quota: Quotas) -> tuple[np.ndarray, np.ndarray]:
     near, far = few - np.sqrt(2 * few * CHANCE), few + np.sqrt(2 * few * CHANCE) + 2 * CHANCE
     low = np.where(few == quota.extra, near, kept - far) / kept
     high = np.where(few == quota.extra, far, kept - near) / kept
-    return _as_draw(low), _as_draw(high)
+    return _as_draw(low), np.where(quota.extra > 0, _as_draw(high), np.uint64(0))
 
 
 def _places(labels: np.ndarray, values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """The place of every row within its class in the order of (value, id), int64 (n,)."""
-    order = np.lexsort((ids, values, labels))
-    ordered = labels[order]
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    """The place of every row within its class in the order of (value, id), int32 (n,)."""
+    by_class = np.argsort(labels, kind="stable")
+    ends = np.flatnonzero(np.diff(labels[by_class], append=-1)) + 1
+    place = np.empty(len(labels), np.int32)
+    for begin, end in pairwise([0, *ends.tolist()]):
+        rows = by_class[begin:end]
+        place[rows[np.lexsort((ids[rows], values[rows]))]] = np.arange(end - begin)
     return place

@@ -13,9 +13,10 @@ from tiny_run import write_tiny
 
 from ray_ns.config import load
 from ray_ns.engine import preflight
-from ray_ns.engine.label import LABELS, label, label_shards
+from ray_ns.engine.label import label, label_shards
 from ray_ns.engine.predict import predict
 from ray_ns.engine.session import Session
+from ray_ns.engine.tables import LABELS
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus
 from ray_ns.labels.schema import from_parquet

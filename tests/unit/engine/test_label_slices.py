@@ -11,9 +11,10 @@ import pytest
 
 from ray_ns.config import Config
 from ray_ns.engine import predict
-from ray_ns.engine.label import SELECTION, label_shards
+from ray_ns.engine.label import label_shards
 from ray_ns.engine.predict import Job, Piece, assembled, list_slices
 from ray_ns.engine.predict import rows_of as rows_in
+from ray_ns.engine.tables import SELECTION
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.labels.schema import to_parquet
 from ray_ns.store.commit import Stage

@@ -14,6 +14,7 @@ import pytest
 from ray_ns.config import Config
 from ray_ns.engine import select as stage
 from ray_ns.engine.session import Session
+from ray_ns.engine.tables import LABELS, SELECTION, label_objects
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import schema
 from ray_ns.observe import Reporter
@@ -40,12 +41,13 @@ def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
     return table
 
 
-def commit_labels(store: LocalStore, table: pa.Table, shards: int, prefix: str = "rounds/1/label") -> Commit:
-    """``table`` as a label commit of so many shards."""
-    made = Stage(store, prefix, lambda: None)
+def commit_labels(store: LocalStore, table: pa.Table, shards: int, footers: bool = True) -> Commit:
+    """``table`` as a label commit of so many shards; ``footers``: False as earlier versions made it."""
+    made = Stage(store, "rounds/1/label", lambda: None)
     bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
     for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        made.publish(part, {stage.LABELS: schema.to_parquet(table.slice(begin, end - begin), {})}, {})
+        objects, footer = label_objects(table.slice(begin, end - begin), {})
+        made.publish(part, objects, footer if footers else {})
     valid = table["label"].drop_null().to_numpy()
     per_class = np.bincount(valid, minlength=CLASSES).tolist()
     bad = table.num_rows - len(valid)
@@ -86,7 +88,7 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
 
 def chosen_of(store: LocalStore, commit: Commit) -> pa.Table:
-    stored = [part.objects[stage.SELECTION] for part in commit.parts]
+    stored = [part.objects[SELECTION] for part in commit.parts]
     tables = [schema.from_parquet(it.read(store), it.key) for it in stored]
     tables[-1] = tables[-1].drop_columns(["part"])
     return pa.concat_tables(tables).sort_by("image_id")
@@ -154,8 +156,8 @@ def test_labels_are_counted_once_for_all_thresholds_on_the_grid(
     tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, counted = table_of(rng), []
-    count = stage._count
-    monkeypatch.setattr(stage, "_count", lambda *args: counted.append(1) or count(*args))
+    count = stage.tasks.count
+    monkeypatch.setattr(stage.tasks, "count", lambda *args: counted.append(1) or count(*args))
     store, fresh = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
     labels = commit_labels(store, table, 4)
     select(store, labels, threshold=0.3, per_class=20)
@@ -189,12 +191,16 @@ def test_a_threshold_that_nothing_reaches_says_so(tmp_path: Path, rng: np.random
         select(store, commit_labels(store, table_of(rng), 2), threshold=1.0)
 
 
-def test_a_flipped_bit_in_a_label_shard_is_refused(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+@pytest.mark.parametrize("footers", [True, False], ids=["of today", "of an earlier version"])
+@pytest.mark.parametrize("offset", [-20, 0.4], ids=["in the footer", "in a page"])
+def test_a_flipped_bit_in_a_label_shard_is_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, offset: float, footers: bool
+) -> None:
     store = LocalStore(tmp_path)
-    labels = commit_labels(store, table_of(rng), 3)
-    path = store.path(labels.parts[1].objects[stage.LABELS].key)
+    labels = commit_labels(store, table_of(rng), 3, footers)
+    path = store.path(labels.parts[1].objects[LABELS].key)
     data = bytearray(path.read_bytes())
-    data[-20] ^= 1  # in the footer, which page checksums do not cover
+    data[int(offset) or int(offset * len(data))] ^= 1
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match="data/000001-"):
         select(store, labels)
@@ -223,7 +229,7 @@ def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
         inside = pa.compute.and_(
             pa.compute.greater_equal(again["image_id"], bound), pa.compute.less(again["image_id"], bound + ROWS // 4)
         )
-        made.publish(part, {stage.LABELS: schema.to_parquet(again.filter(inside), {})}, {})
+        made.publish(part, {LABELS: schema.to_parquet(again.filter(inside), {})}, {})
     per_class = np.bincount(again["label"].to_numpy(), minlength=CLASSES).tolist()
     labels = made.commit({}, {"rows": len(again), "per_class": per_class, "quarantine": {}}, 4)
     carried = select(store, labels, place="rounds/2/select", commits={"before": before, "chosen": chosen})
@@ -253,7 +259,7 @@ def test_the_report_prints_every_class_of_few_and_the_ends_of_many(
 def test_selections_are_plain_parquet_for_everyone(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
     store = LocalStore(tmp_path)
     commit = select(store, commit_labels(store, table_of(rng), 1))
-    table = pq.read_table(store.path(commit.parts[0].objects[stage.SELECTION].key))
+    table = pq.read_table(store.path(commit.parts[0].objects[SELECTION].key))
     assert table.column_names == ["image_id", "label", "confidence", "top_label", "top_probability", "copies"]
     first = np.frombuffer(table["top_label"][0].as_py(), np.int16)
     assert first[0] == table["label"][0].as_py()

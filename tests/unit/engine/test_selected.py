@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.engine.label import SELECTION
 from ray_ns.engine.selected import Selected
+from ray_ns.engine.tables import SELECTION
 from ray_ns.errors import IntegrityError
 from ray_ns.labels import schema
 from ray_ns.store.commit import Part, Stage

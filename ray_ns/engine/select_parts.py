@@ -1,0 +1,169 @@
+"""What the tasks of a selection do with their run of label shards: count, tell ties, split, compare with before.
+
+Ray's workers import this module before their first shard, so it loads nothing that they do not need.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_ns.engine import counts
+from ray_ns.engine.selected import Edges
+from ray_ns.engine.tables import LABELS, SELECTION, labelled
+from ray_ns.labels import schema
+from ray_ns.labels import select as rule
+from ray_ns.store.commit import Part, Stage, StoredObject
+from ray_ns.store.objects import ObjectStore, open_store
+
+WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
+COLUMNS = ("image_id", "label", "confidence")
+CARRIED = ("image_id", "copies")
+IDS_AND_LABELS = ("image_id", "label")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One label shard; earlier labels of the same images and the selection they are restricted to, where there are."""
+
+    part: int
+    labels: Part
+    before: Part | None
+    chosen: tuple[StoredObject, StoredObject] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What shards gave: their ``parts`` of the selection by number, and the rows of theirs that are ``undecided``.
+
+    ``used``: images and copies of each class in the parts, int64 (2, classes). ``below``: draws below their band, int64
+    (classes,).
+    """
+
+    parts: dict[int, Part]
+    used: np.ndarray
+    below: np.ndarray
+    undecided: pa.Table
+
+
+def on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *args: Any) -> Any:
+    """The task itself: ``function`` is one of those below."""
+    return function(open_store(store_url), run, *args)
+
+
+def count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
+    """Labels by class and bin, int64 (classes, bins)."""
+    counted = rule.Tally(asked)
+    for shard in run:
+        key = shard.labels.objects[LABELS].key
+        counts.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
+    return counted.counts()
+
+
+def ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
+    """What each shard that has labels holds of crowded confidences."""
+    found = []
+    for shard in run:
+        ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
+        found.append(rule.ties(ids, labels, confidence, quota))
+    return [it for it in found if it is not None]
+
+
+def choose(
+    store: ObjectStore, run: list[Shard], ends: rule.Bounds, quota: rule.Quotas, seed: int, prefix: str
+) -> Found:
+    """Write what each shard surely gives."""
+    stage = Stage(store, prefix, lambda: None)
+    carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
+    classes = len(ends.copies)
+    waiting: deque[tuple[int, Future[Part]]] = deque()
+    parts: dict[int, Part] = {}
+
+    def split(shard: Shard) -> Found:
+        table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+        ids, labels, confidence = arrays(table, *COLUMNS)
+        if carried and shard.chosen:
+            rows, copies = rule.carry(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
+            used = used_of(labels[rows], copies, classes)
+            made = rule.Split(rows, copies, rows[:0], used[0], np.zeros(classes, np.int64))
+        else:
+            made = rule.split(ids, labels, confidence, ends, seed)
+            used = np.array([made.images, made.images * ends.copies + made.below])
+        chosen = with_copies(table, made.rows, made.copies)
+        waiting.append((shard.part, writers.submit(put, stage, shard.part, chosen)))
+        if len(waiting) > 2 * WRITERS:
+            part, written = waiting.popleft()
+            parts[part] = written.result()
+        number = pa.array(np.full(len(made.undecided), shard.part, np.int32))
+        return Found({}, used, made.below, taken(table, made.undecided).append_column("part", number))
+
+    with ThreadPoolExecutor(WRITERS) as writers:
+        found = together(map(split, run), quota)
+        parts |= {part: written.result() for part, written in waiting}
+    return replace(found, parts=parts)
+
+
+def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
+    """How labels changed, int64 (3, classes)."""
+    found = np.zeros((3, classes), np.int64)
+    for shard in run:
+        assert shard.before is not None
+        ids, labels = arrays(labelled(store, shard.labels, IDS_AND_LABELS), *IDS_AND_LABELS)
+        ids_before, labels_before = arrays(labelled(store, shard.before, IDS_AND_LABELS), *IDS_AND_LABELS)
+        found += rule.churn(ids, labels, ids_before, labels_before, classes)
+    return found
+
+
+def together(several: Iterable[Found], quota: rule.Quotas) -> Found:
+    """``several`` as one; of too many undecided rows those alone that can still be kept."""
+    classes = len(quota.kept)
+    used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
+    parts: dict[int, Part] = {}
+    tables: list[pa.Table] = []
+    rows, room = 0, rule.EDGE_ROWS
+    for found in several:
+        parts |= found.parts
+        used += found.used
+        below += found.below
+        tables.append(found.undecided)
+        rows += found.undecided.num_rows
+        if rows > room:
+            table = pa.concat_tables(tables)
+            ids, labels, confidence = arrays(table, *COLUMNS)
+            tables = [taken(table, rule.contenders(ids, labels, confidence, quota))]
+            rows = tables[0].num_rows
+            room = max(2 * rows, rule.EDGE_ROWS)
+    return Found(parts, used, below, pa.concat_tables(tables))
+
+
+def put(stage: Stage, part: int, chosen: pa.Table) -> Part:
+    """Store a part of a selection. Milliseconds made it, so nothing records it before the commit names it."""
+    data = schema.to_parquet(chosen, {"selection": stage.prefix})
+    facts = {"images": chosen.num_rows, "copies": int(chosen["copies"].to_numpy().sum())}
+    return stage.put(part, {SELECTION: data}, facts)
+
+
+def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:
+    """The chosen rows."""
+    return taken(table, rows).append_column("copies", pa.array(copies))
+
+
+def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """``rows`` that are known to be there."""
+    return pc.take(table, pa.array(rows), boundscheck=False)
+
+
+def used_of(labels: np.ndarray, copies: np.ndarray, classes: int) -> np.ndarray:
+    """Images, and copies, of each class: int64 (2, classes)."""
+    images = np.bincount(labels, minlength=classes)
+    return np.stack([images, np.bincount(labels, copies, minlength=classes).astype(np.int64)])
+
+
+def arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
+    """Columns without nulls."""
+    return [table[name].to_numpy() for name in names]
