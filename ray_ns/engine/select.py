@@ -66,9 +66,10 @@ def select(
         shards.passed = len(labels.parts)
         found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix), near)
         table, reaches = _settled(found, near, asked)
-        parts = {**found.parts, len(labels.parts): tasks.put(stage, len(labels.parts), table)}
         classes, copies = tasks.arrays(table, "label", "copies")
-        used = found.used + tasks.used_of(classes, copies, asked.classes)
+        last = tasks.used_of(classes, copies, asked.classes)
+        parts = {**found.parts, len(labels.parts): tasks.put(stage, len(labels.parts), table, *last.sum(1).tolist())}
+        used = found.used + last
         summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
         if before:
             summary["churn"] = _churn_summary(sum(shards.each(tasks.churn, asked.classes)))

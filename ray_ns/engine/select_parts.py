@@ -95,7 +95,7 @@ def choose(
             made = rule.split(ids, labels, confidence, ends, seed)
             used = np.array([made.images, made.images * ends.copies + made.below])
         chosen = with_copies(table, made.rows, made.copies)
-        waiting.append((shard.part, writers.submit(put, stage, shard.part, chosen)))
+        waiting.append((shard.part, writers.submit(put, stage, shard.part, chosen, *used.sum(1).tolist())))
         if len(waiting) > 2 * WRITERS:
             part, written = waiting.popleft()
             parts[part] = written.result()
@@ -141,11 +141,10 @@ def together(several: Iterable[Found], quota: rule.Quotas) -> Found:
     return Found(parts, used, below, pa.concat_tables(tables))
 
 
-def put(stage: Stage, part: int, chosen: pa.Table) -> Part:
+def put(stage: Stage, part: int, chosen: pa.Table, images: int, copies: int) -> Part:
     """Store a part of a selection. Milliseconds made it, so nothing records it before the commit names it."""
     data = schema.to_parquet(chosen, {"selection": stage.prefix})
-    facts = {"images": chosen.num_rows, "copies": int(chosen["copies"].to_numpy().sum())}
-    return stage.put(part, {SELECTION: data}, facts)
+    return stage.put(part, {SELECTION: data}, {"images": images, "copies": copies})
 
 
 def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:
