@@ -105,6 +105,7 @@ def choose(
     with ThreadPoolExecutor(WRITERS) as writers:
         found = together(map(split, run), quota)
         parts |= {part: written.result() for part, written in waiting}
+    pa.default_memory_pool().release_unused()  # the driver needs some when all is read
     return replace(found, parts=parts)
 
 

@@ -16,6 +16,7 @@ from ray_ns.errors import IntegrityError
 
 ITEM = b"item"
 INTEGERS = frozenset({"image_id", "label", "copies", "part", "bin", "count"})
+GROUP_ROWS = 2**17  # which are held in memory until all are written
 SOFT = ("top_label", "top_probability", "probability")
 
 
@@ -94,6 +95,7 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
         table,
         sink,
         compression="none",
+        row_group_size=GROUP_ROWS,
         use_dictionary=words,
         column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS - set(words)},
         write_page_checksum=True,
