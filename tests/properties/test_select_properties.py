@@ -64,6 +64,9 @@ def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[n
     for shard, part in zip(shards, parts, strict=True):
         made = select.split(*part, ends, asked.seed)
         copies[shard[made.rows]] = made.copies
+        np.testing.assert_array_equal(made.images, np.bincount(part[1][made.rows], minlength=asked.classes))
+        times = np.bincount(part[1][made.rows], made.copies, minlength=asked.classes)
+        np.testing.assert_array_equal(made.images * ends.copies + made.below, times)
         below += made.below
         open_rows.append(shard[made.undecided])
     at = np.concatenate(open_rows)
