@@ -57,8 +57,8 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         for job, table in predict(session, teacher, list(left)):
             counts.add(tally, table, f"{prefix}, label shard {left[job]}")
-            objects, footer = label_objects(table, lineage)
-            facts = _facts(job, table, config.data.classes) | footer
+            objects, checksum = label_objects(table, lineage)
+            facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = stage.publish(left[job], objects, facts)
             session.reporter.progress(len(done))
         summary = _summary([part.facts for part in done.values()], config.data.classes)

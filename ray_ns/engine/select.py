@@ -168,7 +168,11 @@ def _summary(
     kept, copies = used
     exact = asked.rule == "paper" and not carried
     if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
-        raise IntegrityError(f"{labels.stage}: its label shards changed while they were read; run the command again.")
+        raise IntegrityError(
+            f"{labels.stage}: its label shards do not hold what was counted. Delete {labels.stage}/counts and run the "
+            f"command again. If that does not help, the draws of copies are uneven, as happens once in 1e13 times: set "
+            f"another run.seed."
+        )
     return {
         "rule": "carried over" if carried else asked.rule,
         "images": int(kept.sum()),

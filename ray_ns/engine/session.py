@@ -261,10 +261,12 @@ def _shut_down() -> None:
     import ray
     from ray._private import worker
 
-    node = worker._global_node
-    if node is not None and node.is_head():
-        # Told to end after the cluster, the autoscaler reports that to it for a second until it is killed.
-        node.kill_monitor(check_alive=False)
+    # Told to end after the cluster, the autoscaler reports that to it for a second until it is killed. Where another
+    # version of Ray knows none of these names, it is.
+    with contextlib.suppress(Exception):
+        node = worker._global_node
+        if node is not None and node.is_head():
+            node.kill_monitor(check_alive=False)
     ray.shutdown()
 
 

@@ -6,7 +6,6 @@ Columns: ``image_id`` int64, ``label`` int16 and ``confidence`` float32 (null in
 """
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -105,24 +104,18 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def footer_hash(data: bytes) -> str:
-    """Hex sha256 of the footer of a Parquet file, the one thing in it that page checksums do not cover."""
-    return sha256(_tail(data)).hexdigest()
-
-
 def from_parquet(
-    data: bytes, key: str, columns: Sequence[str] | None = None, lists: bool = True, footer: str | None = None
+    data: bytes, key: str, columns: Sequence[str] | None = None, lists: bool = True, checked: bool = False
 ) -> pa.Table:
     """``columns`` (all) of a table that ``to_parquet`` wrote, read by one thread.
 
-    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. Page checksums are
-    checked, and the footer by its hash where it is given: one of the two, or the sha256 of the whole
-    (``StoredObject.read``), belongs to whatever is committed. Raises ``IntegrityError`` naming ``key``.
+    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. ``checked``: a
+    checksum of all of ``data`` has been compared, so that those of the pages need not be; these leave out the footer
+    and what lies before each page. Raises ``IntegrityError`` naming ``key``.
     """
     try:
-        metadata = None if footer is None else _checked(_tail(data), footer)
-        parquet = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, page_checksum_verification=True)
-        table = parquet.read(columns, use_threads=False)
+        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=not checked)
+        table = file.read(columns, use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
     # Which columns a file requires depends on its rows; tables of all files must fit together.
@@ -132,17 +125,6 @@ def from_parquet(
         if lists and field.metadata and ITEM in field.metadata:
             table = table.set_column(at, field.name, _unpacked(table[field.name], field.metadata[ITEM].decode()))
     return table
-
-
-def _tail(data: bytes) -> bytes:
-    """The footer of a Parquet file, with its length and the magic at its end."""
-    return data[-int.from_bytes(data[-8:-4], "little") - 8 :]
-
-
-def _checked(tail: bytes, footer: str) -> pq.FileMetaData:
-    if sha256(tail).hexdigest() != footer:
-        raise ValueError("its footer does not match its hash")
-    return pq.read_metadata(pa.BufferReader(tail))
 
 
 def _packed(column: pa.ChunkedArray) -> pa.Array:

@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +42,13 @@ def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
     return table
 
 
-def commit_labels(store: LocalStore, table: pa.Table, shards: int, footers: bool = True) -> Commit:
-    """``table`` as a label commit of so many shards; ``footers``: False as earlier versions made it."""
+def commit_labels(store: LocalStore, table: pa.Table, shards: int, checksums: bool = True) -> Commit:
+    """``table`` as a label commit of so many shards; ``checksums``: False as earlier versions made it."""
     made = Stage(store, "rounds/1/label", lambda: None)
     bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
     for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        objects, footer = label_objects(table.slice(begin, end - begin), {})
-        made.publish(part, objects, footer if footers else {})
+        objects, checksum = label_objects(table.slice(begin, end - begin), {})
+        made.publish(part, objects, checksum if checksums else {})
     valid = table["label"].drop_null().to_numpy()
     per_class = np.bincount(valid, minlength=CLASSES).tolist()
     bad = table.num_rows - len(valid)
@@ -191,19 +192,35 @@ def test_a_threshold_that_nothing_reaches_says_so(tmp_path: Path, rng: np.random
         select(store, commit_labels(store, table_of(rng), 2), threshold=1.0)
 
 
-@pytest.mark.parametrize("footers", [True, False], ids=["of today", "of an earlier version"])
-@pytest.mark.parametrize("offset", [-20, 0.4], ids=["in the footer", "in a page"])
+@pytest.mark.parametrize("checksums", [True, False], ids=["of today", "of an earlier version"])
+@pytest.mark.parametrize("column", ["confidence", "top_probability"])
 def test_a_flipped_bit_in_a_label_shard_is_refused(
-    tmp_path: Path, rng: np.random.Generator, select: Asked, offset: float, footers: bool
+    tmp_path: Path, rng: np.random.Generator, select: Asked, column: str, checksums: bool
 ) -> None:
     store = LocalStore(tmp_path)
-    labels = commit_labels(store, table_of(rng), 3, footers)
+    labels = commit_labels(store, table_of(rng), 3, checksums)
     path = store.path(labels.parts[1].objects[LABELS].key)
     data = bytearray(path.read_bytes())
-    data[int(offset) or int(offset * len(data))] ^= 1
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    at = next(it for it in map(group.column, range(group.num_columns)) if it.path_in_schema == column)
+    data[at.data_page_offset + at.total_compressed_size - 1] ^= 1  # the last value: another number, no other error
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match="data/000001-"):
         select(store, labels)
+
+
+def test_shards_that_hold_fewer_confident_labels_than_were_counted_are_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    counted = commit_labels(store, table_of(rng), 3)
+    select(store, counted, per_class=20)
+    low = [None if it is None else it / 8 for it in table_of(rng)["confidence"].to_pylist()]
+    other = commit_labels(LocalStore(tmp_path / "other"), table_of(rng, confidence=pa.array(low, pa.float32())), 3)
+    for part in other.objects():
+        store.put(part.key, part.read(LocalStore(tmp_path / "other")))
+    with pytest.raises(IntegrityError, match="do not hold what was counted"):
+        select(store, replace(counted, parts=other.parts), place="again", per_class=20)
 
 
 def test_labels_that_are_not_those_of_the_commit_are_refused(
