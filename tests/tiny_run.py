@@ -70,10 +70,12 @@ def write_tiny(folder: Path) -> Path:
     return config
 
 
-def ray_ns(*words: str, env: dict[str, str] | None = None, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """One command line of ray-ns in a process of its own."""
+def ray_ns(
+    *words: str, env: dict[str, str] | None = None, check: bool = True, seconds: float = 280
+) -> subprocess.CompletedProcess[str]:
+    """One command line of ray-ns in a process of its own, ended after so many seconds."""
     command = [str(Path(sys.executable).with_name("ray-ns")), *words]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(env or {})}, timeout=seconds)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(words)}: exit {done.returncode}\n{done.stderr[-3000:]}")
     return done

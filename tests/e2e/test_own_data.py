@@ -41,14 +41,14 @@ def section(text: str, title: str) -> str:
     return text.partition(f"## {title}\n")[2].partition("\n## ")[0]
 
 
-def follow(lines: list[list[str]], overrides: list[str]) -> dict[str, CompletedProcess[str]]:
+def follow(lines: list[list[str]], overrides: list[str], seconds: float = 280) -> dict[str, CompletedProcess[str]]:
     """Run the commands in this folder, with ``overrides`` that the commands' own go before; each one's last end."""
     shutil.copytree(CONFIG.parent, "configs")
     done = {}
     for program, verb, *words in lines:
         assert program == "ray-ns"
         cut = overrides if verb in {"run", "check", "select"} else []
-        done[verb] = ray_ns(verb, *words[:1], *cut, *words[1:])
+        done[verb] = ray_ns(verb, *words[:1], *cut, *words[1:], seconds=seconds)
     return done
 
 
@@ -120,6 +120,7 @@ def test_the_tutorial_from_its_first_command_to_its_last_on_digits(here: Path) -
 
 
 @pytest.mark.chaos
+@pytest.mark.timeout(2400)  # eight minutes on two idle cores
 @pytest.mark.skipif(
     "RAY_NS_CIFAR10" not in os.environ, reason="RAY_NS_CIFAR10 names no folder with CIFAR-10 as Parquet"
 )
@@ -127,7 +128,7 @@ def test_the_tutorial_on_cifar_10_learns(here: Path) -> None:
     shard = sorted(Path(os.environ["RAY_NS_CIFAR10"]).glob("train-*.parquet"))[0]
     unpack(shard, here / "labelled", slice(0, 2000), CLASSES, "jpg")
     unpack(shard, here / "pool", slice(2000, 6000), None, "jpg")
-    follow(commands(TUTORIAL.read_text()), SHORT)
+    follow(commands(TUTORIAL.read_text()), SHORT, seconds=1000)
     for run in ("runs/own-data", "runs/packed"):
         best = next(row for row in result(here / run) if row["best"])
         assert best["test_top1"] > 0.3, "one in ten is chance"
