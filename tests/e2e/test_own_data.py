@@ -120,7 +120,7 @@ def test_the_tutorial_from_its_first_command_to_its_last_on_digits(here: Path) -
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(2400)  # eight minutes on two idle cores
+@pytest.mark.timeout(2400)  # seven minutes on two cores, shared with another suite
 @pytest.mark.skipif(
     "RAY_NS_CIFAR10" not in os.environ, reason="RAY_NS_CIFAR10 names no folder with CIFAR-10 as Parquet"
 )
