@@ -169,9 +169,8 @@ def _summary(
     exact = asked.rule == "paper" and not carried
     if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
         raise IntegrityError(
-            f"{labels.stage}: its label shards do not hold what was counted. Delete {labels.stage}/counts and run the "
-            f"command again. If that does not help, the draws of copies are uneven, as happens once in 1e13 times: set "
-            f"another run.seed."
+            f"{labels.stage}: its labels are not those that were counted. Delete {labels.stage}/counts and run the "
+            f"command again."
         )
     return {
         "rule": "carried over" if carried else asked.rule,

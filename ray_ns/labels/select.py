@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ray_ns.errors import IntegrityError
 from ray_ns.keyed import hashes
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 AUTO = -1
 NOTHING = np.float32(2)  # a cut that no confidence reaches
 HIGHEST = np.iinfo(np.int64).max
-CHANCE = 30.0  # a draw lies outside its band once in e**30 times, and the totals then tell
+CHANCE = 30.0  # a draw lies outside its band once in e**30 times
 EDGE_ROWS = 4_000_000
 
 
@@ -327,7 +328,7 @@ def settle(
     """All shards' undecided rows, decided: those that are selected, their copies (int32), and how far each class goes.
 
     ``below``: the sum of all ``Split.below``. The last is the lowest confidence kept, float32 (classes,): the threshold
-    where all over it are kept, NaN where none is.
+    where all over it are kept, NaN where none is. Raises ``IntegrityError`` where labels are not those counted.
     """
     if asked.rule == "official":
         reaches = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], np.float32(np.nan))
@@ -335,13 +336,19 @@ def settle(
     reaches = np.where(quota.kept > 0, asked.threshold, np.float32(np.nan))
     copies = np.zeros(len(labels), np.int32)
     for label, rows in _by_class(labels, asked.classes):
+        left = quota.extra[label] - below[label]
+        if quota.taken[label] > len(rows) or (quota.extra[label] and not 0 <= left <= len(rows)):
+            raise IntegrityError(
+                f"class {label}: its labels are not those that were counted. Delete the folder counts beside the "
+                f"labels and run the command again. If that does not help, the draws of its copies are uneven, as "
+                f"happens once in {np.exp(CHANCE):.0e} times: set another run.seed."
+            )
         copies[rows] = quota.copies[label]
         if quota.edge[label] >= 0:
             order = _order(-confidence[rows], ids[rows])
             copies[rows[order[quota.taken[label] :]]] = 0
-            reaches[label] = confidence[rows[order[: quota.taken[label]]]].min(initial=NOTHING)
+            reaches[label] = confidence[rows[order[quota.taken[label] - 1]]]
         if quota.extra[label]:
-            left = max(quota.extra[label] - below[label], 0)
             copies[rows[_order(draw(ids[rows], asked.seed), ids[rows])[:left]]] += 1
     rows = np.flatnonzero(copies)
     return rows, copies[rows], reaches

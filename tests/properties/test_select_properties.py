@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ray_ns.config import Select
+from ray_ns.errors import IntegrityError
 from ray_ns.labels import select
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -249,14 +250,15 @@ def test_churn_counts_every_image_labelled_both_times(case: Case, seed: int) -> 
         assert arrived[label] == ((before[rows] != label) & (now == label)).sum()
 
 
-def test_draws_that_are_not_spread_evenly_show_in_the_totals(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_that_are_not_spread_evenly_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     count = 10_000
     rows = np.arange(count), np.zeros(count, np.int16), np.full(count, 0.5, np.float32)
     case = Case(rows, 1, 0.0, count + count // 2, True, 0)
     assert by_shards(case, whole(case))[0].sum() == count + count // 2
     for value in (0, 2**64 - 1):
         monkeypatch.setattr(select, "draw", lambda ids, seed, value=value: np.full(len(ids), value, np.uint64))
-        assert by_shards(case, whole(case))[0].sum() != count + count // 2
+        with pytest.raises(IntegrityError, match=r"class 0.*run\.seed"):
+            by_shards(case, whole(case))
 
 
 @pytest.mark.parametrize("extra", [0, 1, 3, 500, 9_500, 9_999])

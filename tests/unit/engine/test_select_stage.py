@@ -219,7 +219,7 @@ def test_shards_that_hold_fewer_confident_labels_than_were_counted_are_refused(
     other = commit_labels(LocalStore(tmp_path / "other"), table_of(rng, confidence=pa.array(low, pa.float32())), 3)
     for part in other.objects():
         store.put(part.key, part.read(LocalStore(tmp_path / "other")))
-    with pytest.raises(IntegrityError, match="do not hold what was counted"):
+    with pytest.raises(IntegrityError, match="not those that were counted"):
         select(store, replace(counted, parts=other.parts), place="again", per_class=20)
 
 
