@@ -14,6 +14,7 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
+from ray_ns.labels.arrow import as_numpy
 from ray_ns.store.commit import Commit, Stage
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def keep(session: "Session", labels: Commit, classes: int, count: Callable[[], n
     made = session.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
     table = schema.from_parquet(made.read(session.store), made.key)
     counts = np.zeros(shape, np.int64)
-    counts[table["label"].to_numpy(), table["bin"].to_numpy()] = table["count"].to_numpy()
+    counts[as_numpy(table["label"]), as_numpy(table["bin"])] = as_numpy(table["count"])
     return counts
 
 

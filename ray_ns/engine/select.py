@@ -20,6 +20,7 @@ from ray_ns.engine.session import Session
 from ray_ns.engine.tables import SELECTION
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import select as rule
+from ray_ns.labels.arrow import as_numpy
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, find_commit
 from ray_ns.store.manifest import digest
@@ -68,7 +69,8 @@ def select(
         table, reaches = _settled(found, near, asked)
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
-        parts = {**found.parts, len(labels.parts): tasks.put(stage, len(labels.parts), table, *last.sum(1).tolist())}
+        number = len(labels.parts)
+        parts = {**found.parts, number: stage.put(number, *tasks.encoded(stage, table, last))}
         used = found.used + last
         summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
         if before:
@@ -116,10 +118,13 @@ class _Shards:
             for part, it in enumerate(labels.parts)
         ]
         least, most = SHARDS_PER_TASK
-        wanted = TASKS_PER_CPU * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        size = min(max(-(-len(shards) // wanted), least), most)
+        cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        size = min(max(-(-len(shards) // (TASKS_PER_CPU * cpus)), least), most)
         self._session, self.passed = session, 0
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
+        ready = ray.remote(tasks.ready)
+        for _ in range(min(cpus, len(self._runs))):
+            ready.remote()
 
     def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """The results of ``function(store, run of shards, *args)`` for every run, in whatever order they come."""
@@ -143,7 +148,7 @@ def _settled(found: tasks.Found, quota: rule.Quotas, asked: rule.Terms) -> tuple
     """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
     ids, labels, confidence = tasks.arrays(found.undecided, *tasks.COLUMNS)
     rows, copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
-    order = np.argsort(found.undecided["part"].to_numpy()[rows], kind="stable")
+    order = np.argsort(as_numpy(found.undecided["part"])[rows], kind="stable")
     return tasks.with_copies(found.undecided, rows[order], copies[order]), reaches
 
 

@@ -18,10 +18,11 @@ from ray_ns.engine.selected import Edges
 from ray_ns.engine.tables import LABELS, SELECTION, labelled
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
+from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.store.commit import Part, Stage, StoredObject
 from ray_ns.store.objects import ObjectStore, open_store
 
-WRITERS = 4  # threads of a task that put finished shards, which is mostly waiting for the disk
+WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
 COLUMNS = ("image_id", "label", "confidence")
 CARRIED = ("image_id", "copies")
 IDS_AND_LABELS = ("image_id", "label")
@@ -49,6 +50,10 @@ class Found:
     used: np.ndarray
     below: np.ndarray
     undecided: pa.Table
+
+
+def ready() -> None:
+    """Nothing: a worker that was asked has loaded all that it needs, while the driver was still reading the counts."""
 
 
 def on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *args: Any) -> Any:
@@ -95,11 +100,12 @@ def choose(
             made = rule.split(ids, labels, confidence, ends, seed)
             used = np.array([made.images, made.images * ends.copies + made.below])
         chosen = with_copies(table, made.rows, made.copies)
-        waiting.append((shard.part, writers.submit(put, stage, shard.part, chosen, *used.sum(1).tolist())))
+        made_of = encoded(stage, chosen, used)  # not by the threads: they would take turns with this one all the time
+        waiting.append((shard.part, writers.submit(stage.put, shard.part, *made_of)))
         if len(waiting) > 2 * WRITERS:
             part, written = waiting.popleft()
             parts[part] = written.result()
-        number = pa.array(np.full(len(made.undecided), shard.part, np.int32))
+        number = as_arrow(np.full(len(made.undecided), shard.part, np.int32))
         return Found({}, used, made.below, taken(table, made.undecided).append_column("part", number))
 
     with ThreadPoolExecutor(WRITERS) as writers:
@@ -142,20 +148,20 @@ def together(several: Iterable[Found], quota: rule.Quotas) -> Found:
     return Found(parts, used, below, pa.concat_tables(tables))
 
 
-def put(stage: Stage, part: int, chosen: pa.Table, images: int, copies: int) -> Part:
-    """Store a part of a selection. Milliseconds made it, so nothing records it before the commit names it."""
-    data = schema.to_parquet(chosen, {"selection": stage.prefix})
-    return stage.put(part, {SELECTION: data}, {"images": images, "copies": copies})
+def encoded(stage: Stage, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
+    """A part of a selection for ``Stage.put``. Milliseconds made it, so nothing records it before the commit."""
+    images, copies = used.sum(1).tolist()
+    return {SELECTION: schema.to_parquet(chosen, {"selection": stage.prefix})}, {"images": images, "copies": copies}
 
 
 def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:
     """The chosen rows."""
-    return taken(table, rows).append_column("copies", pa.array(copies))
+    return taken(table, rows).append_column("copies", as_arrow(copies))
 
 
 def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
     """``rows`` that are known to be there."""
-    return pc.take(table, pa.array(rows), boundscheck=False)
+    return pc.take(table, as_arrow(rows), boundscheck=False)
 
 
 def used_of(labels: np.ndarray, copies: np.ndarray, classes: int) -> np.ndarray:
@@ -166,4 +172,4 @@ def used_of(labels: np.ndarray, copies: np.ndarray, classes: int) -> np.ndarray:
 
 def arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
     """Columns without nulls."""
-    return [table[name].to_numpy() for name in names]
+    return [as_numpy(table[name]) for name in names]

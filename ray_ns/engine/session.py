@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from ray_ns.config import Config
+from ray_ns.engine import local
 from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
@@ -28,25 +29,6 @@ from ray_ns.store.objects import ObjectStore
 
 TIMING = "timing.json"
 _T = TypeVar("_T")
-
-# Ray 2.60: a finished training asks the dashboard of whatever cluster answers on port 8265 whether its controller
-# lives, and tears healthy workers down where that is another cluster; an address nobody listens on makes it harmless.
-_LOCAL_ENVIRONMENT = {
-    "RAY_API_SERVER_ADDRESS": "http://127.0.0.1:9",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # glibc gives each thread a heap of its own, and such a heap returns its memory whatever ``keep_memory`` asked for:
-    # a teacher called in one of Ray's threads lost an eighth of its time to page faults.
-    "MALLOC_ARENA_MAX": "1",
-    # Ray's C++ side writes to the driver's terminal what it also handles; Python logs stay as they are.
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
-}
 
 
 @dataclass
@@ -77,7 +59,9 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._started:
-            _shut_down()
+            import ray
+
+            ray.shutdown()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._give_back()
@@ -91,26 +75,16 @@ class Session:
         """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""
         if self._started:
             return
-        cluster = self.config.cluster
         address = self._address()
         _check_auth(address)
         if address == "local":
-            os.environ.update({k: v for k, v in _LOCAL_ENVIRONMENT.items() if k not in os.environ})
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        import ray
+            local.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
+        else:
+            import ray
 
-        local: dict[str, Any] = {}
-        if address == "local":
-            local = {
-                "num_cpus": local_cpus(self.config),
-                "num_gpus": cluster.gpus,
-                "object_store_memory": object_store_mb(self.config) * 2**20,
-                "include_dashboard": False,
-            }
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
-        signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
-        if address != "local":
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             self._warn_of_resources(ray.cluster_resources())
+        signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
         self._started = True
 
     def ray_libraries(self) -> None:
@@ -255,19 +229,6 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
     }.items():
         if need_gpus > gpus:
             raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")
-
-
-def _shut_down() -> None:
-    import ray
-    from ray._private import worker
-
-    # Told to end after the cluster, the autoscaler reports that to it for a second until it is killed. Where another
-    # version of Ray knows none of these names, it is.
-    with contextlib.suppress(Exception):
-        node = worker._global_node
-        if node is not None and node.is_head():
-            node.kill_monitor(check_alive=False)
-    ray.shutdown()
 
 
 def _check_auth(address: str) -> None:

@@ -19,11 +19,11 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_ns.errors import IntegrityError
 from ray_ns.keyed import hashes
+from ray_ns.labels.arrow import as_arrow, as_numpy
 
 if TYPE_CHECKING:
     from ray_ns.config import Select
@@ -160,9 +160,7 @@ def check(labels: np.ndarray, confidence: np.ndarray, classes: int) -> None:
     if confidence.view(np.uint32).max() > ONE:
         row = int((confidence.view(np.uint32) > ONE).argmax())
         raise ValueError(f"confidence {confidence[row]} in row {row}; expected 0..1")
-    if labels.min() < 0 or labels.max() >= classes:
-        row = int(((labels < 0) | (labels >= classes)).argmax())
-        raise ValueError(f"label {labels[row]} in row {row}; expected 0..{classes - 1}")
+    _check_labels(labels, classes)
 
 
 def draw(ids: np.ndarray, seed: int) -> np.ndarray:
@@ -291,6 +289,7 @@ def narrowed(quota: Quotas, ends: Bounds, found: Sequence[Ties]) -> tuple[Quotas
 def split(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, ends: Bounds, seed: int) -> Split:
     """Pass 2 over one shard's labelled rows: which are selected, and which are not decided yet."""
     classes = len(ends.copies)
+    _check_labels(labels, classes)
     rows = np.flatnonzero(confidence >= _of_class(ends.lowest, labels))
     labels = labels.take(rows)
     undecided = confidence.take(rows) < _of_class(ends.above, labels)
@@ -385,8 +384,15 @@ def churn(
 
 
 def _of_class(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """``values[labels]``, read-only: Arrow looks up by int16 as they are, NumPy makes eight bytes of each before."""
-    return pc.take(pa.array(values), pa.array(labels)).to_numpy()
+    """``values[labels]`` of checked labels, read-only: NumPy would make eight bytes of each int16 before."""
+    return as_numpy(pc.take(as_arrow(values), as_arrow(labels), boundscheck=False))
+
+
+def _check_labels(labels: np.ndarray, classes: int) -> None:
+    """Raise ``ValueError`` where a label is no class."""
+    if len(labels) and (labels.min() < 0 or labels.max() >= classes):
+        row = int(((labels < 0) | (labels >= classes)).argmax())
+        raise ValueError(f"label {labels[row]} in row {row}; expected 0..{classes - 1}")
 
 
 def _bins(labels: np.ndarray, confidence: np.ndarray, asked: Terms) -> np.ndarray:

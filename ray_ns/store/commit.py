@@ -7,11 +7,12 @@ first writer of a part wins) where a part is worth resuming from, and ``commit.j
 attempt, so the same work gives the same bytes.
 """
 
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+import xxhash
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.store.manifest import digest, seal, sha256, unseal, unseal_with_digest
@@ -28,13 +29,13 @@ class StoredObject:
     sha256: str
     size: int
 
-    def read(self, store: ObjectStore, crc32: int | None = None) -> bytes:
-        """The bytes, checked by their sha256, or by ``crc32`` where it is given, which finds rot as well and faster.
+    def read(self, store: ObjectStore, xxh3: str | None = None) -> bytes:
+        """The bytes, checked by their sha256, or by ``xxh3`` where it is given, which finds rot as well and faster.
 
         ``IntegrityError`` where they are missing or differ from the commit.
         """
         data = store.get(self.key)
-        if data is None or (sha256(data) != self.sha256 if crc32 is None else zlib.crc32(data) != crc32):
+        if data is None or (sha256(data) != self.sha256 if xxh3 is None else xxhash.xxh3_64_hexdigest(data) != xxh3):
             state = "is missing" if data is None else f"does not match its hash ({len(data)} bytes read)"
             raise IntegrityError(
                 f"{self.key} in {store.url} {state}; the commit names sha256 {self.sha256}, {self.size} bytes. "

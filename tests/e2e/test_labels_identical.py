@@ -16,7 +16,7 @@ from ray_ns.engine import preflight
 from ray_ns.engine.label import label, label_shards
 from ray_ns.engine.predict import predict
 from ray_ns.engine.session import Session
-from ray_ns.engine.tables import CRC32, LABELS
+from ray_ns.engine.tables import LABELS, XXH3
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus
 from ray_ns.labels.schema import from_parquet
@@ -154,7 +154,7 @@ def test_a_pool_of_hazards_is_refused_with_its_reasons_or_labelled_row_by_row(
     commit = labeller.stage(pool, "data.max_quarantined=0.9")
     assert commit.summary["rows"] == len(cases)
     (part,) = commit.parts
-    table = from_parquet(part.objects[LABELS].read(labeller.store, part.facts[CRC32]), LABELS)
+    table = from_parquet(part.objects[LABELS].read(labeller.store, part.facts[XXH3]), LABELS)
     for shard in range(2):
         of_shard = table.slice(shard * 26, 26)
         assert of_shard["image_id"].to_pylist() == [(shard << 32) + row for row in range(len(cases[shard::2]))]
