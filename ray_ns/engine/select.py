@@ -6,6 +6,7 @@ alone, some thousandths of the labels, comes back to the driver, which decides i
 of its own beside the labels, ``counts``, that the labelling itself has made where it was not interrupted.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -20,12 +21,13 @@ from ray_ns.engine.session import Session
 from ray_ns.engine.tables import SELECTION
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import select as rule
-from ray_ns.labels.arrow import as_numpy
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, find_commit
+from ray_ns.store.lease import runs_here
 from ray_ns.store.manifest import digest
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
+LEAVE_SECONDS = 1.0  # workers take a fifth
 TASKS_PER_CPU = 32  # many, so that all CPUs end at about the same time
 
 
@@ -65,8 +67,10 @@ def select(
         if asked.rule == "paper" and rule.crowded(quota).any():
             near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(tasks.ties, quota))))
         shards.passed = len(labels.parts)
-        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix), near)
-        table, reaches = _settled(found, near, asked)
+        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix))
+        if before is None:
+            shards.dismiss()
+        table, reaches = _settled(session, found, near, asked)
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
         number = len(labels.parts)
@@ -78,7 +82,10 @@ def select(
         session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
         return summary, [parts[part] for part in sorted(parts)]
 
-    return session.ensure(prefix, inputs, work)
+    made = session.ensure(prefix, inputs, work)
+    for key in session.store.list(tasks.place_aside(prefix)):
+        session.store.delete(key)
+    return made
 
 
 def select_again(session: Session, number: int | None) -> Commit:
@@ -122,9 +129,8 @@ class _Shards:
         size = min(max(-(-len(shards) // (TASKS_PER_CPU * cpus)), least), most)
         self._session, self.passed = session, 0
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
-        ready = ray.remote(tasks.ready)
-        for _ in range(min(cpus, len(self._runs))):
-            ready.remote()
+        self._workers = min(cpus, len(self._runs))
+        self._by_each_worker(ray.remote(tasks.worker))  # so that they start while the counts are read
 
     def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """The results of ``function(store, run of shards, *args)`` for every run, in whatever order they come."""
@@ -139,17 +145,35 @@ class _Shards:
             self._session.reporter.progress(self.passed)
             yield ray.get(done)
 
+    def dismiss(self) -> None:
+        """End the workers, so that what they hold and what the driver takes for the rest are not held at once."""
+        import ray
+
+        until = time.monotonic() + LEAVE_SECONDS
+        asked = self._by_each_worker(ray.remote(max_calls=1)(tasks.worker))
+        leaving = ray.get(ray.wait(asked, num_returns=len(asked), timeout=LEAVE_SECONDS)[0])
+        while any(map(runs_here, leaving)) and time.monotonic() < until:
+            time.sleep(0.01)
+
+    def _by_each_worker(self, task: Any) -> list[Any]:
+        return [task.remote() for _ in range(self._workers)]
+
 
 def _counted(shards: _Shards, asked: rule.Terms) -> np.ndarray:
     return sum(shards.each(tasks.count, asked), np.zeros((asked.classes, rule.BINS[asked.rule]), np.int64))
 
 
-def _settled(found: tasks.Found, quota: rule.Quotas, asked: rule.Terms) -> tuple[pa.Table, np.ndarray]:
+def _settled(
+    session: Session, found: tasks.Found, quota: rule.Quotas, asked: rule.Terms
+) -> tuple[pa.Table, np.ndarray]:
     """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
-    ids, labels, confidence = tasks.arrays(found.undecided, *tasks.COLUMNS)
-    rows, copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
-    order = np.argsort(as_numpy(found.undecided["part"])[rows], kind="stable")
-    return tasks.with_copies(found.undecided, rows[order], copies[order]), reaches
+    aside = sorted(found.undecided, key=lambda it: it.key)
+    undecided = tasks.gathered(tasks.numbered(session.store, aside), quota)
+    ids, labels, confidence, rows = tasks.arrays(undecided, *tasks.COLUMNS, "row")
+    del undecided
+    copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
+    used = copies > 0
+    return tasks.picked(session.store, aside, rows[used], copies[used]), reaches
 
 
 def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:

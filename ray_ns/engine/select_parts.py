@@ -4,7 +4,7 @@ Ray's workers import this module before their first shard, so it loads nothing t
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +20,8 @@ from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.store.commit import Part, Stage, StoredObject
+from ray_ns.store.lease import this_process
+from ray_ns.store.manifest import sha256
 from ray_ns.store.objects import ObjectStore, open_store
 
 WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
@@ -40,7 +42,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Found:
-    """What shards gave: their ``parts`` of the selection by number, and the rows of theirs that are ``undecided``.
+    """What shards gave: their ``parts`` of the selection by number, and where their ``undecided`` rows lie meanwhile.
 
     ``used``: images and copies of each class in the parts, int64 (2, classes). ``below``: draws below their band, int64
     (classes,).
@@ -49,11 +51,12 @@ class Found:
     parts: dict[int, Part]
     used: np.ndarray
     below: np.ndarray
-    undecided: pa.Table
+    undecided: tuple[StoredObject, ...]
 
 
-def ready() -> None:
-    """Nothing: a worker that was asked has loaded all that it needs, while the driver was still reading the counts."""
+def worker() -> dict[str, Any]:
+    """Which process this is: once it says so, it has loaded all that its first shard needs."""
+    return this_process()
 
 
 def on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *args: Any) -> Any:
@@ -82,12 +85,13 @@ def ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.
 def choose(
     store: ObjectStore, run: list[Shard], ends: rule.Bounds, quota: rule.Quotas, seed: int, prefix: str
 ) -> Found:
-    """Write what each shard surely gives."""
+    """Write what each shard surely gives, and beside it what it may give, so that nobody has to hold that of all."""
     stage = Stage(store, prefix, lambda: None)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
     classes = len(ends.copies)
     waiting: deque[tuple[int, Future[Part]]] = deque()
     parts: dict[int, Part] = {}
+    undecided: list[pa.Table] = []
 
     def split(shard: Shard) -> Found:
         table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
@@ -106,13 +110,15 @@ def choose(
             part, written = waiting.popleft()
             parts[part] = written.result()
         number = as_arrow(np.full(len(made.undecided), shard.part, np.int32))
-        return Found({}, used, made.below, taken(table, made.undecided).append_column("part", number))
+        undecided.append(taken(table, made.undecided).append_column("part", number))
+        return Found({}, used, made.below, ())
 
     with ThreadPoolExecutor(WRITERS) as writers:
-        found = together(map(split, run), quota)
+        found = together(map(split, run))
         parts |= {part: written.result() for part, written in waiting}
-    pa.default_memory_pool().release_unused()  # the driver needs some when all is read
-    return replace(found, parts=parts)
+    left = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
+    pa.default_memory_pool().release_unused()
+    return replace(found, parts=parts, undecided=(left,))
 
 
 def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
@@ -126,26 +132,62 @@ def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
     return found
 
 
-def together(several: Iterable[Found], quota: rule.Quotas) -> Found:
-    """``several`` as one; of too many undecided rows those alone that can still be kept."""
-    classes = len(quota.kept)
-    used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
-    parts: dict[int, Part] = {}
-    tables: list[pa.Table] = []
+def together(several: Iterable[Found]) -> Found:
+    """``several`` as one."""
+    found = list(several)
+    parts = {number: part for it in found for number, part in it.parts.items()}
+    undecided = tuple(stored for it in found for stored in it.undecided)
+    used, below = np.sum([it.used for it in found], 0), np.sum([it.below for it in found], 0)
+    return Found(parts, used, below, undecided)
+
+
+def gathered(tables: Iterable[pa.Table], quota: rule.Quotas) -> pa.Table:
+    """Undecided rows as one table; of too many of them those alone that can still be kept."""
+    held: list[pa.Table] = []
     rows, room = 0, rule.EDGE_ROWS
-    for found in several:
-        parts |= found.parts
-        used += found.used
-        below += found.below
-        tables.append(found.undecided)
-        rows += found.undecided.num_rows
+    for table in tables:
+        held.append(table)
+        rows += table.num_rows
         if rows > room:
-            table = pa.concat_tables(tables)
-            ids, labels, confidence = arrays(table, *COLUMNS)
-            tables = [taken(table, rule.contenders(ids, labels, confidence, quota))]
-            rows = tables[0].num_rows
+            everything = pa.concat_tables(held)
+            ids, labels, confidence = arrays(everything, *COLUMNS)
+            held = [taken(everything, rule.contenders(ids, labels, confidence, quota))]
+            rows = held[0].num_rows
             room = max(2 * rows, rule.EDGE_ROWS)
-    return Found(parts, used, below, pa.concat_tables(tables))
+    return pa.concat_tables(held)
+
+
+def set_aside(store: ObjectStore, prefix: str, part: int, undecided: pa.Table) -> StoredObject:
+    """Store the undecided rows of shards from ``part`` on until the selection at ``prefix`` is committed."""
+    data = schema.to_parquet(undecided, {})
+    stored = StoredObject(f"{place_aside(prefix)}{part:06d}-{sha256(data)[:16]}.parquet", sha256(data), len(data))
+    store.put(stored.key, data)
+    return stored
+
+
+def numbered(store: ObjectStore, aside: Iterable[StoredObject]) -> Iterator[pa.Table]:
+    """What decides about the rows that were set aside, with their numbers: int32 ``row``, over all in this order."""
+    end = 0
+    for stored in aside:
+        table = schema.from_parquet(stored.read(store), stored.key, COLUMNS)
+        begin, end = end, end + table.num_rows
+        yield table.append_column("row", as_arrow(np.arange(begin, end, dtype=np.int32)))
+
+
+def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, copies: np.ndarray) -> pa.Table:
+    """Of the rows that were set aside those with these numbers, ascending."""
+    found, end = [], 0
+    for stored in aside:
+        table = schema.from_parquet(stored.read(store), stored.key, lists=False)
+        begin, end = end, end + table.num_rows
+        mine = slice(*np.searchsorted(rows, [begin, end]))
+        found.append(with_copies(table, rows[mine] - begin, copies[mine]))
+    return pa.concat_tables(found)
+
+
+def place_aside(prefix: str) -> str:
+    """Where undecided rows lie until the selection at ``prefix`` is committed."""
+    return f"{prefix}/undecided/"
 
 
 def encoded(stage: Stage, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:

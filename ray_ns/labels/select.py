@@ -323,15 +323,15 @@ def contenders(ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, quot
 
 def settle(
     ids: np.ndarray, labels: np.ndarray, confidence: np.ndarray, below: np.ndarray, quota: Quotas, asked: Terms
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All shards' undecided rows, decided: those that are selected, their copies (int32), and how far each class goes.
+) -> tuple[np.ndarray, np.ndarray]:
+    """All shards' undecided rows, decided: the copies (int32) of each, 0 where dropped, and how far each class goes.
 
     ``below``: the sum of all ``Split.below``. The last is the lowest confidence kept, float32 (classes,): the threshold
     where all over it are kept, NaN where none is. Raises ``IntegrityError`` where labels are not those counted.
     """
     if asked.rule == "official":
         reaches = np.where(quota.kept > 0, GRID[np.clip(100 - quota.edge, 0, 100)], np.float32(np.nan))
-        return np.zeros(0, np.int64), np.zeros(0, np.int32), reaches
+        return np.zeros(len(labels), np.int32), reaches
     reaches = np.where(quota.kept > 0, asked.threshold, np.float32(np.nan))
     copies = np.zeros(len(labels), np.int32)
     for label, rows in _by_class(labels, asked.classes):
@@ -349,8 +349,7 @@ def settle(
             reaches[label] = confidence[rows[order[quota.taken[label] - 1]]]
         if quota.extra[label]:
             copies[rows[_order(draw(ids[rows], asked.seed), ids[rows])[:left]]] += 1
-    rows = np.flatnonzero(copies)
-    return rows, copies[rows], reaches
+    return copies, reaches
 
 
 def of_one_shard(
@@ -359,8 +358,9 @@ def of_one_shard(
     """The rows that are selected, and their copies (int32), where one shard's labels are all there are."""
     made = split(ids, labels, confidence, bounds(quota, asked), asked.seed)
     at = made.undecided
-    rows, copies, _ = settle(ids[at], labels[at], confidence[at], made.below, quota, asked)
-    return np.concatenate([made.rows, at[rows]]), np.concatenate([made.copies, copies])
+    copies, _ = settle(ids[at], labels[at], confidence[at], made.below, quota, asked)
+    used = copies > 0
+    return np.concatenate([made.rows, at[used]]), np.concatenate([made.copies, copies[used]])
 
 
 def carry(ids: np.ndarray, chosen: np.ndarray, copies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,11 @@ def this_process() -> dict[str, Any]:
     return {"host": host, "pid": os.getpid(), "began": _began(os.getpid())}
 
 
+def runs_here(process: Mapping[str, Any]) -> bool:
+    """Whether what ``this_process`` returned elsewhere is a process of this host that still runs."""
+    return bool(process["host"] == this_process()["host"] and _began(process["pid"]) == process["began"])
+
+
 def _began(pid: int) -> str:
     """When process ``pid`` began, in the kernel's ticks; empty where none such lives (or no /proc)."""
     try:
@@ -113,7 +118,7 @@ class Lease:
         key = _epoch_key(epoch)
         holder = unseal(self.store.get(key) or b"", key)
         if holder["host"] == this_process()["host"]:
-            return bool(_began(holder["pid"]) != holder["began"])
+            return not runs_here(holder)
         deadline = time.monotonic() + self._stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(BEAT_SECONDS, self._stale_seconds / 4))

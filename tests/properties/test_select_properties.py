@@ -72,7 +72,9 @@ def passes(rows: Rows, shards: list[np.ndarray], asked: select.Terms) -> tuple[n
     at = np.concatenate(open_rows)
     assert not copies[at].any()
     at = at[select.contenders(*(column[at] for column in rows), near)]
-    chosen, times, reaches = select.settle(*(column[at] for column in rows), below, near, asked)
+    times, reaches = select.settle(*(column[at] for column in rows), below, near, asked)
+    chosen = np.flatnonzero(times)
+    times = times[chosen]
     copies[at[chosen]] = times
     for label in range(asked.classes):
         mine = (rows[1] == label) & (copies > 0)

@@ -74,6 +74,8 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
     ) -> Commit:
         monkeypatch.setattr(stage, "SHARDS_PER_TASK", (run, run))
         monkeypatch.setattr(stage._Shards, "each", each)
+        monkeypatch.setattr(stage._Shards, "_by_each_worker", lambda self, task: [])
+        monkeypatch.setattr(stage._Shards, "dismiss", lambda self: None)
         monkeypatch.setattr(Session, "ray", lambda self: None)
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
         asked = config.model_copy(
@@ -127,6 +129,40 @@ def test_conservation_and_the_labels_are_those_of_the_teacher(
     assert chosen.drop_columns(["copies"]).cast(labelled.schema).equals(labelled)
     assert np.bincount(chosen["label"], chosen["copies"], CLASSES).tolist() == summary["per_class"]["with_copies"]
     assert set(summary["per_class"]["with_copies"]) == {0, 30}
+
+
+@pytest.mark.parametrize("edge_rows", [10, 4_000_000])
+def test_rows_that_were_set_aside_are_gone_once_the_selection_stands(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch, edge_rows: int
+) -> None:
+    monkeypatch.setattr(stage.rule, "EDGE_ROWS", edge_rows)
+    store = LocalStore(tmp_path)
+    aside: list[str] = []
+    put = store.put
+    monkeypatch.setattr(store, "put", lambda key, data: (aside.append(key), put(key, data))[1])
+    labels = commit_labels(store, table_of(rng), 6)
+    commit = select(store, labels, 2, per_class=20)
+    aside = [key for key in aside if "/undecided/" in key]
+    assert len(aside) == 3
+    assert all(store.get(key) is None for key in aside)
+    # A driver that was killed between the commit and here: the same command tidies up.
+    put(aside[0], b"left")
+    assert select(store, labels, 2, per_class=20).digest == commit.digest
+    assert store.get(aside[0]) is None
+
+
+def test_a_flipped_bit_in_rows_that_were_set_aside_is_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    put = store.put
+
+    def hurt(key: str, data: bytes) -> None:
+        put(key, data if "/undecided/" not in key else bytes([*data[:40], data[40] ^ 1, *data[41:]]))
+
+    monkeypatch.setattr(store, "put", hurt)
+    with pytest.raises(IntegrityError, match="undecided"):
+        select(store, commit_labels(store, table_of(rng), 6), per_class=20)
 
 
 def test_a_class_without_a_candidate_is_reported(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:

@@ -1,0 +1,59 @@
+"""Columns to arrays and back: the same values, no copy, no pandas."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ray_ns.labels.arrow import as_arrow, as_numpy
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "int64", "uint64", "float32"])
+@pytest.mark.parametrize("rows", [0, 1, 1000])
+def test_values_go_there_and_back_without_a_copy(kind: str, rows: int) -> None:
+    values = np.arange(rows).astype(kind)
+    column = as_arrow(values)
+    assert column.equals(pa.array(values))
+    back = as_numpy(column)
+    np.testing.assert_array_equal(back, values)
+    assert back.dtype == values.dtype
+    assert not rows or np.shares_memory(back, values)
+
+
+def test_pieces_are_put_together_and_parts_of_columns_are_not_the_whole() -> None:
+    column = pa.chunked_array([np.arange(5), np.arange(5, 9)])
+    assert as_numpy(column).tolist() == list(range(9))
+    assert as_numpy(column.slice(3, 4)).tolist() == [3, 4, 5, 6]
+    assert as_numpy(as_arrow(np.arange(10)[::3])).tolist() == [0, 3, 6, 9]
+    assert as_numpy(pa.chunked_array([], pa.int64())).tolist() == []
+
+
+def test_an_array_lives_on_in_its_column() -> None:
+    column = as_arrow(np.arange(100_000))
+    assert as_numpy(column)[-1] == 99_999
+
+
+def test_the_tasks_of_a_selection_load_no_pandas() -> None:
+    code = """
+import sys
+import numpy as np
+from ray_ns.engine import select_parts
+from ray_ns.labels import select
+from ray_ns.labels.arrow import as_arrow
+import pyarrow as pa
+labels, confidence = np.arange(9).astype(np.int16) % 3, np.linspace(0, 1, 9, dtype=np.float32)
+columns = {"image_id": np.arange(9), "label": labels, "confidence": confidence}
+table = pa.Table.from_arrays([as_arrow(it) for it in columns.values()], list(columns))
+asked = select.Terms("paper", np.full(3, 0.2, np.float32), np.full(3, 4), True, 0)
+tally = select.Tally(asked)
+tally.add(labels, confidence)
+quota = select.quotas(tally.counts(), asked)
+made = select.split(*columns.values(), select.bounds(quota, asked), 0)
+chosen = select_parts.with_copies(table, made.rows, made.copies)
+data = select_parts.schema.to_parquet(chosen, {})
+assert select_parts.arrays(select_parts.schema.from_parquet(data, "key"), "copies")
+assert "pandas" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
