@@ -61,15 +61,19 @@ def _lean() -> Iterator[None]:
     from ray._private import services
     from ray._private.node import Node
 
-    with contextlib.ExitStack() as changes:
-        for owner, name, instead in [
-            *((Node, name, lambda _: lambda self, **_: None) for name in LEFT_OUT),
-            (services, "get_node", _when_ready),
-        ]:
+    changes: list[tuple[Any, str, Callable[..., Any]]] = [(Node, name, _nothing) for name in LEFT_OUT]
+    changes.append((services, "get_node", _when_ready))
+    with contextlib.ExitStack() as back:
+        for owner, name, instead in changes:
             if original := getattr(owner, name, None):
-                changes.callback(setattr, owner, name, original)
+                back.callback(setattr, owner, name, original)
                 setattr(owner, name, instead(original))
         yield
+
+
+def _nothing(start: Callable[..., None]) -> Callable[..., None]:
+    """What is done instead of ``start``."""
+    return lambda node, **settings: None
 
 
 def _when_ready(get_node: Callable[[str, str], Any]) -> Callable[[str, str], Any]:

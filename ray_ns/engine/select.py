@@ -1,9 +1,10 @@
 """Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
 
 A task takes a run of shards and writes what they surely give, a part of the selection for each; what it cannot decide
-alone, some thousandths of the labels, comes back to the driver, which decides it and writes it as one part more
-(``engine.selected`` puts both together). What is counted serves every threshold on the grid of 0.01, so it is a stage
-of its own beside the labels, ``counts``, that the labelling itself has made where it was not interrupted.
+alone, some thousandths of the labels, it sets aside in the store until the driver decides about all of it and writes it
+as one part more (``engine.selected`` puts both together). What is counted serves every threshold on the grid of 0.01,
+so it is a stage of its own beside the labels, ``counts``, that the labelling itself has made where it was not
+interrupted.
 """
 
 import time
@@ -68,8 +69,8 @@ def select(
             near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(tasks.ties, quota))))
         shards.passed = len(labels.parts)
         found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix))
-        if before is None:
-            shards.dismiss()
+        churned = sum(shards.each(tasks.churn, asked.classes)) if before else None
+        shards.dismiss()
         table, reaches = _settled(session, found, near, asked)
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
@@ -77,8 +78,8 @@ def select(
         parts = {**found.parts, number: stage.put(number, *tasks.encoded(stage, table, last))}
         used = found.used + last
         summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
-        if before:
-            summary["churn"] = _churn_summary(sum(shards.each(tasks.churn, asked.classes)))
+        if churned is not None:
+            summary["churn"] = _churn_summary(churned)
         session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
         return summary, [parts[part] for part in sorted(parts)]
 
