@@ -30,7 +30,7 @@ def tally(classes: int) -> rule.Tally:
 
 def add(counted: rule.Tally, table: pa.Table, key: str) -> None:
     """Count a label table's labelled rows. ``InputError`` naming ``key`` where a confidence is NaN or outside 0..1."""
-    labels, confidence = (table[name].combine_chunks().drop_null().to_numpy() for name in ("label", "confidence"))
+    labels, confidence = (as_numpy(table[name].drop_null()) for name in ("label", "confidence"))
     try:
         counted.add(labels, confidence)
     except ValueError as error:

@@ -28,7 +28,7 @@ from ray_ns.store.lease import runs_here
 from ray_ns.store.manifest import digest
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
-LEAVE_SECONDS = 1.0  # workers take a fifth
+LEAVE_SECONDS = 1.0  # at most: it takes workers 0.2
 TASKS_PER_CPU = 32  # many, so that all CPUs end at about the same time
 
 
@@ -85,6 +85,7 @@ def select(
 
     made = session.ensure(prefix, inputs, work)
     for key in session.store.list(tasks.place_aside(prefix)):
+        session.lease.check()
         session.store.delete(key)
     return made
 

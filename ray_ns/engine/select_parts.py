@@ -6,7 +6,7 @@ Ray's workers import this module before their first shard, so it loads nothing t
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -89,36 +89,35 @@ def choose(
     stage = Stage(store, prefix, lambda: None)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
     classes = len(ends.copies)
+    used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
     waiting: deque[tuple[int, Future[Part]]] = deque()
     parts: dict[int, Part] = {}
     undecided: list[pa.Table] = []
-
-    def split(shard: Shard) -> Found:
-        table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
-        ids, labels, confidence = arrays(table, *COLUMNS)
-        if carried and shard.chosen:
-            rows, copies = rule.carry(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
-            used = used_of(labels[rows], copies, classes)
-            made = rule.Split(rows, copies, rows[:0], used[0], np.zeros(classes, np.int64))
-        else:
-            made = rule.split(ids, labels, confidence, ends, seed)
-            used = np.array([made.images, made.images * ends.copies + made.below])
-        chosen = with_copies(table, made.rows, made.copies)
-        made_of = encoded(stage, chosen, used)  # not by the threads: they would take turns with this one all the time
-        waiting.append((shard.part, writers.submit(stage.put, shard.part, *made_of)))
-        if len(waiting) > 2 * WRITERS:
-            part, written = waiting.popleft()
-            parts[part] = written.result()
-        number = as_arrow(np.full(len(made.undecided), shard.part, np.int32))
-        undecided.append(taken(table, made.undecided).append_column("part", number))
-        return Found({}, used, made.below, ())
-
     with ThreadPoolExecutor(WRITERS) as writers:
-        found = together(map(split, run))
-        parts |= {part: written.result() for part, written in waiting}
-    left = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
-    pa.default_memory_pool().release_unused()
-    return replace(found, parts=parts, undecided=(left,))
+        for shard in run:
+            table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            ids, labels, confidence = arrays(table, *COLUMNS)
+            if carried and shard.chosen:
+                rows, copies = rule.carry(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
+                left, now = rows[:0], used_of(labels[rows], copies, classes)
+            else:
+                made = rule.split(ids, labels, confidence, ends, seed)
+                rows, copies, left = made.rows, made.copies, made.undecided
+                now = np.array([made.images, made.images * ends.copies + made.below])
+                below += made.below
+            used += now
+            # Encoded here, not by the threads, which would take turns with this one all the time.
+            part = encoded(stage, with_copies(table, rows, copies), now)
+            waiting.append((shard.part, writers.submit(stage.put, shard.part, *part)))
+            if len(waiting) > 2 * WRITERS:
+                number, written = waiting.popleft()
+                parts[number] = written.result()
+            of_shard = as_arrow(np.full(len(left), shard.part, np.int32))
+            undecided.append(taken(table, left).append_column("part", of_shard))
+        parts |= {number: written.result() for number, written in waiting}
+    aside = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
+    pa.default_memory_pool().release_unused()  # what a worker keeps between two runs counts in the peak of all
+    return Found(parts, used, below, (aside,))
 
 
 def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
@@ -133,7 +132,7 @@ def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
 
 
 def together(several: Iterable[Found]) -> Found:
-    """``several`` as one."""
+    """What all runs gave, as one."""
     found = list(several)
     parts = {number: part for it in found for number, part in it.parts.items()}
     undecided = tuple(stored for it in found for stored in it.undecided)
@@ -160,7 +159,8 @@ def gathered(tables: Iterable[pa.Table], quota: rule.Quotas) -> pa.Table:
 def set_aside(store: ObjectStore, prefix: str, part: int, undecided: pa.Table) -> StoredObject:
     """Store the undecided rows of shards from ``part`` on until the selection at ``prefix`` is committed."""
     data = schema.to_parquet(undecided, {})
-    stored = StoredObject(f"{place_aside(prefix)}{part:06d}-{sha256(data)[:16]}.parquet", sha256(data), len(data))
+    digest = sha256(data)
+    stored = StoredObject(f"{place_aside(prefix)}{part:06d}-{digest[:16]}.parquet", digest, len(data))
     store.put(stored.key, data)
     return stored
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ray_ns.engine.tables import SELECTION
 from ray_ns.labels import schema
+from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.store.commit import Part, StoredObject
 from ray_ns.store.objects import ObjectStore
 
@@ -63,7 +64,7 @@ class Edges:
     def __init__(self, store: ObjectStore, stored: StoredObject, columns: Sequence[str]) -> None:
         self._store, self._columns = store, columns
         table = schema.from_parquet(stored.read(store), stored.key, (*columns, "part"))
-        self._parts = table["part"].to_numpy()
+        self._parts = as_numpy(table["part"])
         self._table = table.drop_columns(["part"])
 
     def joined(self, part: int, stored: StoredObject) -> pa.Table:
@@ -73,7 +74,7 @@ class Edges:
         if begin == end:
             return own
         both = pa.concat_tables([own, self._table.slice(begin, end - begin)])
-        return both.take(pa.array(np.argsort(both["image_id"].to_numpy(), kind="stable")))
+        return both.take(as_arrow(np.argsort(as_numpy(both["image_id"]), kind="stable")))
 
 
 class _Rows:

@@ -2,6 +2,8 @@
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -149,6 +151,53 @@ def test_rows_that_were_set_aside_are_gone_once_the_selection_stands(
     put(aside[0], b"left")
     assert select(store, labels, 2, per_class=20).digest == commit.digest
     assert store.get(aside[0]) is None
+
+
+def test_the_tasks_of_a_selection_load_no_pandas(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    # It would cost every worker 0.3 s and 40 MB, and each of them imports it in silence on the way to an array.
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 2)
+    select(store, labels, per_class=20)
+    code = """
+import sys
+import numpy as np
+from ray_ns.engine import select_parts as tasks
+from ray_ns.labels import select as rule
+from ray_ns.store.commit import find_commit
+from ray_ns.store.objects import open_store
+store = open_store(sys.argv[1])
+labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "rounds/1/select")
+last = chosen.parts[-1].objects[tasks.SELECTION]
+shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
+asked = rule.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
+quota = rule.quotas(tasks.count(store, shards, asked), asked)
+tasks.ties(store, shards, quota)
+found = tasks.choose(store, shards, rule.bounds(quota, asked), quota, 0, "again")
+assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
+tasks.churn(store, shards, 5)
+both = zip(labels.parts, chosen.parts)
+again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
+assert tasks.choose(store, again, rule.bounds(quota, asked), quota, 0, "carried").used.any()
+assert "pandas" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
+
+
+def test_workers_that_are_dismissed_are_gone_when_the_driver_goes_on() -> None:
+    code = """
+import ray
+from ray_ns.engine import local, select, select_parts
+from ray_ns.store.lease import runs_here
+local.start(2, 0, 100)
+shards = select._Shards.__new__(select._Shards)
+shards._workers = 2
+select.LEAVE_SECONDS = 30.0
+workers = ray.get(shards._by_each_worker(ray.remote(select_parts.worker)))
+assert all(map(runs_here, workers))
+shards.dismiss()
+assert not any(map(runs_here, workers))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_a_flipped_bit_in_rows_that_were_set_aside_is_refused(

@@ -1,7 +1,4 @@
-"""Columns to arrays and back: the same values, no copy, no pandas."""
-
-import subprocess
-import sys
+"""Columns to arrays and back: the same values, no copy."""
 
 import numpy as np
 import pyarrow as pa
@@ -33,27 +30,3 @@ def test_pieces_are_put_together_and_parts_of_columns_are_not_the_whole() -> Non
 def test_an_array_lives_on_in_its_column() -> None:
     column = as_arrow(np.arange(100_000))
     assert as_numpy(column)[-1] == 99_999
-
-
-def test_the_tasks_of_a_selection_load_no_pandas() -> None:
-    code = """
-import sys
-import numpy as np
-from ray_ns.engine import select_parts
-from ray_ns.labels import select
-from ray_ns.labels.arrow import as_arrow
-import pyarrow as pa
-labels, confidence = np.arange(9).astype(np.int16) % 3, np.linspace(0, 1, 9, dtype=np.float32)
-columns = {"image_id": np.arange(9), "label": labels, "confidence": confidence}
-table = pa.Table.from_arrays([as_arrow(it) for it in columns.values()], list(columns))
-asked = select.Terms("paper", np.full(3, 0.2, np.float32), np.full(3, 4), True, 0)
-tally = select.Tally(asked)
-tally.add(labels, confidence)
-quota = select.quotas(tally.counts(), asked)
-made = select.split(*columns.values(), select.bounds(quota, asked), 0)
-chosen = select_parts.with_copies(table, made.rows, made.copies)
-data = select_parts.schema.to_parquet(chosen, {})
-assert select_parts.arrays(select_parts.schema.from_parquet(data, "key"), "copies")
-assert "pandas" not in sys.modules
-"""
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
