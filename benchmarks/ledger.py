@@ -27,9 +27,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from ray_ns.engine.label import label_shards
 from ray_ns.images.corpus import Corpus
+from ray_ns.seals import canonical, seal
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, find_commit
-from ray_ns.store.manifest import canonical, seal
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import read_status
 

@@ -12,8 +12,8 @@ from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images import decode
+from ray_ns.seals import canonical, digest
 from ray_ns.store.commit import Commit, Stage
-from ray_ns.store.manifest import canonical, digest
 
 CORPORA = ("validation", "test")
 

@@ -41,10 +41,10 @@ from ray_ns.images import decode, near, pack
 from ray_ns.images.corpus import Corpus, Shard
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.observe import Mode, Reporter
+from ray_ns.seals import digest
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Stage, find_commit, planned_inputs
 from ray_ns.store.lease import Lease
-from ray_ns.store.manifest import digest
 from ray_ns.store.objects import ObjectStore, open_store
 
 SHARD_BYTES, SHARD_ROWS = 256 << 20, 50_000  # of an output shard at most, about, where the user names no rows

@@ -15,9 +15,9 @@ from ray_ns.engine.predict import Job
 from ray_ns.images import decode, near, pack
 from ray_ns.images.corpus import ROW_BITS, Corpus, Shard, ShardReader
 from ray_ns.images.isolate import SafeDecode
+from ray_ns.seals import canonical
 from ray_ns.store.commit import Stage, StoredObject
 from ray_ns.store.lease import fence
-from ray_ns.store.manifest import canonical
 from ray_ns.store.objects import ObjectStore, open_store
 
 HASHES, DUPLICATES, LEFT_OUT = "hashes", "duplicates", "left_out.jsonl"

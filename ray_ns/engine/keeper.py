@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster, Data, Training
+from ray_ns.seals import canonical
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Stage
 from ray_ns.store.lease import fence
-from ray_ns.store.manifest import canonical
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS
 

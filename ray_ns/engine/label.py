@@ -16,9 +16,9 @@ from ray_ns.engine.tables import SELECTION, label_objects
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.unreadable import refuse_above
+from ray_ns.seals import digest
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
-from ray_ns.store.manifest import digest
 
 
 def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:

@@ -22,10 +22,10 @@ from ray_ns.engine.session import Session
 from ray_ns.engine.tables import SELECTION
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import select as rule
+from ray_ns.seals import digest
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage, find_commit
 from ray_ns.store.lease import runs_here
-from ray_ns.store.manifest import digest
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
 LEAVE_SECONDS = 1.0  # at most: it takes workers 0.2

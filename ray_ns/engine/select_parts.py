@@ -19,9 +19,9 @@ from ray_ns.engine.tables import LABELS, SELECTION, labelled
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.labels.arrow import as_arrow, as_numpy
+from ray_ns.seals import sha256
 from ray_ns.store.commit import Part, Stage, StoredObject
 from ray_ns.store.lease import this_process
-from ray_ns.store.manifest import sha256
 from ray_ns.store.objects import ObjectStore, open_store
 
 WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk

@@ -20,11 +20,11 @@ from ray_ns.engine import local
 from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
+from ray_ns.seals import canonical
 from ray_ns.store import commit
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage
 from ray_ns.store.lease import Lease
-from ray_ns.store.manifest import canonical
 from ray_ns.store.objects import ObjectStore
 
 TIMING = "timing.json"

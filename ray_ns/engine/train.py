@@ -26,10 +26,10 @@ from ray_ns.images.corpus import Corpus
 from ray_ns.images.unreadable import in_words
 from ray_ns.keyed import seed
 from ray_ns.models.names import WEIGHTS
+from ray_ns.seals import canonical, digest
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.lease import fence
-from ray_ns.store.manifest import canonical, digest
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import PROGRESS, scored
 

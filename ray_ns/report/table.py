@@ -10,8 +10,8 @@ from ray_ns.config import Training
 from ray_ns.engine.session import Session
 from ray_ns.loop import CONTROL, Outcome, Round
 from ray_ns.models.names import CONFIG, WEIGHTS
+from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Stage
-from ray_ns.store.manifest import canonical
 
 REPORT = "report.json"
 WIDTH = 120

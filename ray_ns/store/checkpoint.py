@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.errors import IntegrityError
+from ray_ns.seals import seal, sha256, unseal
 from ray_ns.store.commit import StoredObject
-from ray_ns.store.manifest import seal, sha256, unseal
 from ray_ns.store.objects import ObjectStore
 
 if TYPE_CHECKING:

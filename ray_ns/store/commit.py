@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import xxhash
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
-from ray_ns.store.manifest import digest, seal, sha256, unseal, unseal_with_digest
+from ray_ns.seals import digest, seal, sha256, unseal, unseal_with_digest
 from ray_ns.store.objects import ObjectStore
 
 READERS = 16  # done records read at once: a ledger of thousands must not wait for each in turn

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ray_ns.errors import ResumableError
-from ray_ns.store.manifest import canonical, seal, unseal
+from ray_ns.seals import canonical, seal, unseal
 from ray_ns.store.objects import ObjectStore
 
 BEAT_SECONDS = 2.0

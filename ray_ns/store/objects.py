@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from ray_ns.errors import InputError, ResumableError
-from ray_ns.store.manifest import check_key
+from ray_ns.seals import check_key
 
 
 class ObjectStore(Protocol):
-    """What a run needs of its storage. Keys are relative POSIX paths (``manifest.check_key``)."""
+    """What a run needs of its storage. Keys are relative POSIX paths (``seals.check_key``)."""
 
     url: str
 

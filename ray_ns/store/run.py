@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.errors import InputError
+from ray_ns.seals import seal, unseal
 from ray_ns.store import commit
-from ray_ns.store.manifest import seal, unseal
 from ray_ns.store.objects import ObjectStore
 
 FORMAT = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 from ray_ns.errors import InputError, ResumableError
-from ray_ns.store.manifest import check_key
+from ray_ns.seals import check_key
 
 _T = TypeVar("_T")
 ATTEMPTS = 10

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ray_ns.errors import IntegrityError
+from ray_ns.seals import canonical, check_key, digest, seal, unseal
 from ray_ns.store.commit import Stage, ensure, find_commit
-from ray_ns.store.manifest import canonical, check_key, digest, seal, unseal
 from ray_ns.store.objects import LocalStore
 
 few = settings(derandomize=True, deadline=None, max_examples=60, database=None)

@@ -14,9 +14,9 @@ import yaml
 
 from ray_ns import cli
 from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
+from ray_ns.seals import seal
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, ensure
-from ray_ns.store.manifest import seal
 from ray_ns.store.objects import LocalStore
 
 

@@ -9,8 +9,8 @@ import xxhash
 
 from ray_ns.errors import IntegrityError
 from ray_ns.labels.schema import from_parquet, label_table, soft_targets, to_parquet
+from ray_ns.seals import sha256
 from ray_ns.store.commit import StoredObject
-from ray_ns.store.manifest import sha256
 from ray_ns.store.objects import LocalStore
 
 KEEPS = ["hard", "top", "full"]

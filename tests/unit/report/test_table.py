@@ -9,8 +9,8 @@ from ray_ns.engine.session import Session
 from ray_ns.loop import Outcome, Round
 from ray_ns.models.names import CONFIG, WEIGHTS
 from ray_ns.report.table import as_json, show
+from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Part, StoredObject
-from ray_ns.store.manifest import canonical
 
 
 def commit(stage: str, summary: dict[str, Any]) -> Commit:

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from ray_ns.errors import ResumableError
+from ray_ns.seals import canonical, seal, unseal
 from ray_ns.store import lease as leases
 from ray_ns.store.lease import HEARTBEAT, Lease, fence, this_process
-from ray_ns.store.manifest import canonical, seal, unseal
 from ray_ns.store.objects import LocalStore
 
 Take = Callable[..., Lease]

@@ -7,9 +7,9 @@ import pytest
 
 from ray_ns.config import differences
 from ray_ns.errors import InputError, IntegrityError, ResumableError
+from ray_ns.seals import seal
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, ensure
-from ray_ns.store.manifest import seal
 from ray_ns.store.objects import LocalStore
 
 CONFIG: dict[str, Any] = {"run": {"seed": 0}, "student": {"optimizer": {"lr": 0.1, "name": "sgd"}, "steps": 400}}

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from ray_ns.errors import InputError, IntegrityError
+from ray_ns.seals import canonical, seal
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
-from ray_ns.store.manifest import canonical, seal
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS as TRAINING
 from ray_ns.store.status import existing, read_status, scored

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from ray_ns.errors import IntegrityError
-from ray_ns.store.manifest import canonical, digest, seal, sha256, unseal
+from ray_ns.seals import canonical, digest, seal, sha256, unseal
 
 VALUE = {"stage": "rounds/1/label", "parts": [{"n": 3, "x": 0.1}], "name": "grün", "none": None, "yes": True}
 
