@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, IntegrityError
 from ray_ns.images.decode import FORMATS, Reason
 from ray_ns.images.formats.parquet import CRC32, SIZE
 from ray_ns.images.formats.place import Place, Stat
+from ray_ns.seals import unseal
 
 VERSION = "pack-2"
 IMAGES = "images.parquet"
@@ -28,7 +29,7 @@ GROUP_ROWS, GROUP_BYTES = 256, 8 << 20
 PAGE_BYTES = 1 << 30  # more than a group, which so is one page
 QUALITY = 92  # of re-encoded images, 4:2:0; on photographs at 256 px indistinguishable in training from the original
 
-_BEGUN, _HASHES = "corpora-1.json", "hashes-0001/plan.json"
+_STAGE = re.compile(r"(hashes|duplicates|ingest)-\d{4}/(plan|commit)\.json")
 _COMMIT = re.compile(r"ingest-\d{4}/commit\.json")
 
 
@@ -120,26 +121,50 @@ def resized(data: bytes, size: int) -> bytes | Reason:
 def shards_of(place: Place, files: Mapping[str, Stat]) -> Mapping[str, Stat]:
     """Of the files of a folder those that finished ingests into it name; all of them where no ingest has made it.
 
-    Raises ``InputError`` where no ingest into the folder has finished, or a shard is not what its commit names.
+    Raises ``InputError`` where no ingest into the folder has finished, or a shard is not what its commit names;
+    ``IntegrityError`` where a commit is not as it was written, or an earlier one than the last is gone.
     """
-    if _BEGUN not in files or _HASHES not in files:
+    if not any(_STAGE.fullmatch(path) for path in files):
         return files
-    shards = {}
     commits = sorted(path for path in files if _COMMIT.fullmatch(path))
     if not commits:
         raise InputError(
             f"{place.root}: an ingest into it has begun and not finished. Run the same 'ray-ns ingest' again."
         )
-    for path in commits:
-        with place.open(path) as stream:
-            parts = json.loads(stream.read())["parts"]
-        for stored in (part["objects"][IMAGES] for part in parts if IMAGES in part["objects"]):
-            found = files.get(stored["key"])
-            if found is None or found.size != stored["size"]:
-                state = "is gone" if found is None else f"has {found.size} bytes"
-                raise InputError(
-                    f"{place.name(stored['key'])} {state}; its commit names {stored['size']} bytes. Restore it, or "
-                    f"ingest into another folder."
-                )
-            shards[stored["key"]] = found
+    for number, path in enumerate(commits, 1):
+        if path != f"ingest-{number:04d}/commit.json":
+            raise IntegrityError(
+                f"{place.root}: ingest-{number:04d}/commit.json is gone, {path} is there. Restore it from a backup, or "
+                f"ingest into another folder."
+            )
+    shards = {}
+    for key, size in (stored for path in commits for stored in _named_by(place, path)):
+        found = files.get(key)
+        if found is None or found.size != size:
+            state = "is gone" if found is None else f"has {found.size} bytes"
+            raise InputError(
+                f"{place.name(key)} {state}; its commit names {size} bytes. Restore it, or ingest into another folder."
+            )
+        shards[key] = found
     return shards
+
+
+def _named_by(place: Place, path: str) -> list[tuple[str, int]]:
+    """The shards that a commit names, by path, with their sizes in bytes."""
+    name = place.name(path)
+    try:
+        with place.open(path) as stream:
+            data = stream.read()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error}). Restore it, or give this user the right to.") from error
+    commit = unseal(data, name)
+    try:
+        stored = [part["objects"][IMAGES] for part in commit["parts"] if IMAGES in part["objects"]]
+        named = [(it["key"], it["size"]) for it in stored]
+        if commit["stage"] != path.partition("/")[0] or {(type(key), type(size)) for key, size in named} - {(str, int)}:
+            raise ValueError
+    except (LookupError, TypeError, ValueError) as error:
+        raise IntegrityError(
+            f"{name}: is not the commit of this ingest. Restore it from a backup, or ingest into another folder."
+        ) from error
+    return named

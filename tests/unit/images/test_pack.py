@@ -1,7 +1,6 @@
 """Packed shards: row groups, order, one-time resize, and which files of a folder are shards."""
 
 import io
-import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, IntegrityError
 from ray_ns.images import pack
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.decode import Reason
+from ray_ns.seals import seal, unseal
 
 
 def row(image: bytes, number: int, **more: Any) -> dict[str, Any]:
@@ -77,10 +77,21 @@ def test_what_cannot_be_resized_is_a_reason(encode: Callable[..., bytes]) -> Non
     assert pack.resized(whole[: len(whole) // 2], 16) is Reason.TRUNCATED
 
 
+Commit = dict[str, Any]
+
+
+def commit_of(folder: Path, number: str, change: Callable[[Commit], Any] = lambda _: None) -> bytes:
+    """The sealed commit of that generation, changed before it was sealed."""
+    path = folder / f"ingest-{number}/commit.json"
+    value = unseal(path.read_bytes(), str(path))
+    change(value)
+    return seal(value)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A packed folder with two committed shards of two generations, and one that no commit names."""
-    for name in (pack._BEGUN, pack._HASHES):
+    for name in ("corpora-1.json", "hashes-0001/plan.json", "ingest-0001/plan.json"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("{}")
     for number, parts in {"0001": ["x", "orphan"], "0002": ["y"]}.items():
@@ -89,9 +100,9 @@ def folder(tmp_path: Path) -> Path:
             key = f"ingest-{number}/data/{part}/{pack.IMAGES}"
             (tmp_path / key).parent.mkdir(parents=True)
             (tmp_path / key).write_bytes(packed([4, 5]))
-            stored.append({"objects": {pack.IMAGES: {"key": key, "size": len(packed([4, 5]))}}})
-        named = [*stored[:1], {"objects": {}}]
-        (tmp_path / f"ingest-{number}/commit.json").write_text(json.dumps({"parts": named}))
+            stored.append({"objects": {pack.IMAGES: {"key": key, "sha256": "", "size": len(packed([4, 5]))}}})
+        commit = {"stage": f"ingest-{number}", "inputs": "", "parts": [*stored[:1], {"objects": {}}], "summary": {}}
+        (tmp_path / f"ingest-{number}/commit.json").write_bytes(seal(commit))
     return tmp_path
 
 
@@ -106,6 +117,65 @@ def test_a_packed_folder_holds_what_its_commits_name(folder: Path) -> None:
     assert scan(folder) == [first]
     (folder / "ingest-0001/commit.json").unlink()
     with pytest.raises(InputError, match="not finished"):
+        scan(folder)
+
+
+def test_an_earlier_commit_that_is_gone_is_missed(folder: Path) -> None:
+    (folder / "ingest-0001/commit.json").unlink()
+    with pytest.raises(IntegrityError, match=r"ingest-0001/commit\.json is gone, ingest-0002/commit\.json is there"):
+        scan(folder)
+
+
+@pytest.mark.parametrize("gone", ["corpora-1.json", "hashes-0001/plan.json", "ingest-0001/plan.json"])
+def test_a_packed_folder_is_one_whatever_else_of_its_ingest_is_gone(folder: Path, gone: str) -> None:
+    whole = scan(folder)
+    (folder / gone).unlink()
+    assert scan(folder) == whole
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ingest-0002/commit (1).json",
+        "ingest-0002/commit copy.json",
+        "ingest-0002 (1)/commit.json",
+        "ingest-0002 backup/commit.json",
+        "old/ingest-0003/commit.json",
+    ],
+)
+def test_a_foreign_name_is_passed_over(folder: Path, name: str) -> None:
+    whole = scan(folder)
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes(b"garbage")
+    assert scan(folder) == whole
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: b"",
+        lambda folder: b"\x00\xff garbage",
+        lambda folder: b"[" * 100_000,
+        lambda folder: b"[]",
+        lambda folder: b'{"parts": []}',
+        lambda folder: commit_of(folder, "0002")[:-40],
+        lambda folder: commit_of(folder, "0002").replace(b'"size":', b'"size":1'),
+        lambda folder: commit_of(folder, "0002").replace(b"ingest-0002/data/y", b"ingest-0001/data/x"),
+        lambda folder: commit_of(folder, "0001"),
+        lambda folder: seal({"stage": "ingest-0002"}),
+        lambda folder: seal({"stage": "ingest-0002", "parts": 7}),
+        lambda folder: seal({"stage": "ingest-0002", "parts": [7]}),
+        lambda folder: commit_of(folder, "0002", lambda it: it["parts"][0].update(objects={pack.IMAGES: "x"})),
+        lambda folder: commit_of(folder, "0002", lambda it: it["parts"][0]["objects"][pack.IMAGES].update(size="4")),
+        lambda folder: commit_of(folder, "0002", lambda it: it["parts"][0]["objects"][pack.IMAGES].pop("key")),
+        lambda folder: commit_of(folder, "0002", lambda it: it["parts"][0]["objects"][pack.IMAGES].update(key=[1])),
+    ],
+)
+def test_a_commit_that_is_not_as_it_was_written_is_refused_by_name(
+    folder: Path, damage: Callable[[Path], bytes]
+) -> None:
+    (folder / "ingest-0002/commit.json").write_bytes(damage(folder))
+    with pytest.raises(IntegrityError, match=r"ingest-0002/commit\.json: .*Restore it from a backup"):
         scan(folder)
 
 
