@@ -15,8 +15,10 @@ What is decided:
 * Transparency lies on white. The first frame of an animation counts, the first picture of several, and of an APNG
   the picture that viewers without animation show. CMYK and YCCK become RGB.
 * EXIF orientation and ICC profiles are ignored, for teacher, student and evaluation alike.
-* What is cut off anywhere is refused, never half an image; what follows a whole image is ignored. Flipped bits that
-  the format's own checks let pass are pixels: only a content hash would find them.
+* What is cut off anywhere is refused, never half an image; what follows a whole image is ignored. A JPEG whose pixels
+  libjpeg warns about (cut and closed again, bytes zeroed or missing) is cut off too; warnings about its header alone
+  count for nothing. Flipped bits that the format's own checks let pass are pixels: only a content hash would find them.
+* More than ``MAX_BYTES`` encoded bytes are ``too_large`` by that alone; readers do not read them (``stand_in``).
 """
 
 import io
@@ -32,10 +34,11 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from ray_ns.config import MIDDLE
 
-VERSION = "decode-3"
+VERSION = "decode-4"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 JPEG = b"\xff\xd8\xff"
 MAX_PIXELS = 50_000_000
+MAX_BYTES = 256 << 20  # encoded; MAX_PIXELS take 200 MB where nothing is compressed
 MIN_SIDE = 8
 MAX_ASPECT = 20
 MAX_SCANS = 100  # of a progressive JPEG; a camera or a tool makes 10
@@ -62,6 +65,14 @@ class Reason(StrEnum):
     CRASHES = "crashes_decoder"
 
 
+# What libjpeg says of a JPEG whose pixels are not all there.
+DAMAGED = re.compile("Corrupt JPEG data(?!: bad ICC)|Premature end of JPEG|Inconsistent progression")
+# And of one that has all of them: strict decoding stops at its first warning, and others may follow. The markers are
+# those of tables, texts and thumbnails; bytes before any other are left over from pixels.
+HARMLESS = re.compile("unknown JFIF revision|Invalid SOS parameters|extraneous bytes before marker 0x(?:db|fe|e)")
+
+_STAND_IN = b"\0ray_ns: too large to be read: "
+
 # How files begin that are pictures and yet not read; the last line is SVG, which is not an HTML page with one in it.
 OTHER_FORMATS = re.compile(
     rb"II[*+]\0|MM\0[*+]|P[1-7]\s|8BPS|\0\0[\1\2]\0|%!PS|\xc5\xd0\xd3\xc6|%PDF|\xff\x0a|\0{3}\x0cJXL |\0{3}\x0cjP  |"
@@ -72,6 +83,11 @@ OTHER_FORMATS = re.compile(
 
 # What Pillow says of a PNG's text or profile that unpacks beyond its limits.
 UNPACKED_TOO_MUCH = re.compile("too large|too much memory", re.IGNORECASE)
+
+
+def stand_in(where: str) -> bytes:
+    """What a reader gives for an image of more than ``MAX_BYTES``, which it does not read; ``where``: its name."""
+    return _STAND_IN + where.encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,8 @@ class Decode:
         """Pixels, uint8 (size, size, channels), or (height, width, channels) as they are; or why there are none."""
         if not data:
             return Reason.EMPTY
+        if len(data) > MAX_BYTES or data.startswith(_STAND_IN):
+            return Reason.TOO_LARGE
         try:
             if data.startswith(JPEG):
                 pixels = self._jpeg(data)
@@ -112,8 +130,8 @@ class Decode:
         except Exception:  # a decoder may raise anything at all on a hostile file
             return Reason.TRUNCATED
 
-    def _jpeg(self, data: bytes) -> np.ndarray | Reason | None:
-        """Pixels of a JPEG, or None where Pillow shall look at it: another colour space, or anything but perfect."""
+    def _jpeg(self, data: bytes, mended: bool = False) -> np.ndarray | Reason | None:
+        """Pixels of a JPEG, or None where Pillow shall look at it: another colour space, or a kind unknown here."""
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             refused = _refused(width, height)
@@ -122,12 +140,15 @@ class Decode:
             if height * width > SCANS_COUNTED_FROM and _scans(data) > MAX_SCANS:
                 return Reason.TOO_SLOW
             if colours not in {"YCbCr", "Gray", "RGB"}:
+                simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # Pillow would not say what is missing
                 return None
             least = SCALED_TO * self.size
             wanted = "GRAY" if self.channels == 1 else "RGB"
             pixels = simplejpeg.decode_jpeg(data, wanted, min_height=least, min_width=least)
-        except ValueError:
-            return None
+        except ValueError as error:
+            if not mended and HARMLESS.search(str(error)):
+                return self._jpeg(_mended(data), mended=True)
+            return Reason.TRUNCATED if DAMAGED.search(str(error)) else None
         if self.fit == "crop":
             left, top, right, bottom = _middle(pixels.shape[1], pixels.shape[0])
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
@@ -179,3 +200,20 @@ def _scans(data: bytes) -> int:
             return data.count(b"\xff\xda", at)
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return 1
+
+
+def _mended(data: bytes) -> bytes:
+    """A JPEG with a header that libjpeg does not warn about: no bytes between segments, numbers as the standard has."""
+    kept, at = [data[:2]], 2
+    while (begin := data.find(b"\xff", at)) >= 0:
+        while data[begin + 1 : begin + 2] == b"\xff":
+            begin += 1
+        segment = bytearray(data[begin : begin + 2 + int.from_bytes(data[begin + 2 : begin + 4], "big")])
+        at = begin + len(segment)
+        if segment[4:9] == b"JFIF\0":
+            segment[9:10] = b"\1"
+        if segment[1:2] == b"\xda":
+            sequential = not any(it[1:2] == b"\xc2" for it in kept)
+            return b"".join([*kept, segment[:-3] + b"\0\x3f\0" if sequential else segment, data[at:]])
+        kept.append(segment)
+    return data

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.errors import InputError
+from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat
 
@@ -103,7 +104,7 @@ class FolderReader:
         files = self._files[group * GROUP_ROWS : (group + 1) * GROUP_ROWS]
         if rows is not None:
             files = [files[row] for row in rows.tolist()]
-        self.bytes_read += sum(it.size for it in files)
+        self.bytes_read += sum(it.size for it in files if it.size <= MAX_BYTES)
         return pa.array(ranges.each(self._place, self._read, files), pa.large_binary())
 
     def labels(self) -> pa.Array:
@@ -123,6 +124,8 @@ class FolderReader:
 
     def _read(self, file: File) -> bytes:
         name = self._place.name(file.path)
+        if file.size > MAX_BYTES:
+            return stand_in(name)
         try:
             with self._place.open(file.path) as opened:
                 data: bytes = opened.read()

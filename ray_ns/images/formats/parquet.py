@@ -19,12 +19,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ray_ns.errors import InputError
+from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place
 
 SIZE, CRC32 = "image_size", "image_crc32"
 LENGTH_BYTES = 4
+BATCH_ROWS = 16  # read at once where one of them may be too large to be held beside many others
+MAX_ROWS = 2**32  # of a shard: an ImageId has room for that many
 PAGE_HEADER = 48  # bytes at most; measured 25 to 41, so that two pages have more
+
+_BROKEN = (OSError, pa.ArrowException, ValueError, MemoryError)  # what pyarrow raises on a damaged file
 
 
 class ParquetReader:
@@ -37,7 +42,7 @@ class ParquetReader:
         try:
             self._source = place.open(path)
             self._file = pq.ParquetFile(self._source, page_checksum_verification=True)
-        except (OSError, pa.ArrowInvalid) as error:
+        except _BROKEN as error:
             raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
         for column in (image_column, label_column):
             if column is not None and column not in self._file.schema_arrow.names:
@@ -45,6 +50,7 @@ class ParquetReader:
                     f"{self._name}: no column {column!r}, found {', '.join(self._file.schema_arrow.names)}. Set "
                     f"data.image_column and data.label_column."
                 )
+        self._check_rows()
 
     @cached_property
     def group_rows(self) -> list[int]:
@@ -61,6 +67,17 @@ class ParquetReader:
         """The numbers of the columns of plain values, by name; a struct's have the struct's name before a dot."""
         schema = self._file.schema
         return {schema.column(leaf).path: leaf for leaf in range(len(schema))}
+
+    def _check_rows(self) -> None:
+        """Raise ``InputError`` where the footer has other numbers of rows than its columns have values."""
+        meta, image = self._file.metadata, self._image_column
+        leaf = self._leaves.get(image, self._leaves.get(f"{image}.bytes"))
+        for group, rows in enumerate(self.group_rows):
+            values = rows if leaf is None else meta.row_group(group).column(leaf).num_values
+            if rows < 0 or rows != values:
+                raise self._damaged(ValueError(f"row group {group} has {rows:,} rows and {values:,} images"))
+        if sum(self.group_rows) != meta.num_rows or meta.num_rows >= MAX_ROWS:
+            raise self._damaged(ValueError(f"{meta.num_rows:,} rows, {sum(self.group_rows):,} in its row groups"))
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
         if rows is not None and len(rows) < self.group_rows[group]:
@@ -95,7 +112,7 @@ class ParquetReader:
         """The sizes of a group's images, int64, and their checksums."""
         try:
             table = self._file.read_row_group(group, columns=[SIZE, CRC32], use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+        except _BROKEN as error:
             raise self._damaged(error) from error
         self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [SIZE, CRC32]))
         return table[SIZE].to_numpy().astype(np.int64), table[CRC32].to_numpy()
@@ -106,8 +123,33 @@ class ParquetReader:
         return [self._file.metadata.row_group(group).column(leaf) for leaf in leaves]
 
     def _whole(self, group: int) -> pa.Array:
+        chunks = self._chunks(group, [self._image_column])
+        if sum(it.total_uncompressed_size for it in chunks) > MAX_BYTES:
+            return self._sifted(group)
         column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
+        self.bytes_read += sum(it.total_compressed_size for it in chunks)
+        return self._binary(column)
+
+    def _sifted(self, group: int) -> pa.Array:
+        """The images of a group that may hold some of more than ``MAX_BYTES``, as large binary, a few at a time."""
+        row = sum(self.group_rows[:group])
+        if self.group_rows[group] == 1:
+            return pa.array([stand_in(self.where(row))], pa.large_binary())
+        found = []
+        try:
+            for batch in self._file.iter_batches(BATCH_ROWS, [group], [self._image_column], use_threads=False):
+                column = self._binary(batch.column(0)).cast(pa.large_binary())
+                large = pc.fill_null(pc.greater(pc.binary_length(column), MAX_BYTES), False)
+                names = [self.where(row + at) for at in np.flatnonzero(large.to_numpy(zero_copy_only=False)).tolist()]
+                stands = pa.array(map(stand_in, names), pa.large_binary())
+                found.append(pc.replace_with_mask(column, large, stands))
+                row += len(column)
+        except _BROKEN as error:
+            raise self._damaged(error) from error
         self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [self._image_column]))
+        return pa.concat_arrays(found)
+
+    def _binary(self, column: pa.Array) -> pa.Array:
         if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
             column = pc.struct_field(column, "bytes")
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
@@ -128,14 +170,23 @@ class ParquetReader:
 
     def class_names(self) -> tuple[str, ...] | None:
         """The classes by name, where the library ``datasets`` wrote them into the file's metadata."""
-        features = json.loads((self._file.schema_arrow.metadata or {}).get(b"huggingface", b"{}"))
-        names = features.get("info", {}).get("features", {}).get(self._label_column, {}).get("names")
-        return tuple(names) if names else None
+        written = (self._file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
+        try:
+            found = json.loads(written).get("info", {}).get("features", {}).get(self._label_column, {}).get("names")
+            names = tuple(found or ())
+            if isinstance(found, str) or any(not isinstance(it, str) for it in names) or len({*names}) < len(names):
+                raise ValueError("the names of the classes are no list of different texts")
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            raise InputError(
+                f"{self._name}: its metadata 'huggingface' is not what the library datasets writes ({error}). Write "
+                f"the file again with it, or without this metadata."
+            ) from error
+        return names or None
 
     def _read(self, read: Callable[[], pa.Table]) -> pa.Array:
         try:
             return read().column(0).combine_chunks()
-        except (OSError, pa.ArrowException) as error:
+        except _BROKEN as error:
             raise self._damaged(error) from error
 
     def _damaged(self, error: Exception) -> InputError:

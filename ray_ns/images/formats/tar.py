@@ -6,6 +6,7 @@ are read (https://www.gnu.org/software/tar/manual/html_node/Standard.html). A me
 dot of its file name; ``.cls`` holds the label as text; of the other members only images count.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.errors import InputError
+from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place, Stat, is_hidden, is_image
 
@@ -24,6 +26,7 @@ BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk 
 LABEL = "cls"
 LABEL_BYTES, LABEL_DIGITS = 32, 9
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
+_SIZE = re.compile("[0-9]{1,18}")  # bytes of a member, in a pax header
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -75,11 +78,15 @@ class TarReader:
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
         at = slice(group * GROUP_ROWS, (group + 1) * GROUP_ROWS) if rows is None else group * GROUP_ROWS + rows
         waste = GROUP_WASTE if rows is None else ranges.WASTE
+        offsets, sizes = self._index.offsets[at], self._index.sizes[at]
+        small = sizes <= MAX_BYTES
         try:
-            images, read = ranges.read(self._place, self._file, self._index.offsets[at], self._index.sizes[at], waste)
+            images, read = ranges.read(self._place, self._file, offsets[small], sizes[small], waste)
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
         self.bytes_read += read
+        for row in np.flatnonzero(~small).tolist():
+            images.insert(row, memoryview(stand_in(self.where(np.arange(len(self._index.names))[at][row]))))
         return ranges.binary(images)
 
     def labels(self) -> pa.Array:
@@ -205,7 +212,7 @@ class _Headers:
                 if length <= 0 or not value.endswith("\n"):
                     raise ValueError
                 found[key], text = value.removesuffix("\n"), text[length:]
-            if not found.get("size", "0").isdecimal():
+            if not _SIZE.fullmatch(found.get("size", "0")):
                 raise ValueError
         except (ValueError, IndexError) as error:
             raise self._refused(f"byte {at}", "is no pax header", "The tar is damaged: restore it.") from error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ray_ns.images import decode as images_decode
 from ray_ns.images.decode import Decode, Reason
 
 Encode = Callable[..., bytes]
@@ -193,3 +194,88 @@ def test_a_crop_refuses_what_is_refused_anyway(name: str) -> None:
     data, reason = HAZARDS[name]
     outcome = Decode(SIZE, 3, "crop")(data)
     assert outcome is reason if reason is not None else outcome.shape == (SIZE, SIZE, 3)
+
+
+JPEGS = {
+    "baseline": {"quality": 90},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True},
+    "4:4:4": {"subsampling": 0},
+    "restart markers": {"restart_marker_blocks": 10},
+    "grey": {},
+    "CMYK": {},
+}
+
+
+def photograph(kind: str) -> bytes:
+    """A JPEG of that kind whose pixels are smooth and differ everywhere."""
+    small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8))
+    mode = {"grey": "L", "CMYK": "CMYK"}.get(kind, "RGB")
+    return hazards.encoded(small.resize((320, 240), Image.Resampling.BICUBIC).convert(mode), "JPEG", **JPEGS[kind])
+
+
+HALF_CLOSED = {
+    "cut and closed with an end mark": lambda data, at: data[:at] + b"\xff\xd9",
+    "bytes zeroed": lambda data, at: data[: at // 2] + bytes(at // 2) + data[at:],
+    "bytes missing": lambda data, at: data[: at - 1000] + data[at:],
+    "zeros to the end": lambda data, at: data[:at] + bytes(len(data) - 2 - at) + data[-2:],
+    "no end mark": lambda data, at: data[:-2],
+}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.6, 0.8])
+@pytest.mark.parametrize("damage", HALF_CLOSED)
+@pytest.mark.parametrize("kind", JPEGS)
+def test_a_jpeg_whose_pixels_are_not_all_there_is_truncated_though_it_has_an_end(
+    kind: str, damage: str, share: float
+) -> None:
+    data = photograph(kind)
+    assert isinstance(rgb(data), np.ndarray)
+    assert rgb(HALF_CLOSED[damage](data, int(share * len(data)))) is Reason.TRUNCATED
+
+
+def _revision(data: bytes) -> bytes:
+    return data.replace(b"JFIF\0\1\1", b"JFIF\0\0\0")
+
+
+def _parameters(data: bytes) -> bytes:
+    """A baseline JPEG whose pixels claim the coefficients 0 .. 5, as some cameras write it; they are not looked at."""
+    at = data.index(b"\xff\xda")
+    end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return data[: end - 2] + b"\x05" + data[end - 1 :]
+
+
+def _between(data: bytes) -> bytes:
+    """Bytes between the segments of the header, as some editors leave them."""
+    at = data.index(b"\xff\xdb")
+    return data[:at] + b"\0\1\2" + data[at:]
+
+
+def _behind(data: bytes) -> bytes:
+    return data + b"\0PK\3\4" * 100
+
+
+@pytest.mark.parametrize("oddity", [_revision, _parameters, _between, _behind])
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "grey", "restart markers"])
+def test_a_jpeg_with_an_odd_header_is_read_and_its_damage_is_seen_all_the_same(
+    kind: str, oddity: Callable[[bytes], bytes]
+) -> None:
+    data = photograph(kind)
+    if kind == "progressive" and oddity is _parameters:
+        assert rgb(_parameters(data)) is Reason.TRUNCATED  # here they mean something
+        return
+    odd = oddity(data)
+    assert odd != data
+    np.testing.assert_array_equal(rgb(odd), rgb(data))
+    cut = oddity(data[: len(data) // 2] + b"\xff\xd9")
+    assert rgb(cut) is Reason.TRUNCATED
+
+
+def test_more_bytes_than_any_image_needs_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = photograph("baseline")
+    monkeypatch.setattr(images_decode, "MAX_BYTES", len(data))
+    assert isinstance(rgb(data), np.ndarray)
+    monkeypatch.setattr(images_decode, "MAX_BYTES", len(data) - 1)
+    assert rgb(data) is Reason.TOO_LARGE
+    assert rgb(images_decode.stand_in("a/\udcff.jpg")) is Reason.TOO_LARGE
+    assert images_decode.stand_in("a.jpg") != images_decode.stand_in("b.jpg")

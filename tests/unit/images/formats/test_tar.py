@@ -205,3 +205,36 @@ def test_no_mutation_of_a_tar_raises_anything_but_a_refusal(tmp_path: Path) -> N
         except InputError:
             outcomes.add("refused")
     assert outcomes == {"read", "refused"}
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"size=" + b"9" * 5000,
+        b"size=" + b"9" * 19,
+        b"size=-5",
+        b"size=1e3",
+        "size=٣".encode(),
+        b"size=\xff",
+        b"GNU.sparse.major=1",
+        b"path=\xff\xfe",
+    ],
+)
+def test_a_pax_header_that_lies_is_one_line(tmp_path: Path, record: bytes) -> None:
+    text = next(b"%d %s\n" % (size, record) for size in range(9000) if len(b"%d %s\n" % (size, record)) == size)
+    header = tarfile.TarInfo("pax")
+    header.type, header.size = tarfile.XHDTYPE, len(text)
+    member = tarfile.TarInfo("0.jpg")
+    member.size = 3
+    blocks = [header.tobuf(), text.ljust(-(-len(text) // 512) * 512, b"\0"), member.tobuf(), b"abc".ljust(512, b"\0")]
+    (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
+    refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "size", [b"\x80" + b"\xff" * 11, b"\xff" * 12, b"\x80" + bytes(3) + b"\x7f" * 8, b"77777777777\0"]
+)
+def test_a_size_that_no_tar_can_have_is_one_line(tmp_path: Path, size: bytes) -> None:
+    path = write(tmp_path / "a.tar", [("0.jpg", b"x" * 300)])
+    path.write_bytes(_with_header(path.read_bytes(), 124, size))
+    refusal(tmp_path)

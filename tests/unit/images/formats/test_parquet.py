@@ -1,0 +1,192 @@
+"""Parquet that is damaged, lies in its footer or holds something huge: one line or one image, never a traceback."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from shards import KINDS, write_as
+
+from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus
+from ray_ns.images.decode import MAX_BYTES, Decode, Reason
+from ray_ns.images.formats import folder, parquet, tar
+from ray_ns.images.formats.place import Place
+
+
+def write(path: Path, columns: Any, **how: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(columns if isinstance(columns, pa.Table) else pa.table(columns), path, **how)
+    return path
+
+
+def labelled(root: Path) -> Corpus:
+    return Corpus.scan(str(root), "image", "label")
+
+
+@pytest.mark.parametrize("groups", [7, 1])
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_of_too_many_bytes_is_not_read_and_costs_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, groups: int
+) -> None:
+    images = [bytes([row]) * 100 for row in range(6)]
+    images[3] = b"x" * 400_000
+    corpus = write_as(kind, tmp_path / "pool", images, groups)
+    for module in (folder, parquet, tar):
+        monkeypatch.setattr(module, "MAX_BYTES", 100_000)
+    reader = corpus.open(corpus.shards[0])
+    found = [image for group in range(len(reader.group_rows)) for image in reader.images(group).to_pylist()]
+    assert [Decode(8, 3)(image) is Reason.TOO_LARGE for image in found] == [row == 3 for row in range(6)]
+    assert found[:3] + found[4:] == images[:3] + images[4:]
+    assert reader.where(3).encode() in found[3]
+    if kind in {"folder", "tar"} or groups == 1 and kind != "packed":
+        assert reader.bytes_read < 100_000
+    chosen = reader.images(0, np.array([0])) if groups == 1 else reader.images(0, np.array([2, 3]))
+    assert len(chosen) == (1 if groups == 1 else 2)
+
+
+def test_a_sparse_file_and_a_sparse_member_of_gigabytes_are_not_read(tmp_path: Path) -> None:
+    for root in ("folder", "tars"):
+        (tmp_path / root).mkdir()
+    for path, begin, size in [("folder/0.jpg", b"", 30 << 30), ("tars/a.tar", _header("0.jpg", 20 << 30), 20 << 30)]:
+        (tmp_path / path).write_bytes(begin)
+        os.truncate(tmp_path / path, len(begin) + size + (1024 if begin else 0))
+    for root in ("folder", "tars"):
+        corpus = Corpus.scan(str(tmp_path / root), "image", None)
+        (data,) = corpus.open(corpus.shards[0]).images(0).to_pylist()
+        assert Decode(8, 3)(data) is Reason.TOO_LARGE
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def test_the_limit_of_bytes_holds_the_largest_uncompressed_image() -> None:
+    assert MAX_BYTES > 4 * 50_000_000
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"",
+        b"\xff",
+        b"{",
+        b"[]",
+        b"7",
+        b"[" * 100_000,
+        b'{"info": 3}',
+        b'{"info": {"features": []}}',
+        *(json.dumps({"info": {"features": {"label": {"names": names}}}}).encode() for names in ("cat", 3, [1, 2])),
+        *(json.dumps({"info": {"features": {"label": {"names": it}}}}).encode() for it in (["a", "a"], [None], [[]])),
+    ],
+)
+def test_metadata_that_no_library_writes_is_one_line(tmp_path: Path, metadata: bytes) -> None:
+    table = pa.table({"image": [b"x"], "label": [0]}).replace_schema_metadata({b"huggingface": metadata})
+    write(tmp_path / "a.parquet", table)
+    with pytest.raises(InputError, match=r"a\.parquet: its metadata 'huggingface' is not what the library datasets"):
+        labelled(tmp_path).class_names()
+
+
+def _varint(number: int) -> bytes:
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+@pytest.mark.parametrize("rows", [-1, 0, 4, 2**31, 2**40, 2**62])
+def test_numbers_of_rows_that_the_columns_do_not_have_are_one_line(tmp_path: Path, rows: int) -> None:
+    """Every count of rows in the footer, zigzag varints, is overwritten."""
+    path = write(tmp_path / "a.parquet", {"image": [bytes([it]) for it in range(77)], "label": [0] * 77})
+    data = path.read_bytes()
+    size = struct.unpack("<I", data[-8:-4])[0]
+    footer = data[-8 - size : -8]
+    wrong = _varint((rows << 1) ^ (rows >> 63) if rows >= 0 else 2 * -rows - 1)
+    for count in (1, 2):  # of the whole file, and of its row group
+        hurt = _last(footer, b"\x16" + _varint(154), b"\x16" + wrong, count)
+        path.write_bytes(data[: -8 - size] + hurt + struct.pack("<I", len(hurt)) + b"PAR1")
+        with pytest.raises(InputError, match=r"a\.parquet: (damaged|cannot be read as) Parquet"):
+            labelled(tmp_path).labels(3)
+
+
+def _last(text: bytes, old: bytes, new: bytes, count: int) -> bytes:
+    assert text.count(old) >= count
+    return new.join(text.rsplit(old, count))
+
+
+FUZZ = """
+import sys
+import numpy as np
+from pathlib import Path
+from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus
+path = Path(sys.argv[1])
+whole, rng = path.read_bytes(), np.random.default_rng(int(sys.argv[2]))
+outcomes = {}
+for number in range(int(sys.argv[3])):
+    data = bytearray(whole)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(4, len(data)))
+        data[at] = int(rng.integers(0, 256)) if rng.random() < 0.5 else data[at] ^ (1 << int(rng.integers(8)))
+    if rng.random() < 0.1:
+        del data[int(rng.integers(4, len(data) - 8)) : -8]
+    path.write_bytes(data)
+    try:
+        corpus = Corpus.scan(str(path.parent), "image", "label")
+        corpus.class_names()
+        corpus.labels(10)
+        reader = corpus.open(corpus.shards[0])
+        for group in range(len(reader.group_rows)):
+            reader.images(group).to_pylist()
+            reader.images(group, np.array([0])).to_pylist()
+        said = "read"
+    except InputError as error:
+        said = "refused"
+        assert len(str(error)) < 2000, str(error)
+    outcomes[said] = outcomes.get(said, 0) + 1
+print(outcomes)
+"""
+
+
+@pytest.mark.parametrize("kind", ["plain", "hugging face", "packed"])
+def test_no_mutation_of_parquet_is_anything_but_a_refusal(tmp_path: Path, kind: str) -> None:
+    """In a process of its own, for a damaged footer must not take the process with it either."""
+    images = [bytes([row]) * 40 for row in range(12)]
+    write_as(kind, tmp_path / "pool", images, 5)
+    path = tmp_path / "pool/0.parquet"
+    table = pq.read_table(path)
+    names = json.dumps({"info": {"features": {"label": {"names": [str(it) for it in range(10)]}}}})
+    table = table.append_column("label", pa.array([row % 10 for row in range(12)], pa.int32()))
+    write(path, table.replace_schema_metadata({b"huggingface": names.encode()}), row_group_size=5)
+    done = subprocess.run([sys.executable, "-c", FUZZ, path, "0", "300"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "'refused'" in done.stdout
+    assert "'read'" in done.stdout
+
+
+def test_a_group_of_more_than_the_limit_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many images of an honest size in one row group are no large image."""
+    monkeypatch.setattr(parquet, "MAX_BYTES", 5000)
+    images = [None if row % 9 == 4 else np.random.default_rng(row).bytes(row * 10) for row in range(100)]
+    write(tmp_path / "a.parquet", {"image": pa.array(images, pa.binary())})
+    reader = parquet.ParquetReader(Place.of(str(tmp_path)), "a.parquet", "image", None)
+    assert reader.images(0).to_pylist() == images
+    assert reader.images(0, np.array([3, 4, 99])).to_pylist() == [images[3], None, images[99]]
+
+
+def test_what_is_no_parquet_is_one_line(tmp_path: Path) -> None:
+    for data in (b"", b"PAR1", b"PAR1" * 3, b"PAR1" + bytes(100) + b"\xff\xff\xff\x7fPAR1", io.BytesIO().getvalue()):
+        (tmp_path / "a.parquet").write_bytes(data)
+        with pytest.raises(InputError, match=r"a\.parquet: cannot be read as Parquet"):
+            labelled(tmp_path).labels(3)
