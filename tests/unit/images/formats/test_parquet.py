@@ -48,7 +48,7 @@ def test_an_image_of_too_many_bytes_is_not_read_and_costs_itself(
     assert [Decode(8, 3)(image) is Reason.TOO_LARGE for image in found] == [row == 3 for row in range(6)]
     assert found[:3] + found[4:] == images[:3] + images[4:]
     assert reader.where(3).encode() in found[3]
-    if kind in {"folder", "tar"} or groups == 1 and kind != "packed":
+    if kind in {"folder", "tar"} or (groups == 1 and kind != "packed"):
         assert reader.bytes_read < 100_000
     chosen = reader.images(0, np.array([0])) if groups == 1 else reader.images(0, np.array([2, 3]))
     assert len(chosen) == (1 if groups == 1 else 2)
