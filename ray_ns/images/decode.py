@@ -215,5 +215,5 @@ def _mended(data: bytes) -> bytes:
         if segment[1:2] == b"\xda":
             sequential = not any(it[1:2] == b"\xc2" for it in kept)
             return b"".join([*kept, segment[:-3] + b"\0\x3f\0" if sequential else segment, data[at:]])
-        kept.append(segment)
+        kept.append(bytes(segment))
     return data
