@@ -7,11 +7,14 @@ while the training runs.
 
 import signal
 import threading
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
 import ray
 from ray.train.torch.config import TorchConfig, _TorchBackend
+
+from ray_ns.engine import local
 
 told = threading.Event()
 left = threading.Event()
@@ -23,7 +26,10 @@ SECONDS = 60.0
 class _Backend(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(listen)
-        super().on_start(worker_group, backend_config)
+        if backend_config.meet_in is None:
+            super().on_start(worker_group, backend_config)
+        else:
+            local.meet(worker_group, backend_config.backend, backend_config.timeout_s, backend_config.meet_in)
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """Let workers leave that are well. Ray ends them so where it resizes their group, without a word to them."""
@@ -34,8 +40,14 @@ class _Backend(_TorchBackend):
         super().on_shutdown(worker_group, backend_config)
 
 
+@dataclass
 class ListeningTorchConfig(TorchConfig):
-    """Ray's ``TorchConfig``, whose workers note in ``told`` that they are to leave, in ``left`` that they have."""
+    """Ray's ``TorchConfig``, whose workers note in ``told`` that they are to leave, in ``left`` that they have.
+
+    ``meet_in``: a folder of this machine, where all workers are; None: they are anywhere, and meet over the network.
+    """
+
+    meet_in: str | None = None
 
     @property
     def backend_cls(self) -> type[_Backend]:

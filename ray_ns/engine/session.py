@@ -77,7 +77,7 @@ class Session:
             return
         address = self._address()
         _check_auth(address)
-        if address == "local":
+        if self.local:
             local.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
         else:
             import ray
@@ -116,9 +116,14 @@ class Session:
 
         return commit.ensure(self.store, prefix, inputs, timed, self.lease.check)
 
+    @property
+    def local(self) -> bool:
+        """Whether Ray is a cluster of this process alone."""
+        return self._address() == "local"
+
     def scratch(self) -> str:
         """Where Ray Train keeps its own records, which nothing of ours reads: every node must reach it."""
-        if self._address() != "local":
+        if not self.local:
             return f"{self.store.url}/.ray"
         if self._scratch is None:
             self._scratch = tempfile.TemporaryDirectory(prefix="ray_ns-")

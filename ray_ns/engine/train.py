@@ -172,7 +172,9 @@ def _run(session: Session, task: Task) -> None:
     trainer = TorchTrainer(
         work_on,
         train_loop_config={"task": task},
-        torch_config=ListeningTorchConfig(backend=None if cluster.train_gpus else "gloo"),
+        torch_config=ListeningTorchConfig(
+            backend="nccl" if cluster.train_gpus else "gloo", meet_in=session.scratch() if session.local else None
+        ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
         ),

@@ -1,18 +1,19 @@
 """A local cluster: which of Ray's processes it goes without, and that Ray is left as it was."""
 
 import contextlib
+import os
 import subprocess
 import sys
 
 import pytest
-from ray._private import services
+from ray._private import services, worker
 from ray._private.node import Node
 
 from ray_ns.engine import local
 
 
 def test_ray_is_itself_again_after_the_start() -> None:
-    owners = dict.fromkeys(local.LEFT_OUT, Node) | {"get_node": services}
+    owners = dict.fromkeys(local.LEFT_OUT, Node) | {"get_node": services, "connect": worker}
     before = {name: getattr(owner, name) for name, owner in owners.items()}
     with contextlib.suppress(KeyError), local._lean():
         assert all(getattr(owner, name) is not before[name] for name, owner in owners.items())
@@ -47,18 +48,49 @@ def test_a_node_is_asked_for_only_when_it_is_there(monkeypatch: pytest.MonkeyPat
     assert local._when_ready(lambda *asked: asked)("here", "7") == ("here", "7")
 
 
-def test_a_local_cluster_runs_tasks_without_what_is_left_out() -> None:
-    code = """
+def test_one_line_of_rays_is_left_out_and_no_other(capfd: pytest.CaptureFixture[str]) -> None:
+    def connect(words: str, *, fails: bool) -> str:
+        os.write(2, b"logging.cc:303: Set ray log level from environment variable RAY_BACKEND_LOG_LEVEL to 3\n")
+        print(words, file=sys.stderr)
+        if fails:
+            raise KeyError(words)
+        return words
+
+    assert local._unannounced(connect)("well", fails=False) == "well"
+    with pytest.raises(KeyError):
+        local._unannounced(connect)("badly", fails=True)
+    print("again", file=sys.stderr)
+    assert capfd.readouterr().err.split() == ["well", "badly", "again"]
+
+
+@pytest.mark.parametrize("before", ["", "import ray"])
+def test_a_local_cluster_is_closed_quiet_and_goes_without_what_is_left_out(before: str) -> None:
+    code = f"""
 import os, pathlib, sys
+{before}
 from ray_ns.engine import local
 local.start(1, 0, 100)
 import ray
-from ray_ns.engine.select_parts import worker
-assert ray.get(ray.remote(worker).remote())["pid"] != os.getpid()
-mine = pathlib.Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
-words = [pathlib.Path(f"/proc/{pid}/cmdline").read_text() for pid in mine]
+from listeners import doors_of, open_doors
+policy, pid = ray.get(ray.remote(lambda: (os.environ["OMP_WAIT_POLICY"], os.getpid())).remote())
+assert pid != os.getpid()
+assert policy == "PASSIVE"
+assert doors_of(os.getpid()) > 4
+assert not open_doors(os.getpid()), open_doors(os.getpid())
+assert os.environ["RAY_AUTH_TOKEN"] != "known"
+mine = pathlib.Path(f"/proc/{{os.getpid()}}/task/{{os.getpid()}}/children").read_text().split()
+words = [pathlib.Path(f"/proc/{{pid}}/cmdline").read_text() for pid in mine]
 assert any("raylet" in it for it in words), words
 for name in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
     assert not any(it for it in words if name in it), name
 """
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+    # As on a user's machine that has it otherwise: what is closed stays closed.
+    env = {
+        **os.environ,
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_AUTH_TOKEN": "known",
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    env.pop("OMP_WAIT_POLICY", None)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
