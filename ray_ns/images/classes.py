@@ -5,9 +5,7 @@ from collections.abc import Mapping, Sequence
 from ray_ns.config import Data
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus
-from ray_ns.images.formats.place import Kind
 
-NAMING = {Kind.FOLDER, Kind.CSV}  # their labels are names; Parquet and tars hold numbers, with names beside at best
 SHOWN = 10
 
 
@@ -23,7 +21,7 @@ def class_names(data: Data, corpora: Mapping[str, Corpus]) -> tuple[str, ...] | 
             _check_same(name, corpora[name], labelled, names)
     if names is None or data.classes in {None, len(names)}:
         return names
-    if labelled.kind is Kind.PARQUET:
+    if not labelled.labels_are_names:
         return None  # the names of a larger set that this one was taken from
     raise InputError(
         f"data.classes = {data.classes}, but data.labelled has {len(names)}: {_few(names)}. Leave data.classes out."
@@ -48,14 +46,14 @@ def _check_same(name: str, corpus: Corpus, labelled: Corpus, names: tuple[str, .
         if lacks or besides:
             said = [f"it lacks {_few(lacks)}"] * bool(lacks) + [f"it has {_few(besides)} besides"] * bool(besides)
             raise InputError(f"data.{name}: its classes are not those of data.labelled: {' and '.join(said)}.")
-        if corpus.kind is Kind.PARQUET:
+        if not corpus.labels_are_names:
             raise InputError(
                 f"data.{name}: numbers its classes otherwise than data.labelled: {_few(own)}; {_few(names)}."
             )
         return
     said_by, numbered = ((name, corpus), "labelled") if names is None else (("labelled", labelled), name)
     found = own or names or ()
-    if said_by[1].kind in NAMING and found != tuple(map(str, range(len(found)))):
+    if said_by[1].labels_are_names and found != tuple(map(str, range(len(found)))):
         raise InputError(
             f"data.{said_by[0]} names its classes ({_few(found)}), the labels of data.{numbered} are numbers: nothing "
             f"says which is which. Give both in the same way."

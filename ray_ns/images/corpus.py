@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 
 from ray_ns.errors import InputError
 from ray_ns.images import pack
-from ray_ns.images.formats import folder
-from ray_ns.images.formats.parquet import ParquetReader
+from ray_ns.images.formats import folder, meaning, tar
+from ray_ns.images.formats.parquet import ParquetReader, holds_paths
 from ray_ns.images.formats.place import Kind, Place, Reader, Stat, recognise
 from ray_ns.images.formats.tar import TarReader
 
@@ -56,7 +56,8 @@ class Shard:
 class Corpus:
     """Shards of one kind below one root; ``label_column`` is None for a pool.
 
-    ``names``: the classes that the labels are the numbers of, where folders or ``labels.csv`` name them.
+    ``names``: the classes that the labels are the numbers of, where they are names. ``texts``: the different names of
+    a corpus of Parquet or tars whose labels are names; ``folders``: those that all images in the tars lie in.
     """
 
     root: str
@@ -65,6 +66,8 @@ class Corpus:
     shards: tuple[Shard, ...] = field(hash=False)  # hashed for every slice that is read, and there may be many
     kind: Kind = Kind.PARQUET
     names: tuple[str, ...] | None = None
+    texts: frozenset[str] | None = None
+    folders: str = ""
 
     @classmethod
     def scan(
@@ -82,7 +85,9 @@ class Corpus:
         """
         place = Place.of(root)
         stats = pack.shards_of(place, place.files())
-        kind, paths = recognise(root, stats, label_column is not None)
+        kind, paths = recognise(
+            root, stats, label_column is not None, lambda path: holds_paths(place, path, image_column)
+        )
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
         if kind in {Kind.PARQUET, Kind.TAR}:
             for shard in known:
@@ -100,7 +105,35 @@ class Corpus:
             left, size = list(now.values()), folder.SHARD_FILES
             fresh = [_run_of(left[begin : begin + size]) for begin in range(0, len(left), size)]
         new = (replace(shard, ordinal=ordinal + number) for number, shard in enumerate(fresh))
-        return cls(root, image_column, label_column, (*known, *new), kind, names)
+        corpus = cls(root, image_column, label_column, (*known, *new), kind, names)
+        return corpus._with_meaning(len(known)) if kind in {Kind.PARQUET, Kind.TAR} else corpus
+
+    def _with_meaning(self, known: int) -> "Corpus":
+        """The same, knowing what its labels are. Raises ``InputError`` for a shard that is not like the first.
+
+        The first ``known`` shards were looked at before: of a pool only new ones are, for labels all of those.
+        """
+        if self.label_column is not None:
+            looked = self.shards[:known] or self.shards
+        elif self.kind is Kind.PARQUET:
+            looked = (*self.shards[: min(known, 1)], *self.shards[known:])
+        else:
+            return self
+        shards = {shard.path: shard for shard in looked}
+        found = meaning.held_together(
+            Place.of(self.root), [*shards], lambda path: _file_reader(self, shards[path]).meaning()
+        )
+        if found is None or found.texts is None:
+            return self
+        texts, folders = found.texts, ""
+        if self.kind is Kind.TAR:
+            texts, folders = tar.classes_of(self.root, [*shards], found)
+        return replace(self, texts=texts, folders=folders, names=self.names or meaning.class_names(texts))
+
+    @property
+    def labels_are_names(self) -> bool:
+        """True where labels are the names of classes and not their numbers."""
+        return self.texts is not None or self.kind in {Kind.FOLDER, Kind.CSV}
 
     def shard(self, ordinal: int) -> Shard:
         """The shard that has this ordinal."""
@@ -131,7 +164,9 @@ class Corpus:
         return found
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of its own classes: of folders, ``labels.csv``, or what Hugging Face wrote into Parquet."""
+        """The names of its own classes: labels that are names, or what Hugging Face wrote into Parquet."""
+        if self.texts is not None:
+            return meaning.class_names(self.texts)
         if self.label_column is None or self.kind is Kind.TAR:
             return None
         if self.kind is Kind.PARQUET:
@@ -153,7 +188,7 @@ class ShardReader:
 
     def __init__(self, corpus: Corpus, shard: Shard) -> None:
         self._name = f"{corpus.root}/{shard.path}"
-        self._reader = _reader(corpus, shard)
+        self._reader, self._names = _reader(corpus, shard), corpus.names or ()
         self.group_rows = list(self._reader.group_rows)
         self._kept: np.ndarray | None = None
         if shard.kept:
@@ -187,6 +222,8 @@ class ShardReader:
     def labels(self) -> pa.Array:
         """The label of every row, as an Arrow array of integers; nulls stay null."""
         labels = self._reader.labels()
+        if pa.types.is_string(labels.type):
+            labels = meaning.numbers_of(labels, self._names, self._reader.where)
         return labels if self._kept is None else labels.take(pa.array(self._kept))
 
     def mask(self, rows: np.ndarray) -> np.ndarray:
@@ -208,12 +245,17 @@ def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
 
 
 def _reader(corpus: Corpus, shard: Shard) -> Reader:
+    if corpus.kind in {Kind.PARQUET, Kind.TAR}:
+        return _file_reader(corpus, shard)
+    return folder.FolderReader(Place.of(corpus.root), shard.files, corpus.names)
+
+
+def _file_reader(corpus: Corpus, shard: Shard) -> ParquetReader | TarReader:
     place = Place.of(corpus.root)
     if corpus.kind is Kind.PARQUET:
         return ParquetReader(place, shard.path, corpus.image_column, corpus.label_column)
-    if corpus.kind is Kind.TAR:
-        return TarReader(place, shard.path, Stat(shard.size, shard.stamp))
-    return folder.FolderReader(place, shard.files, corpus.names)
+    by_tar, stat = corpus.texts is not None, Stat(shard.size, shard.stamp)
+    return TarReader(place, shard.path, stat, corpus.label_column, corpus.folders, by_tar)
 
 
 def _run_of(files: Sequence[folder.File]) -> Shard:

@@ -9,9 +9,11 @@ begins as many bytes before as it and those behind it take
 """
 
 import json
+import posixpath
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ import pyarrow.parquet as pq
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
+from ray_ns.images.formats.meaning import SHOWN, Meaning
 from ray_ns.images.formats.place import Place
 
 SIZE, CRC32 = "image_size", "image_crc32"
@@ -37,19 +40,16 @@ class ParquetReader:
 
     def __init__(self, place: Place, path: str, image_column: str, label_column: str | None) -> None:
         self.bytes_read = 0
-        self._place, self._name = place, place.name(path)
+        self._place, self._path, self._name = place, path, place.name(path)
         self._image_column, self._label_column = image_column, label_column
         try:
             self._source = place.open(path)
             self._file = pq.ParquetFile(self._source, page_checksum_verification=True)
         except _BROKEN as error:
             raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
-        for column in (image_column, label_column):
-            if column is not None and column not in self._file.schema_arrow.names:
-                raise InputError(
-                    f"{self._name}: no column {column!r}, found {', '.join(self._file.schema_arrow.names)}. Set "
-                    f"data.image_column and data.label_column."
-                )
+        self._schema = self._file.schema_arrow
+        self._in_path = None if label_column in {None, *self._schema.names} else _partition(path, f"{label_column}=")
+        self._check_columns()
         self._check_rows()
 
     @cached_property
@@ -63,10 +63,44 @@ class ParquetReader:
         return all(leaf is not None and not self._file.schema.column(leaf).max_definition_level for leaf in leaves)
 
     @cached_property
+    def _label_type(self) -> pa.DataType | None:
+        """The type of the labels, None where they are not asked for or lie in the path."""
+        if self._label_column is None or self._in_path is not None:
+            return None
+        kind = self._schema.field(self._label_column).type
+        return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+    @cached_property
     def _leaves(self) -> dict[str, int]:
         """The numbers of the columns of plain values, by name; a struct's have the struct's name before a dot."""
         schema = self._file.schema
         return {schema.column(leaf).path: leaf for leaf in range(len(schema))}
+
+    def _check_columns(self) -> None:
+        """Raise ``InputError`` where the columns are not there, or are of types that are not read."""
+        image, label = self._image_column, self._label_column
+        wanted = (image, label) if self._in_path is None else (image,)
+        missing = next((it for it in wanted if it is not None and it not in self._schema.names), None)
+        binary = [it.name for it in self._schema if _holds_bytes(it.type)]
+        if missing is not None:
+            known = [*self._schema.names[:SHOWN], "..."][: len(self._schema.names)]
+            images = f"; of images may be {', '.join(binary[:SHOWN])}" if missing == image and binary else ""
+            setting = "data.image_column" if missing == image else "data.label_column"
+            raise InputError(f"{self._name}: no column {missing!r}, found {', '.join(known)}{images}. Set {setting}.")
+        kind = self._schema.field(image).type
+        if not _holds_bytes(kind):
+            mend = f", or set data.image_column to one of {', '.join(binary[:SHOWN])}" if binary else ""
+            why = " Paths and base64 are not followed." if _is_text(kind) else ""
+            raise InputError(
+                f"{self._name}: column {image!r} is {kind}; expected encoded images as binary, or a struct with a "
+                f"binary field 'bytes'.{why} Write the files' bytes into it{mend}."
+            )
+        kind = self._label_type
+        if kind is not None and not (_is_text(kind) or _is_number(kind)):
+            raise InputError(
+                f"{self._name}: column {label!r} is {kind}; expected one class per image, as integers or texts. Set "
+                f"data.label_column, or write such a column."
+            )
 
     def _check_rows(self) -> None:
         """Raise ``InputError`` where the footer has other numbers of rows than its columns have values."""
@@ -149,21 +183,86 @@ class ParquetReader:
         self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [self._image_column]))
         return pa.concat_arrays(found)
 
-    def _binary(self, column: pa.Array) -> pa.Array:
-        if pa.types.is_struct(column.type) and column.type.get_field_index("bytes") >= 0:
+    def _binary(self, column: pa.Array, paths: pa.Array | None = None) -> pa.Array:
+        """Of images as they lie in their column, the bytes; those that only have a path are read from there."""
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if pa.types.is_struct(column.type):
+            paths = pc.struct_field(column, "path") if column.type.get_field_index("path") >= 0 else None
             column = pc.struct_field(column, "bytes")
         if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+            column = column.cast(pa.large_binary())
+        if not column.null_count or paths is None:
+            return column
+        read = ranges.each(self._place, self._beside, pc.if_else(column.is_null(), paths, None).to_pylist())
+        return pc.coalesce(column.cast(pa.large_binary()), pa.array(read, pa.large_binary()))
+
+    def _beside(self, path: str | None) -> bytes | None:
+        """The image file that a row names instead of holding it; None where there is none below the corpus."""
+        for found in _below(self._place, self._path, path):
+            try:
+                with self._place.open(found) as file:
+                    data: bytes = stand_in(found) if file.size() > MAX_BYTES else file.read()
+                    return data
+            except OSError:
+                continue
+        return None
+
+    @cached_property
+    def may_have_paths(self) -> bool:
+        """True where images may lie in files of their own, which the rows name."""
+        kind = self._schema.field(self._image_column).type
+        return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
+
+    def _check_paths(self) -> None:
+        """Raise ``InputError`` where rows have paths instead of bytes, and the first one leads to no file."""
+        leaf = self._leaves.get(f"{self._image_column}.bytes")
+        if leaf is None or not self.may_have_paths or not self._file.metadata.num_rows:
+            return
+        found = self._file.metadata.row_group(0).column(leaf).statistics
+        if found is None or found.null_count != self.group_rows[0]:
+            return
+        paths = self._read(lambda: self._file.read_row_group(0, columns=[f"{self._image_column}.path"]))
+        path = pc.struct_field(paths, "path")[0].as_py()
+        if self._beside(path) is None:
             raise InputError(
-                f"{self._name}: column {self._image_column!r} is {column.type}; expected encoded images as binary, or "
-                f"a struct with a binary field 'bytes'"
+                f"{self.where(0)}: has no bytes, only the path {path!r}, and there is no such file below "
+                f"{self._place.root}. Embed the bytes: datasets.table.embed_table_storage, or write "
+                f"open(path, 'rb').read() into 'bytes'."
             )
-        return column
 
     def labels(self) -> pa.Array:
+        if self._in_path is not None:
+            number = self._in_path.isdecimal()
+            value = pa.scalar(int(self._in_path)) if number else pa.scalar(self._in_path, pa.string())
+            return pa.array([value.as_py()] * self._file.metadata.num_rows, value.type)
         column = self._read(lambda: self._file.read(columns=[self._label_column]))
-        if not pa.types.is_integer(column.type):
-            raise InputError(f"{self._name}: column {self._label_column!r} is {column.type}; expected integers")
-        return column
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if _is_text(column.type):
+            return self._read(lambda: pa.table([column.cast(pa.string())], ["label"]))
+        if pa.types.is_integer(column.type):
+            return column
+        try:
+            return column.cast(pa.int64())
+        except pa.ArrowInvalid as error:
+            raise InputError(
+                f"{self._name}: column {self._label_column!r} is {column.type} and not all of it whole ({error}). "
+                f"Expected one class per image, as integers or texts."
+            ) from error
+
+    def meaning(self) -> Meaning:
+        """What its columns are, what its numbers stand for, and its labels where they are names."""
+        self._check_paths()
+        bare = "binary" if not pa.types.is_struct(self._schema.field(self._image_column).type) else "a struct"
+        image = (f"column {self._image_column!r} is", bare)
+        if self._label_column is None:
+            return Meaning((image,))
+        in_names = not self._in_path.isdecimal() if self._in_path is not None else _is_text(self._label_type)
+        texts = frozenset(pc.unique(self.labels()).drop_null().to_pylist()) if in_names else None
+        kind = "numbers" if texts is None else "names"
+        said = (image, (f"column {self._label_column!r} is of", kind))
+        return Meaning(said, self.class_names() if texts is None else None, texts)
 
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
@@ -191,3 +290,49 @@ class ParquetReader:
 
     def _damaged(self, error: Exception) -> InputError:
         return InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.")
+
+
+def holds_paths(place: Place, path: str, image_column: str) -> bool:
+    """True where the images of a file may be others that lie beside it: its column is a struct with a path."""
+    reader = ParquetReader(place, path, image_column, None)
+    return reader.may_have_paths
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """True for the type of a column that images may lie in."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_bytes(kind.field(at).type) and not pa.types.is_struct(kind.field(at).type)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _is_text(kind: pa.DataType | None) -> bool:
+    """True for labels that are names: texts, or texts that a program wrote as bytes."""
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
+    return kind is not None and any(test(kind) for test in tests)
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_boolean, pa.types.is_floating, pa.types.is_decimal)
+    return any(test(kind) for test in tests)
+
+
+def _partition(path: str, key: str) -> str | None:
+    """What the folders of Hive and Spark say of a column that no file holds: 3 of label=3/part-0.parquet."""
+    found = next((part for part in path.split("/")[:-1] if part.startswith(key)), None)
+    value = None if found is None else unquote(found.removeprefix(key))
+    return None if value in {None, "", "__HIVE_DEFAULT_PARTITION__"} else value
+
+
+def _below(place: Place, shard: str, path: str | None) -> list[str]:
+    """Where below a place a file may lie that a shard names: from the shard's own folder, or from the top."""
+    if not path or "://" in path or "\0" in path:
+        return []
+    base = f"{place.base}/"
+    if path.startswith("/"):
+        return [posixpath.normpath(path.removeprefix(base))] if posixpath.normpath(path).startswith(base) else []
+    tries = (posixpath.normpath(posixpath.join(posixpath.dirname(shard), path)), posixpath.normpath(path))
+    return [it for it in dict.fromkeys(tries) if not it.startswith(("/", ".."))]

@@ -1,6 +1,7 @@
 """Where a corpus lies: the files below a path or URL, by pyarrow's filesystems, and the kind of corpus they make."""
 
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -16,7 +17,40 @@ IMAGE_SUFFIXES = frozenset(
     ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic")
 )
 LABELS_CSV = "labels.csv"
-_PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz", ".zip")
+PARQUET = (".parquet", ".parq", ".pq")
+DELTA = "_delta_log/"
+# What images come in that is not read, by name, and what makes of it what is.
+_UNREAD = [
+    (re.compile(pattern, re.IGNORECASE), mend)
+    for pattern, mend in (
+        (
+            r"\.t(ar\.)?(gz|zst|bz2|xz)$|\.(zip|7z|rar)$",
+            "Packed archives cannot be read in places: unpack them, to .tar at least",
+        ),
+        (
+            r"\.arrow$",
+            "Arrow files of the library datasets become Parquet with datasets.load_from_disk('FOLDER')"
+            ".to_parquet('images.parquet'), others with pyarrow.feather.read_table and pyarrow.parquet.write_table",
+        ),
+        (r"\.feather$", "Make Parquet of it: pandas.read_feather('FILE').to_parquet('images.parquet')"),
+        (
+            r"\.lance(/|$)",
+            "Make Parquet of it: pyarrow.parquet.write_table(lance.dataset('FOLDER').to_table(), 'images.parquet')",
+        ),
+        (
+            r"tfrecords?(\b|-|$)",
+            "TFRecords are not read: write image and label of each record into a tar, as 0.jpg and "
+            "0.cls (webdataset.TarWriter)",
+        ),
+        (r"\.l?mdb$", "LMDB is not read: write its images into a tar, as 0.jpg and 0.cls (webdataset.TarWriter)"),
+        (
+            r"\.(h5|hdf5|npz|npy|mat|pkl|pickle|pt|pth|rec|beton|bin|ubyte)$",
+            "Arrays are not read: write each as an image "
+            "file into a folder of its class (PIL.Image.fromarray(array).save)",
+        ),
+        (r"\.(csv|jsonl?|tsv|xlsx?)$", "A table alone is not read: the images it lists must lie below the same folder"),
+    )
+]
 
 
 class Kind(StrEnum):
@@ -126,30 +160,47 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
+def _left_over(path: str) -> bool:
+    """True for what Spark and Hive leave beside their Parquet and do not read: _temporary/, _metadata."""
+    return any(part.startswith("_") for part in path.split("/"))
+
+
 def is_image(path: str) -> bool:
     """True where the file's name is an image's."""
     return path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
-def recognise(root: str, files: Iterable[str], labelled: bool) -> tuple[Kind, list[str]]:
+def recognise(
+    root: str, files: Iterable[str], labelled: bool, holds_paths: Callable[[str], bool] = lambda _: False
+) -> tuple[Kind, list[str]]:
     """What kind of corpus these files make, and those of them that it consists of, by path.
 
+    ``holds_paths``: whether a Parquet file has paths of images: those beside it are then no corpus of their own.
     Raises ``InputError`` where there is no image, or more than one kind, naming what was found.
     """
     ordered = sorted(files)
     found = {
-        Kind.PARQUET: [path for path in ordered if path.endswith(".parquet")],
-        Kind.TAR: [path for path in ordered if path.endswith(".tar")],
+        Kind.PARQUET: [path for path in ordered if path.lower().endswith(PARQUET) and not _left_over(path)],
+        Kind.TAR: [path for path in ordered if path.lower().endswith(".tar")],
         Kind.FOLDER: [path for path in ordered if is_image(path)],
     }
+    if any(path.startswith(DELTA) for path in ordered):
+        raise InputError(
+            f"{root}: is a Delta table, whose log says which of its files count. Write what it holds into a folder of "
+            f"its own: deltalake.DeltaTable(...).to_pyarrow_dataset() and pyarrow.dataset.write_dataset."
+        )
+    stems = {path[:-4] for path in found[Kind.TAR]}
+    if stems and all(path.rpartition(".")[0] in stems for path in found[Kind.PARQUET]):
+        found[Kind.PARQUET] = []  # img2dataset's: what it knows of the images in the tar of the same name
+    if found[Kind.PARQUET] and found[Kind.FOLDER] and holds_paths(found[Kind.PARQUET][0]):
+        found[Kind.FOLDER] = []
     kinds = [kind for kind, paths in found.items() if paths]
     if len(kinds) > 1:
         held = " and ".join(f"{len(found[kind]):,} {_IN_WORDS[kind]} ({found[kind][0]})" for kind in kinds)
         raise InputError(f"{root}: holds {held}. A corpus is of one kind: put them into folders of their own.")
     if not kinds:
         others = f"found {', '.join(ordered[:3])}" + (" ..." if len(ordered) > 3 else "") if ordered else "it is empty"
-        packed = any(path.endswith(_PACKED) for path in ordered)
-        mend = " Packed archives cannot be read in places: unpack them, to .tar at least." if packed else ""
+        mend = next((f" {mend}." for pattern, mend in _UNREAD for path in ordered if pattern.search(path)), "")
         raise InputError(
             f"{root}: no *.parquet file, no *.tar and no image file (.jpg, .png, ...) in it; {others}.{mend}"
         )

@@ -3,13 +3,16 @@
 The headers are read by a parser of our own that is strict: Python's ``tarfile`` reads many archives that were cut or
 overwritten as shorter ones, and an image that is lost must not be lost in silence. POSIX (ustar, pax) and GNU archives
 are read (https://www.gnu.org/software/tar/manual/html_node/Standard.html). A member's key is its path up to the first
-dot of its file name; ``.cls`` holds the label as text; of the other members only images count.
+dot of its file name; of the members only images count, and where labels are asked for what holds them (``LABELS``):
+``.cls`` before ``.json`` before ``.txt``, else the folders in the tar, else the tar's own name.
 """
 
+import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +20,17 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
+from ray_ns.images.formats.meaning import Meaning
 from ray_ns.images.formats.place import Place, Stat, is_hidden, is_image
 
 GROUP_ROWS = 256
 GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
 BLOCK = 512
 BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
-LABEL = "cls"
-LABEL_BYTES, LABEL_DIGITS = 32, 9
+LABELS = ("cls", "json", "txt")
+FOLDERS, TARS = "the folders in it", "the names of the tars"
+LABEL_BYTES, LABEL_LETTERS, LABEL_DIGITS = {"cls": 400, "json": 2**20, "txt": 2**16}, 100, 9
+CAPTIONS = 16  # different texts from which on there are captions where more than half of all are different
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
 _SIZE = re.compile("[0-9]{1,18}")  # bytes of a member, in a pax header
 _KINDS = {
@@ -34,6 +40,19 @@ _KINDS = {
     b"4": "a device",
     b"6": "a pipe",
     b"S": "a sparse file",
+}
+ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".tar.zst", ".tar.bz2", ".tar.xz", ".parquet")
+_UNPACKED = "Only a plain tar can be read in places: {} -dc FILE > PLAIN.tar"
+_OTHERS = {
+    b"\x1f\x8b": f"gzip. {_UNPACKED.format('gzip')}",
+    b"\x28\xb5\x2f\xfd": f"zstd. {_UNPACKED.format('zstd')}",
+    b"BZh": f"bzip2. {_UNPACKED.format('bzip2')}",
+    b"\xfd7zXZ\0": f"xz. {_UNPACKED.format('xz')}",
+    b"PK\3\4": "a zip. Unpack it: unzip -d FOLDER FILE",
+    b"7z\xbc\xaf": "7z. Unpack it: 7z x -oFOLDER FILE",
+    b"Rar!": "rar. Unpack it: unrar x FILE FOLDER/",
+    b"PAR1": "Parquet. Rename it to .parquet",
+    b"version https://git-lfs": "a Git LFS pointer, a note of where the file lies. Fetch the file: git lfs pull",
 }
 
 
@@ -48,27 +67,40 @@ class Member:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a tar, in its order, with the label of each, null where there is none."""
+    """The images of a tar, in its order, with the label of each: numbers (int64) or names, null where there is none.
+
+    ``source``: what holds the labels, None where nothing does or they are not asked for.
+    """
 
     names: list[str]
     offsets: np.ndarray
     sizes: np.ndarray
     labels: pa.Array
+    source: str | None
 
 
 class TarReader:
-    """Reads one tar by runs of images. Opening reads all headers and labels, once per process. See ``place.Reader``."""
+    """Reads one tar by runs of images. Opening reads all headers and labels, once per process. See ``place.Reader``.
+
+    ``label``: the key of the label in ``.json`` members, besides ``label`` and ``cls``; None where no labels are asked
+    for. ``root``: the folders that all images of the corpus lie in, ending in /, before those of their classes.
+    ``by_tar``: the tar's name is the label where nothing else is.
+    """
 
     reads_rows = True
 
-    def __init__(self, place: Place, path: str, stat: Stat) -> None:
+    def __init__(
+        self, place: Place, path: str, stat: Stat, label: str | None, root: str = "", by_tar: bool = False
+    ) -> None:
         self.bytes_read = 0
         self._place, self._name = place, place.name(path)
+        self._root = root
         try:
             self._file = place.open(path)
-            self._index = _index(place.root, path, stat)
+            self._index = _index(place.root, path, stat, label)
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
+        self._class = PurePosixPath(path).stem if by_tar and self._index.source is None else None
 
     @property
     def group_rows(self) -> list[int]:
@@ -90,75 +122,144 @@ class TarReader:
         return ranges.binary(images)
 
     def labels(self) -> pa.Array:
+        if self._class is not None:
+            return pa.array([self._class] * len(self._index.names), pa.string())
+        if self._index.source == FOLDERS:
+            folders = (it.removeprefix(self._root).partition("/")[0] for it in self._index.labels.to_pylist())
+            return pa.array(folders, pa.string())
         return self._index.labels
+
+    def meaning(self) -> Meaning:
+        """What its labels are."""
+        found = self._index
+        if not found.names:
+            return Meaning(())
+        texts = frozenset(found.labels.drop_null().to_pylist()) if pa.types.is_string(found.labels.type) else None
+        said = ("labels are", f"{'numbers' if texts is None else 'names'}, from {found.source or 'nothing'}")
+        return Meaning((said,), None, texts, found.source)
 
     def where(self, row: int) -> str:
         return f"{self._name}: {self._index.names[row]}"
 
 
 @lru_cache(64)
-def _index(root: str, path: str, stat: Stat) -> Index:
+def _index(root: str, path: str, stat: Stat, label: str | None) -> Index:
     place = Place.of(root)
     with place.open(path) as file:
-        return _Headers(place.name(path), file, LOCAL_BUFFER if place.is_local else BUFFER).index()
+        return _Headers(place.name(path), file, LOCAL_BUFFER if place.is_local else BUFFER, label).index()
 
 
 class _Headers:
     """One pass over the headers of a tar."""
 
-    def __init__(self, name: str, file: pa.NativeFile, buffer: int) -> None:
-        self._name, self._file, self._buffer = name, file, buffer
+    def __init__(self, name: str, file: pa.NativeFile, buffer: int, label: str | None) -> None:
+        self._name, self._file, self._room, self._label_key = name, file, buffer, label
+        self._buffer, self._buffered = b"", 0  # and the byte where it begins
 
     def index(self) -> Index:
         images: dict[str, Member] = {}
-        labels: dict[str, int] = {}
-        for member, start in self._members():
+        labels: dict[str, dict[str, int | str | InputError | None]] = {extension: {} for extension in LABELS}
+        first: str | None = None
+        for member in self._members():
             folder, _, file = member.name.rpartition("/")
             stem, dot, extension = file.lower().partition(".")
             key = f"{folder}/{file[: len(stem)]}"
-            if not dot or is_hidden(member.name):
+            if is_hidden(member.name):
                 continue
-            if extension == LABEL:
-                if key in labels:
-                    raise self._refused(member.name, "is there twice", "Give each sample a key of its own.")
-                labels[key] = self._label(member, start)
-            elif is_image(file):
+            first = first or member.name
+            if is_image(file):
                 if key in images:
                     why = f"and {images[key].name} have the same key, {key.lstrip('/')}"
                     raise self._refused(member.name, why, "Give each image a key of its own.")
                 images[key] = member
-        orphans = labels.keys() - images.keys()
+            elif dot and extension in labels and self._label_key is not None:
+                if key in labels[extension]:
+                    raise self._refused(member.name, "is there twice", "Give each sample a key of its own.")
+                labels[extension][key] = self._label(member, extension)
+        if not images and first is not None and first.endswith(ARCHIVES):
+            mend = f"Unpack it once (tar xf) and give the folder with {first}."
+            raise self._refused("no image but other archives", f"are in it ({first} ...)", mend)
+        orphans = labels["cls"].keys() - images.keys()
         if orphans:
             key = min(orphans).lstrip("/")
-            raise self._refused(f"{key}.{LABEL}", "is the label of no image", f"Expected one beside it, {key}.jpg")
+            raise self._refused(f"{key}.cls", "is the label of no image", f"Expected one beside it, {key}.jpg")
+        column, source = self._labels(images, labels)
         found = list(images.values())
-        return Index(
-            [it.name for it in found],
-            np.array([it.offset for it in found], np.int64),
-            np.array([it.size for it in found], np.int64),
-            pa.array([labels.get(key) for key in images], pa.int64()),
-        )
+        offsets = np.array([it.offset for it in found], np.int64)
+        return Index([it.name for it in found], offsets, np.array([it.size for it in found], np.int64), column, source)
 
-    def _label(self, member: Member, start: bytes) -> int:
+    def _labels(
+        self, images: dict[str, Member], labels: dict[str, dict[str, int | str | InputError | None]]
+    ) -> tuple[pa.Array, str | None]:
+        """The label of each image, and what holds them."""
+        if self._label_key is None:
+            return pa.nulls(len(images), pa.int64()), None
+        for extension in LABELS:
+            found = [labels[extension].get(key) for key in images]
+            given = [it for it in found if it is not None]
+            wrong = next((it for it in given if isinstance(it, InputError)), None)
+            if wrong is not None:
+                raise wrong
+            if given:
+                break
+        else:
+            folders = [key.rpartition("/")[0] for key in images]
+            inside = bool(folders) and all(folders)
+            return pa.array(folders if inside else [None] * len(images), pa.string()), FOLDERS if inside else None
+        texts = sorted({it for it in given if isinstance(it, str)})
+        if not texts:
+            return pa.array(found, pa.int64()), f".{extension}"
+        number = next((it for it in given if isinstance(it, int)), None)
+        if number is not None:
+            mend = "Expected one or other."
+            raise self._refused(f".{extension}", f"holds numbers ({number}) and names ({texts[0]!r})", mend)
+        if extension == "txt" and len(texts) > max(CAPTIONS, len(given) / 2):
+            why = f"holds {len(texts):,} different texts for {len(given):,} images, such as {texts[0]!r}"
+            raise self._refused(".txt", why, "Are they captions? Give labels as .cls or in .json.")
+        return pa.array(found, pa.string()), f".{extension}"
+
+    def _label(self, member: Member, extension: str) -> int | str | InputError | None:
+        """A number or a name, None where a ``.json`` holds none; or what is wrong, for it may not be asked for."""
         try:
-            text = start[: member.size].decode("ascii").strip()
-            if member.size > LABEL_BYTES or len(text) > LABEL_DIGITS or not text.isdecimal():
+            if member.size > LABEL_BYTES[extension]:
+                raise ValueError
+            value: object = self._content(member).decode("utf-8-sig").strip()
+            if extension == "json":
+                fields = json.loads(str(value))
+                keys = (self._label_key, "label", "cls")
+                value = next((fields[key] for key in keys if fields.get(key) is not None), None)
+                if value is None:
+                    return None
+            text = str(value)
+            if isinstance(value, bool | dict | list) or not 0 < len(text) <= LABEL_LETTERS or not text.isprintable():
+                raise ValueError
+            if not (text.isascii() and text.isdecimal()):
+                return text if isinstance(value, str) else _whole(value)
+            if len(text) > LABEL_DIGITS:
                 raise ValueError
             return int(text)
-        except ValueError as error:
-            found = start[: member.size]
-            raise self._refused(member.name, f"holds {found!r}", "Expected a class number, such as 7.") from error
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
+            found = self._content(replace(member, size=min(member.size, LABEL_LETTERS)))
+            mend = "Expected a class number, such as 7, or a class name."
+            return self._refused(member.name, f"holds {found!r}", mend)
 
-    def _members(self) -> Iterator[tuple[Member, bytes]]:
-        """Every plain file, with its first bytes. ``InputError`` for an archive that is not whole and plain."""
+    def _content(self, member: Member) -> bytes:
+        begin = member.offset - self._buffered
+        held = self._buffer[begin : begin + member.size]
+        return held if len(held) == member.size else self._file.read_at(member.size, member.offset)
+
+    def _members(self) -> Iterator[Member]:
+        """Every plain file. ``InputError`` for an archive that is not whole and plain."""
         end = self._file.size()
         at = 0
         named: dict[str, str] = {}  # what the headers before a member say of it
-        buffer, buffered = b"", 0
         while True:
-            if at + 2 * BLOCK > buffered + len(buffer):
-                buffer, buffered = self._file.read_at(min(self._buffer, max(0, end - at)), at), at
-            header = buffer[at - buffered : at - buffered + BLOCK]
+            if at + 2 * BLOCK > self._buffered + len(self._buffer):
+                self._buffer, self._buffered = self._file.read_at(min(self._room, max(0, end - at)), at), at
+            header = self._buffer[at - self._buffered : at - self._buffered + BLOCK]
+            other = next((mend for magic, mend in _OTHERS.items() if not at and header.startswith(magic)), None)
+            if other is not None:
+                raise InputError(f"{self._name}: is no tar but {other}.")
             if len(header) < BLOCK:
                 raise self._refused(f"byte {at}", "should be a header or the end mark", "The tar is cut: restore it.")
             if not any(header):
@@ -184,7 +285,7 @@ class _Headers:
                 plain = name.removeprefix("./")
                 if name.startswith("/") or ".." in name.split("/"):
                     raise self._refused(name, "points out of the tar", "Make the tar with relative names.")
-                yield Member(plain, at, size), buffer[at - buffered : at - buffered + LABEL_BYTES]
+                yield Member(plain, at, size)
                 named = {}
             elif kind in b"gK":
                 pass  # a header that says nothing about a name
@@ -239,3 +340,36 @@ def _name(header: bytes) -> str:
     if header[257:263] == b"ustar\0" and header[345]:
         name = header[345:500].split(b"\0")[0] + b"/" + name
     return name.decode("utf-8", "replace")
+
+
+def _whole(value: object) -> int:
+    """A number of JSON that is whole and none too large; ``ValueError`` otherwise."""
+    if not isinstance(value, float) or not value.is_integer() or not 0 <= value < 10**LABEL_DIGITS:
+        raise ValueError
+    return int(value)
+
+
+def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozenset[str], str]:
+    """The classes of tars whose labels are names, and the folders that all images lie in, ending in /.
+
+    Where nothing in the tars is a label, each is the images of one class, with its name. Raises ``InputError`` where
+    their names say that they are not.
+    """
+    texts = found.texts or frozenset()
+    if found.source == FOLDERS:
+        parts = [it.split("/") for it in texts]
+        depth = 0  # of folders that all have in common; the last may be a class
+        while all(len(it) > depth + 1 for it in parts) and len({it[depth] for it in parts}) == 1:
+            depth += 1
+        return frozenset(it[depth] for it in parts), "".join(f"{it}/" for it in parts[0][:depth])
+    if found.source is not None:
+        return texts, ""
+    names = [PurePosixPath(path).stem for path in paths]
+    numbers = sorted(int("".join(filter(str.isdecimal, it))[-LABEL_DIGITS:] or 0) for it in names)
+    counted_up = len({re.sub(r"\d+", "", it) for it in names}) == 1 and numbers[-1] - numbers[0] < 2 * len(names)
+    if len({*names}) < len(names) or counted_up:
+        raise InputError(
+            f"{root}: {len(names):,} tars ({PurePosixPath(paths[0]).name} ...) hold images and no label. Expected .cls "
+            f"or .json beside each image, a folder for each class in the tars, or a tar for each class, with its name."
+        )
+    return frozenset(names), ""

@@ -190,3 +190,125 @@ def test_what_is_no_parquet_is_one_line(tmp_path: Path) -> None:
         (tmp_path / "a.parquet").write_bytes(data)
         with pytest.raises(InputError, match=r"a\.parquet: cannot be read as Parquet"):
             labelled(tmp_path).labels(3)
+
+
+TEXTS = ["owl", "cat", None, "owl"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        pa.array(TEXTS),
+        pa.array(TEXTS, pa.large_string()),
+        pa.array(TEXTS).dictionary_encode(),
+        pa.array(TEXTS).cast(pa.binary()),
+        pa.array(TEXTS, pa.string_view()),
+    ],
+    ids=lambda it: str(it.type)[:10],
+)
+def test_labels_that_are_texts_are_names(tmp_path: Path, texts: pa.Array) -> None:
+    write(tmp_path / "a.parquet", {"image": [b"x"] * 4, "label": texts})
+    corpus = labelled(tmp_path)
+    assert corpus.class_names() == corpus.names == ("cat", "owl")
+    with pytest.raises(InputError, match=r"a\.parquet row 2: label is None; expected 0 \.\. 1"):
+        corpus.labels(2)
+    write(tmp_path / "a.parquet", {"image": [b"x"] * 3, "label": pa.array(["owl", "cat", "owl"]).cast(texts.type)})
+    assert labelled(tmp_path).labels(2)[0].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    "numbers", [[1.0, 0.5], [1.0, float("nan")], [1e300, 0.0], pa.array(["1.0", "0.5"]).cast(pa.decimal128(9, 2))]
+)
+def test_numbers_that_are_no_classes_are_one_line(tmp_path: Path, numbers: Any) -> None:
+    write(tmp_path / "a.parquet", {"image": [b"x"] * 2, "label": numbers})
+    with pytest.raises(InputError, match=r"a\.parquet: column 'label' is .* and not all of it whole"):
+        labelled(tmp_path).labels(2)
+
+
+@pytest.mark.parametrize(("value", "names"), [("3", None), ("cat", ("cat",)), ("b%20c", ("b c",))])
+def test_a_label_in_the_path_is_read_as_hive_and_spark_write_it(tmp_path: Path, value: str, names: Any) -> None:
+    write(tmp_path / f"label={value}" / "part-0.parquet", {"image": [b"x", b"y"]})
+    corpus = labelled(tmp_path)
+    assert corpus.class_names() == names
+    assert corpus.labels(9)[0].tolist() == [0 if names else 3] * 2
+    write(tmp_path / "label=__HIVE_DEFAULT_PARTITION__" / "part-0.parquet", {"image": [b"x"]})
+    with pytest.raises(InputError, match="no column 'label', found image"):
+        labelled(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_temporary/0/part-0.parquet",
+        "_metadata",
+        "_common_metadata.parquet",
+        "_SUCCESS",
+        ".a.parquet.crc",
+        "_x/b.parquet",
+    ],
+)
+def test_what_spark_and_hive_leave_behind_is_passed_over(tmp_path: Path, name: str) -> None:
+    for path in ("a.parquet", "day=1/b.parq", "day=1/c.PARQUET", name):
+        write(tmp_path / path, {"image": [b"x"], "label": [0]})
+    assert [it.path for it in labelled(tmp_path).shards] == ["a.parquet", "day=1/b.parq", "day=1/c.PARQUET"]
+
+
+def test_a_delta_table_is_refused_for_its_files_may_be_deleted_ones(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": [b"x"], "label": [0]})
+    write(tmp_path / "_delta_log/0.checkpoint.parquet", {"add": [1]})
+    with pytest.raises(InputError, match="is a Delta table, whose log says which of its files count"):
+        labelled(tmp_path)
+
+
+def by_path(root: Path, paths: list[str | None], file: str = "a.parquet") -> None:
+    structs = [{"bytes": b"inside" if path is None else None, "path": path} for path in paths]
+    write(root / file, {"image": pa.array(structs, pa.struct({"bytes": pa.binary(), "path": pa.string()}))})
+
+
+def test_images_that_only_have_a_path_are_read_beside_their_shard(tmp_path: Path) -> None:
+    for path in ("data/a/0.jpg", "top.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(path.encode())
+    paths = ["a/0.jpg", "top.jpg", f"{tmp_path}/top.jpg", None, "../top.jpg", "gone.jpg", "../../x.jpg", "/etc/passwd"]
+    by_path(tmp_path, paths, "data/a.parquet")
+    (corpus,) = [Corpus.scan(str(tmp_path), "image", None)]
+    found = corpus.open(corpus.shards[0]).images(0).to_pylist()
+    assert found == [b"data/a/0.jpg", b"top.jpg", b"top.jpg", b"inside", b"top.jpg", None, None, None]
+
+
+@pytest.mark.parametrize("path", ["/home/u/0.jpg", "gone.jpg", "../out.jpg", "http://a/b.jpg", "a\0b", ""])
+def test_images_that_only_have_a_path_out_of_the_corpus_are_named_with_the_mend(tmp_path: Path, path: str) -> None:
+    (tmp_path / "out.jpg").write_bytes(b"x")
+    by_path(tmp_path / "data", [path, path])
+    with pytest.raises(InputError, match=r"a\.parquet row 0: has no bytes, only the path .* Embed the bytes"):
+        Corpus.scan(str(tmp_path / "data"), "image", None)
+
+
+def test_image_files_beside_parquet_that_holds_its_images_are_two_kinds(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": [b"x"]})
+    (tmp_path / "0.jpg").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds 1 Parquet shards \(a\.parquet\) and 1 image files \(0\.jpg\)"):
+        Corpus.scan(str(tmp_path), "image", None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (
+            {"jpg": [b"x"], "text": ["t"]},
+            r"no column 'image', found jpg, text; of images may be jpg\. Set data\.image_col",
+        ),
+        ({"img": [{"bytes": b"x"}]}, r"no column 'image', found img; of images may be img\."),
+        ({"a": [1]}, r"no column 'image', found a\. Set data\.image_column"),
+        (
+            {"image": ["aGVsbG8="], "jpg": [b"x"]},
+            r"is string; .* Paths and base64 are not followed\. .*image_column to one of jpg",
+        ),
+        ({"image": [[1, 2]]}, r"is list<element: int64>; expected encoded images as binary"),
+        ({"photo": [{"image": b"x"}]}, r"no column 'image', found photo"),
+    ],
+)
+def test_a_column_that_holds_no_images_is_named_with_those_that_may(tmp_path: Path, columns: Any, words: str) -> None:
+    write(tmp_path / "a.parquet", columns)
+    with pytest.raises(InputError, match=rf"a\.parquet: .*{words}"):
+        Corpus.scan(str(tmp_path), "image", None)

@@ -52,3 +52,27 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"x")
     with pytest.raises(InputError, match=r"a\.tar: is a file\. Give the folder it lies in"):
         Place.of(str(tmp_path / "a.tar")).files()
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"),
+    [
+        ("a.tar.gz", "unpack them"),
+        ("a.tgz", "unpack them"),
+        ("a.tar.zst", "unpack them"),
+        ("b.zip", "unpack them"),
+        ("data-00000-of-00001.arrow", "datasets.load_from_disk"),
+        ("a.feather", "pandas.read_feather"),
+        ("t.lance/data/x.bin", "lance.dataset"),
+        ("train.tfrecord", "TFRecords are not read"),
+        ("train.tfrecord-00000-of-00010", "TFRecords are not read"),
+        ("data.mdb", "LMDB is not read"),
+        ("x.h5", "Arrays are not read"),
+        ("x.npz", "Arrays are not read"),
+        ("train.rec", "Arrays are not read"),
+        ("train.csv", "the images it lists"),
+    ],
+)
+def test_what_is_not_read_is_named_with_its_mend(name: str, mend: str) -> None:
+    with pytest.raises(InputError, match=f"{name}.*{mend}"):
+        recognise("r", [name, "README.md"], labelled=True)

@@ -32,9 +32,8 @@ def images(corpus: Corpus) -> list[bytes]:
 
 
 def refusal(folder: Path) -> str:
-    corpus = scan(folder)
     with pytest.raises(InputError) as caught:
-        corpus.open(corpus.shards[0])
+        scan(folder)
     assert str(caught.value).startswith(f"{folder}/a.tar: ")
     return str(caught.value)
 
@@ -94,11 +93,13 @@ def test_an_image_without_a_label_is_refused_where_labels_are_asked_for(tmp_path
         ([("a/0.jpg", b"x"), ("a/0.png", b"y")], "a/0.png and a/0.jpg have the same key, a/0"),
         ([("0.jpg", b"x"), ("0.cls", b"1"), ("0.cls", b"1")], "0.cls is there twice"),
         ([("0.jpg", b"x"), ("1.cls", b"1")], "1.cls is the label of no image"),
-        ([("0.jpg", b"x"), ("0.cls", b"cat")], "0.cls holds b'cat'. Expected a class number"),
+        ([("0.jpg", b"x"), ("0.cls", b"a\0b")], "0.cls holds b'a\\x00b'. Expected a class number"),
+        ([("0.jpg", b"x"), ("0.cls", b"a\nb")], "0.cls holds b'a\\nb'. Expected a class number"),
+        ([("0.jpg", b"x"), ("0.cls", b"\xff\xfe")], "0.cls holds b'\\xff\\xfe'. Expected a class number"),
+        ([("0.jpg", b"x"), ("0.cls", b"1"), ("1.jpg", b"x"), ("1.cls", b"-1")], "holds numbers (1) and names ('-1')"),
         ([("0.jpg", b"x"), ("0.cls", b" " * 600)], "0.cls holds b'"),
         ([("0.jpg", b"x"), ("0.cls", b"1" + b" " * 600)], "0.cls holds b'1"),
         ([("0.jpg", b"x"), ("0.cls", b"9" * 20)], "0.cls holds b'999"),
-        ([("0.jpg", b"x"), ("0.cls", b"1_0")], "0.cls holds b'1_0'"),
         ([("0.jpg", b"x"), ("0.cls", b"")], "0.cls holds b''"),
         ([("/etc/0.jpg", b"x")], "/etc/0.jpg points out of the tar"),
         ([("a/../../0.jpg", b"x")], "a/../../0.jpg points out of the tar"),
@@ -238,3 +239,142 @@ def test_a_size_that_no_tar_can_have_is_one_line(tmp_path: Path, size: bytes) ->
     path = write(tmp_path / "a.tar", [("0.jpg", b"x" * 300)])
     path.write_bytes(_with_header(path.read_bytes(), 124, size))
     refusal(tmp_path)
+
+
+def labelled_as(folder: Path) -> list[str | int]:
+    corpus = scan(folder)
+    names = corpus.class_names()
+    numbers = [label for part in corpus.labels(100) for label in part.tolist()]
+    return [names[label] for label in numbers] if names else numbers
+
+
+CAPTION = (b"a long caption of a photograph, " * 9, b"x" * 70_000)
+
+
+@pytest.mark.parametrize(
+    ("members", "found"),
+    [
+        ([("0.cls", b"owl\n"), ("1.cls", b"cat")], ["owl", "cat"]),
+        ([("0.cls", b"7"), ("1.cls", b"0"), ("0.json", b"not json"), ("0.txt", CAPTION[0])], [7, 0]),
+        ([("0.json", b'{"label": 3}'), ("1.json", b'{"label": 0}'), ("0.txt", CAPTION[1])], [3, 0]),
+        ([("0.json", b'{"cls": "owl"}'), ("1.json", b'{"label": "cat", "cls": 5}')], ["owl", "cat"]),
+        ([("0.json", b'{"label": 2.0}'), ("1.json", b'{"label": "1"}')], [2, 1]),
+        ([("0.json", b'{"caption": "a"}'), ("1.json", b"{}"), ("0.txt", b"owl"), ("1.txt", b"cat")], ["owl", "cat"]),
+        ([("0.txt", "grüne Eule".encode()), ("1.txt", b"\xef\xbb\xbfcat")], ["grüne Eule", "cat"]),
+        ([("0.cls", b"1"), ("1.cls", b"0"), ("9.json", b'{"label": 3}')], [1, 0]),
+    ],
+)
+def test_labels_are_read_from_cls_then_json_then_txt(tmp_path: Path, members: list, found: list) -> None:
+    write(tmp_path / "a.tar", [("0.jpg", b"x"), ("1.jpg", b"y"), *members])
+    assert labelled_as(tmp_path) == found
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"not json",
+        b"[1]",
+        b"7",
+        b'{"label": [1]}',
+        b'{"label": {"a": 1}}',
+        b'{"label": true}',
+        b'{"label": 1.5}',
+        b'{"label": NaN}',
+        b'{"label": -1}',
+        b'{"label": ""}',
+        b'{"label": %s}' % (b"9" * 5000),
+        b'{"label": 1e400}',
+        b'{"label": "%s"}' % (b"x" * 101),
+        b'{"label": "a\\u0000b"}',
+        b"[" * 100_000,
+        b'{"label": ' * 100_000,
+        b"\xff\xfe{",
+        b" " * (1 << 20) + b"{}",
+    ],
+)
+def test_a_json_label_that_is_no_class_is_one_line(tmp_path: Path, data: bytes) -> None:
+    write(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", data)])
+    assert "0.json holds b" in refusal(tmp_path)
+
+
+def test_captions_are_no_labels(tmp_path: Path) -> None:
+    images = [(f"{number}.jpg", b"x") for number in range(40)]
+    write(tmp_path / "a.tar", [*images, *((f"{number}.txt", b"photo of %d" % number) for number in range(40))])
+    assert ".txt holds 40 different texts for 40 images, such as 'photo of 0'. Are they captions?" in refusal(tmp_path)
+    assert len(images) == scan(tmp_path, None).open(scan(tmp_path, None).shards[0]).group_rows[0]
+    write(tmp_path / "a.tar", [*images, *((f"{number}.txt", b"photo of %d" % (number % 9)) for number in range(40))])
+    assert labelled_as(tmp_path)[:2] == ["photo of 0", "photo of 1"]
+
+
+@pytest.mark.parametrize("above", ["", "train/", "a/b/"])
+def test_folders_in_the_tars_are_classes_below_those_that_all_share(tmp_path: Path, above: str) -> None:
+    write(
+        tmp_path / "a.tar", [(f"{above}cat/0.jpg", b"x"), (f"{above}dog/deep/0.jpg", b"x"), (f"{above}dog/1.jpg", b"y")]
+    )
+    write(tmp_path / "b.tar", [(f"./{above}dog/0.jpg", b"x"), (f"./{above}owl/0.jpg", b"y")])
+    assert labelled_as(tmp_path) == ["cat", "dog", "dog", "dog", "owl"]
+
+
+def test_a_folder_that_all_share_and_is_called_as_a_class_is_none(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [("cat/cat/0.jpg", b"x"), ("cat/dog/0.jpg", b"x")])
+    assert labelled_as(tmp_path) == ["cat", "dog"]
+
+
+def test_tars_of_one_class_each_are_its_images(tmp_path: Path) -> None:
+    for name in ("n01440764", "n01443537", "n02120079"):
+        write(tmp_path / f"{name}.tar", [(f"{name}_{number}.JPEG", b"x") for number in range(2)])
+    assert labelled_as(tmp_path) == ["n01440764"] * 2 + ["n01443537"] * 2 + ["n02120079"] * 2
+    assert scan(tmp_path, None).class_names() is None
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["00000", "00001"], ["shard-0007", "shard-0008", "shard-0010"], ["a"], ["x/a", "y/a"], ["c12-00", "c12-01"]],
+)
+def test_shards_without_labels_are_not_classes(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        write(tmp_path / f"{name}.tar", [("0.jpg", b"x")])
+    with pytest.raises(
+        InputError, match=rf"{len(names)} tars? .*no label\. Expected \.cls or \.json beside each image"
+    ):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("begin", "words"),
+    [
+        (b"\x1f\x8b\x08", "is no tar but gzip. Only a plain tar can be read in places: gzip -dc"),
+        (b"\x28\xb5\x2f\xfd", "is no tar but zstd."),
+        (b"BZh9", "is no tar but bzip2."),
+        (b"\xfd7zXZ\0", "is no tar but xz."),
+        (b"PK\3\4", "is no tar but a zip. Unpack it: unzip"),
+        (b"7z\xbc\xaf\x27\x1c", "is no tar but 7z."),
+        (b"Rar!\x1a\7", "is no tar but rar."),
+        (b"PAR1", "is no tar but Parquet."),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is no tar but a Git LFS pointer"),
+    ],
+)
+def test_another_format_called_tar_is_named_with_its_mend(tmp_path: Path, begin: bytes, words: str) -> None:
+    for more in (bytes(1000), b""):
+        (tmp_path / "a.tar").write_bytes(begin + more)
+        assert words in refusal(tmp_path)
+
+
+def test_a_tar_of_tars_is_named_with_its_mend(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [("n01440764.tar", b"x" * 2000), ("n01443537.tar", b"y")])
+    assert "no image but other archives are in it (n01440764.tar ...). Unpack it once (tar xf)" in refusal(tmp_path)
+
+
+def test_what_img2dataset_lays_beside_its_tars_is_passed_over(tmp_path: Path) -> None:
+    write(tmp_path / "00000.tar", [("0.jpg", b"x"), ("0.json", b'{"caption": "c"}'), ("0.txt", b"c")])
+    for name in ("00000.parquet", "00000_stats.json"):
+        (tmp_path / name).write_bytes(b"x")
+    assert images(scan(tmp_path, None)) == [b"x"]
+    (tmp_path / "00001.parquet").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds 2 Parquet shards .* and 1 tars"):
+        scan(tmp_path, None)
+
+
+def test_labels_of_a_pool_are_not_looked_at(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", b"[" * 9000), ("1.cls", b"\xff"), ("0.cls", b"")])
+    assert images(scan(tmp_path, None)) == [b"x"]
