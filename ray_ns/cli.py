@@ -175,7 +175,7 @@ def inspect_corpus(
     corpus: Annotated[str, typer.Argument(help="A folder or URL of Parquet shards, tars or image files.")],
     labelled: Annotated[bool, typer.Option("--labelled", help="Read its labels too.")] = False,
     image_column: Annotated[str, typer.Option(help="Parquet: column of encoded images.")] = "image",
-    label_column: Annotated[str, typer.Option(help="Parquet: column of integer labels.")] = "label",
+    label_column: Annotated[str, typer.Option(help="Parquet: column of labels, numbers or names.")] = "label",
     sheet: Annotated[str | None, typer.Option(help="Where a PNG of sampled images goes.", metavar="FILE.png")] = None,
     as_json: AsJson = False,
 ) -> None:

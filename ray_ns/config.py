@@ -108,7 +108,9 @@ class Data(Section):
     image_column: str = Field(
         "image", description="Parquet: column of encoded images: bytes, or a struct {bytes, path}"
     )
-    label_column: str = Field("label", description="Parquet: column of integer labels")
+    label_column: str = Field(
+        "label", description="Parquet: column of labels, numbers or names; tars: their key in .json members"
+    )
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
     fit: Literal["squash", "crop"] = Field(
         "squash",

@@ -11,7 +11,6 @@ once; the other way about, packing first and taking copies out later, nearly eve
 written twice.
 """
 
-import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -39,6 +38,7 @@ from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
 from ray_ns.images import decode, near, pack
 from ray_ns.images.corpus import Corpus, Shard
+from ray_ns.images.formats.place import UnlabelledError
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.observe import Mode, Reporter
 from ray_ns.seals import digest
@@ -148,11 +148,16 @@ def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
 
 def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
     if asked.labels:
-        with contextlib.suppress(InputError):  # it may just have no labels; what else is wrong shows below
+        try:
             corpus = Corpus.scan(asked.source, asked.image_column, asked.label_column, known)
             labels = corpus.open(corpus.shards[0]).labels()
             if labels.null_count < len(labels):
                 return replace(corpus, names=corpus.class_names())
+        except UnlabelledError:
+            pass
+        except InputError as error:
+            Corpus.scan(asked.source, asked.image_column, None, known)  # or it is not about labels, and raised here
+            raise InputError(f"{error} Or pack the images without labels: --no-labels.") from error
     return Corpus.scan(asked.source, asked.image_column, None, known)
 
 

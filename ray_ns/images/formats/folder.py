@@ -15,7 +15,7 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
-from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat
+from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat, UnlabelledError
 
 SHARD_FILES = 1024
 GROUP_ROWS = 256
@@ -64,7 +64,7 @@ def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], ki
     elif labelled:
         loose = next((path for path in paths if "/" not in path), None)
         if loose is not None:
-            raise InputError(
+            raise UnlabelledError(
                 f"{place.root}: {loose} lies in no class folder. Expected one sub-folder per class, or "
                 f"{LABELS_CSV} with the columns file and label."
             )

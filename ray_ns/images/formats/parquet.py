@@ -24,7 +24,7 @@ from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.meaning import SHOWN, Meaning
-from ray_ns.images.formats.place import Place
+from ray_ns.images.formats.place import Place, UnlabelledError
 
 SIZE, CRC32 = "image_size", "image_crc32"
 LENGTH_BYTES = 4
@@ -86,7 +86,10 @@ class ParquetReader:
             known = [*self._schema.names[:SHOWN], "..."][: len(self._schema.names)]
             images = f"; of images may be {', '.join(binary[:SHOWN])}" if missing == image and binary else ""
             setting = "data.image_column" if missing == image else "data.label_column"
-            raise InputError(f"{self._name}: no column {missing!r}, found {', '.join(known)}{images}. Set {setting}.")
+            kind_of_error = InputError if missing == image else UnlabelledError
+            raise kind_of_error(
+                f"{self._name}: no column {missing!r}, found {', '.join(known)}{images}. Set {setting}."
+            )
         kind = self._schema.field(image).type
         if not _holds_bytes(kind):
             mend = f", or set data.image_column to one of {', '.join(binary[:SHOWN])}" if binary else ""

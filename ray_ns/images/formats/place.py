@@ -65,6 +65,10 @@ class Kind(StrEnum):
 _IN_WORDS = {Kind.PARQUET: "Parquet shards", Kind.TAR: "tars", Kind.FOLDER: "image files"}
 
 
+class UnlabelledError(InputError):
+    """Labels were asked for where there are none."""
+
+
 @dataclass(frozen=True)
 class Stat:
     """Size in bytes and mtime in ns of a file: what it is known by."""

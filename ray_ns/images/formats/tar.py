@@ -21,7 +21,7 @@ from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.meaning import Meaning
-from ray_ns.images.formats.place import Place, Stat, is_hidden, is_image
+from ray_ns.images.formats.place import Place, Stat, UnlabelledError, is_hidden, is_image
 
 GROUP_ROWS = 256
 GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
@@ -215,7 +215,8 @@ class _Headers:
             raise self._refused(f".{extension}", f"holds numbers ({number}) and names ({texts[0]!r})", mend)
         if extension == "txt" and len(texts) > max(CAPTIONS, len(given) / 2):
             why = f"holds {len(texts):,} different texts for {len(given):,} images, such as {texts[0]!r}"
-            raise self._refused(".txt", why, "Are they captions? Give labels as .cls or in .json.")
+            mend = "Are they captions? Give labels as .cls or in .json."
+            raise UnlabelledError(f"{self._name}: .txt {why}. {mend}")
         return pa.array(found, pa.string()), f".{extension}"
 
     def _label(self, member: Member, extension: str) -> int | str | InputError | None:
@@ -368,7 +369,7 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
     numbers = sorted(int("".join(filter(str.isdecimal, it))[-LABEL_DIGITS:] or 0) for it in names)
     counted_up = len({re.sub(r"\d+", "", it) for it in names}) == 1 and numbers[-1] - numbers[0] < 2 * len(names)
     if len({*names}) < len(names) or counted_up:
-        raise InputError(
+        raise UnlabelledError(
             f"{root}: {len(names):,} tars ({PurePosixPath(paths[0]).name} ...) hold images and no label. Expected .cls "
             f"or .json beside each image, a folder for each class in the tars, or a tar for each class, with its name."
         )

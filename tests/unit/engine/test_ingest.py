@@ -300,9 +300,20 @@ def test_class_folders_are_packed_with_the_numbers_and_the_names_of_their_classe
     run(tmp_path / "out", tmp_path / "again")
     assert Corpus.scan(str(tmp_path / "again"), "image", "label").class_names() == ("cat", "dog")
     run(tmp_path / "source", tmp_path / "bare", labels=False)
-    bare = Corpus.scan(str(tmp_path / "bare"), "image", "label")
     with pytest.raises(InputError, match="no column 'label'"):
-        bare.open(bare.shards[0])
+        Corpus.scan(str(tmp_path / "bare"), "image", "label")
+
+
+def test_labels_that_are_wrong_are_not_left_behind_in_silence(tmp_path: Path, noise: Callable[[int], bytes]) -> None:
+    for number, label in enumerate((0, "cat")):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": [noise(number)], "label": [label]}), tmp_path / f"source/{number}.parquet")
+    with pytest.raises(InputError, match=r"1\.parquet: column 'label' is of names; .* without labels: --no-labels"):
+        run(tmp_path / "source", tmp_path / "out")
+    assert not (tmp_path / "out/run.json").exists()
+    run(tmp_path / "source", tmp_path / "out", labels=False)
+    packed = Corpus.scan(str(tmp_path / "out"), "image", None)
+    assert [len(packed.open(shard).images(0)) for shard in packed.shards] == [2]
 
 
 def test_status_and_verify_know_an_ingest(source: Path, tmp_path: Path) -> None:
