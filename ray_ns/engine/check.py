@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns import config as configs
+from ray_ns import config_read
 from ray_ns.config import Config, Training
 from ray_ns.engine import preflight
 from ray_ns.engine.selected import Selected
@@ -48,7 +48,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     A training step is one worker's share of the real one and a slice is a real slice, so seconds and memory are what
     a worker will meet; the rates are those of one step, a little low. Raises ``InputError`` for whatever cannot run.
     """
-    config = configs.load(path, overrides)
+    config = config_read.load(path, overrides)
     reporter = Reporter("plain")
     corpora = preflight.scan_corpora(config, {}, reporter)
     config, names = preflight.with_classes(config, corpora)

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ray_ns import config as configs
+from ray_ns import config_read
 from ray_ns.engine import preflight
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Shard
@@ -24,7 +25,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
-    config = configs.load(path, overrides)
+    config = config_read.load(path, overrides)
     store = open_store(config.run.dir)
     settings = configs.results_of(config)
     begun = runs.check_owner(store, settings, configs.differences)
@@ -53,11 +54,11 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
 @contextmanager
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
     """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
-    config = configs.load(path, overrides)
+    config = config_read.load(path, overrides)
     store = open_store(existing(config.run.dir))
     runs.check_owner(store, configs.results_of(config), _differences_but_select)
     classes = runs.classes(store)
-    config = configs.with_classes(config, classes.count)
+    config = config_read.with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in runs.generations(store))
     with Session(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as session:
         yield session

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ray_ns import config as configs
+from ray_ns import config_read
 from ray_ns.config import Config
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
@@ -67,7 +67,7 @@ def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str
 def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:
     """The config with the number of its classes, as the corpora say where it does not; and what they are called."""
     names = class_names(config.data, corpora)
-    return configs.with_classes(config, class_count(config.data, names)), names
+    return config_read.with_classes(config, class_count(config.data, names)), names
 
 
 def check_writable(url: str) -> None:

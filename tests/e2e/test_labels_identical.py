@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from tiny_run import write_tiny
 
-from ray_ns.config import load
+from ray_ns.config_read import load
 from ray_ns.engine import preflight
 from ray_ns.engine.label import label, label_shards
 from ray_ns.engine.predict import predict

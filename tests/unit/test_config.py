@@ -12,8 +12,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, differences, load, results_of, section_of, with_classes
+from ray_ns.config import Config, differences, results_of, section_of
 from ray_ns.config_help import schema_as_yaml
+from ray_ns.config_read import load, with_classes
 from ray_ns.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
