@@ -118,6 +118,7 @@ class Corpus:
         elif self.kind is Kind.PARQUET:
             looked = (*self.shards[: min(known, 1)], *self.shards[known:])
         else:
+            tar.check_tars(Place.of(self.root), [shard.path for shard in self.shards[known:]])
             return self
         shards = {shard.path: shard for shard in looked}
         found = meaning.held_together(

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from ray_ns.errors import InputError
+from ray_ns.images.decode import FORMATS, Reason
 
 NAMED = 3
 
@@ -22,7 +23,11 @@ def refuse_above(
     """Raise ``InputError`` where more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
     bad = sum(reasons.values())
     if bad > math.floor(allowed * rows) or (rows and bad == rows):
+        mend = "Mend the images"
+        if {Reason.FORMAT, Reason.NOT_AN_IMAGE} & reasons.keys():
+            read = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
+            mend = f"{read} are read: convert the others (magick mogrify -format jpg *.heic *.tif) or take them out"
         raise InputError(
             f"{corpus}: {bad} of {rows} images cannot be read ({in_words(reasons, names)}), more than {setting} = "
-            f"{allowed:g}. Mend the images, or raise it."
+            f"{allowed:g}. {mend}{', or raise it' if bad < rows else ''}."
         )

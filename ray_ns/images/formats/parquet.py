@@ -8,6 +8,7 @@ begins as many bytes before as it and those behind it take
 (https://parquet.apache.org/docs/file-format/data-pages/encodings/#plain-plain--0).
 """
 
+import contextlib
 import json
 import posixpath
 import zlib
@@ -24,11 +25,12 @@ from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.meaning import SHOWN, Meaning
-from ray_ns.images.formats.place import Place, UnlabelledError
+from ray_ns.images.formats.place import BEGIN_BYTES, Place, UnlabelledError, check_begin
 
 SIZE, CRC32 = "image_size", "image_crc32"
 LENGTH_BYTES = 4
 BATCH_ROWS = 16  # read at once where one of them may be too large to be held beside many others
+EMPTY_CHUNK = 100  # bytes, about, of a column in which everything is null
 MAX_ROWS = 2**32  # of a shard: an ImageId has room for that many
 PAGE_HEADER = 48  # bytes at most; measured 25 to 41, so that two pages have more
 
@@ -46,6 +48,9 @@ class ParquetReader:
             self._source = place.open(path)
             self._file = pq.ParquetFile(self._source, page_checksum_verification=True)
         except _BROKEN as error:
+            with contextlib.suppress(OSError), place.open(path) as file:
+                begin = file.read(BEGIN_BYTES)
+                check_begin(self._name, b"" if begin.startswith(b"PAR1") else begin, "Parquet")
             raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
         self._schema = self._file.schema_arrow
         self._in_path = None if label_column in {None, *self._schema.names} else _partition(path, f"{label_column}=")
@@ -222,8 +227,10 @@ class ParquetReader:
         leaf = self._leaves.get(f"{self._image_column}.bytes")
         if leaf is None or not self.may_have_paths or not self._file.metadata.num_rows:
             return
-        found = self._file.metadata.row_group(0).column(leaf).statistics
-        if found is None or found.null_count != self.group_rows[0]:
+        chunk = self._file.metadata.row_group(0).column(leaf)
+        rows, found = self.group_rows[0], chunk.statistics
+        has_none = chunk.total_uncompressed_size < rows + EMPTY_CHUNK if found is None else found.null_count == rows
+        if not has_none:
             return
         paths = self._read(lambda: self._file.read_row_group(0, columns=[f"{self._image_column}.path"]))
         path = pc.struct_field(paths, "path")[0].as_py()

@@ -65,6 +65,23 @@ class Kind(StrEnum):
 _IN_WORDS = {Kind.PARQUET: "Parquet shards", Kind.TAR: "tars", Kind.FOLDER: "image files"}
 
 
+_UNPACKED = "Only a plain tar can be read in places: {} -dc FILE > PLAIN.tar"
+# How files begin that are another format than their name says.
+_OTHERS = {
+    b"\x1f\x8b": f"gzip. {_UNPACKED.format('gzip')}",
+    b"\x28\xb5\x2f\xfd": f"zstd. {_UNPACKED.format('zstd')}",
+    b"BZh": f"bzip2. {_UNPACKED.format('bzip2')}",
+    b"\xfd7zXZ\0": f"xz. {_UNPACKED.format('xz')}",
+    b"PK\3\4": "a zip. Unpack it: unzip -d FOLDER FILE",
+    b"7z\xbc\xaf": "7z. Unpack it: 7z x -oFOLDER FILE",
+    b"Rar!": "rar. Unpack it: unrar x FILE FOLDER/",
+    b"PAR1": "Parquet. Rename it to .parquet",
+    b"ARROW1": "Arrow. Make Parquet of it: pyarrow.feather.read_table and pyarrow.parquet.write_table",
+    b"version https://git-lfs": "a Git LFS pointer, a note of where the file lies. Fetch the file: git lfs pull",
+}
+BEGIN_BYTES = 32
+
+
 class UnlabelledError(InputError):
     """Labels were asked for where there are none."""
 
@@ -157,6 +174,13 @@ class Place:
         except UnicodeDecodeError as error:
             raise InputError(f"{error.object!r}: the name is not UTF-8. Rename the file.") from error
         return {path: stat for path, stat in found.items() if not is_hidden(path)}
+
+
+def check_begin(name: str, begin: bytes, kind: str) -> None:
+    """Raise ``InputError`` where a file of that ``kind`` begins as another format does."""
+    other = next((mend for magic, mend in _OTHERS.items() if begin.startswith(magic)), None)
+    if other is not None:
+        raise InputError(f"{name}: is no {kind} but {other}.")
 
 
 def is_hidden(path: str) -> bool:

@@ -21,7 +21,7 @@ from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.meaning import Meaning
-from ray_ns.images.formats.place import Place, Stat, UnlabelledError, is_hidden, is_image
+from ray_ns.images.formats.place import BEGIN_BYTES, Place, Stat, UnlabelledError, check_begin, is_hidden, is_image
 
 GROUP_ROWS = 256
 GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
@@ -42,18 +42,6 @@ _KINDS = {
     b"S": "a sparse file",
 }
 ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".tar.zst", ".tar.bz2", ".tar.xz", ".parquet")
-_UNPACKED = "Only a plain tar can be read in places: {} -dc FILE > PLAIN.tar"
-_OTHERS = {
-    b"\x1f\x8b": f"gzip. {_UNPACKED.format('gzip')}",
-    b"\x28\xb5\x2f\xfd": f"zstd. {_UNPACKED.format('zstd')}",
-    b"BZh": f"bzip2. {_UNPACKED.format('bzip2')}",
-    b"\xfd7zXZ\0": f"xz. {_UNPACKED.format('xz')}",
-    b"PK\3\4": "a zip. Unpack it: unzip -d FOLDER FILE",
-    b"7z\xbc\xaf": "7z. Unpack it: 7z x -oFOLDER FILE",
-    b"Rar!": "rar. Unpack it: unrar x FILE FOLDER/",
-    b"PAR1": "Parquet. Rename it to .parquet",
-    b"version https://git-lfs": "a Git LFS pointer, a note of where the file lies. Fetch the file: git lfs pull",
-}
 
 
 @dataclass(frozen=True)
@@ -258,9 +246,8 @@ class _Headers:
             if at + 2 * BLOCK > self._buffered + len(self._buffer):
                 self._buffer, self._buffered = self._file.read_at(min(self._room, max(0, end - at)), at), at
             header = self._buffer[at - self._buffered : at - self._buffered + BLOCK]
-            other = next((mend for magic, mend in _OTHERS.items() if not at and header.startswith(magic)), None)
-            if other is not None:
-                raise InputError(f"{self._name}: is no tar but {other}.")
+            if not at:
+                check_begin(self._name, header, "tar")
             if len(header) < BLOCK:
                 raise self._refused(f"byte {at}", "should be a header or the end mark", "The tar is cut: restore it.")
             if not any(header):
@@ -348,6 +335,20 @@ def _whole(value: object) -> int:
     if not isinstance(value, float) or not value.is_integer() or not 0 <= value < 10**LABEL_DIGITS:
         raise ValueError
     return int(value)
+
+
+def check_tars(place: Place, paths: Sequence[str]) -> None:
+    """Raise ``InputError`` for the first file that only its name says to be a tar. Reads how each begins."""
+
+    def check(path: str) -> None:
+        try:
+            with place.open(path) as file:
+                check_begin(place.name(path), file.read(BEGIN_BYTES), "tar")
+        except OSError as error:
+            raise InputError(f"{place.name(path)}: cannot be read ({error}). Restore or remove the file.") from error
+
+    for _ in ranges.each(place, check, paths):
+        pass
 
 
 def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozenset[str], str]:

@@ -312,3 +312,19 @@ def test_a_column_that_holds_no_images_is_named_with_those_that_may(tmp_path: Pa
     write(tmp_path / "a.parquet", columns)
     with pytest.raises(InputError, match=rf"a\.parquet: .*{words}"):
         Corpus.scan(str(tmp_path), "image", None)
+
+
+@pytest.mark.parametrize("begin", [b"version https://git-lfs.github.com/spec/v1\noid", b"\x1f\x8b\x08", b"ARROW1\0\0"])
+def test_another_format_called_parquet_is_named_with_its_mend(tmp_path: Path, begin: bytes) -> None:
+    (tmp_path / "a.parquet").write_bytes(begin + bytes(100))
+    with pytest.raises(InputError, match=r"a\.parquet: is no Parquet but (a Git LFS pointer.*git lfs pull|gzip|Arrow)"):
+        Corpus.scan(str(tmp_path), "image", None)
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+def test_paths_instead_of_images_are_seen_without_statistics_too(tmp_path: Path, statistics: bool) -> None:
+    structs = [{"bytes": None, "path": f"/home/{number}.jpg"} for number in range(300)]
+    column = pa.array(structs, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    write(tmp_path / "a.parquet", {"image": column}, write_statistics=statistics)
+    with pytest.raises(InputError, match=r"only the path '/home/0\.jpg'"):
+        Corpus.scan(str(tmp_path), "image", None)

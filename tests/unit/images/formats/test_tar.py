@@ -378,3 +378,10 @@ def test_what_img2dataset_lays_beside_its_tars_is_passed_over(tmp_path: Path) ->
 def test_labels_of_a_pool_are_not_looked_at(tmp_path: Path) -> None:
     write(tmp_path / "a.tar", [("0.jpg", b"x"), ("0.json", b"[" * 9000), ("1.cls", b"\xff"), ("0.cls", b"")])
     assert images(scan(tmp_path, None)) == [b"x"]
+
+
+def test_a_pool_of_tars_is_looked_at_where_each_begins(tmp_path: Path) -> None:
+    write(tmp_path / "a.tar", [("0.jpg", b"x")])
+    (tmp_path / "b.tar").write_bytes(b"\x1f\x8b\x08" + bytes(100))
+    with pytest.raises(InputError, match=r"b\.tar: is no tar but gzip"):
+        scan(tmp_path, None)
