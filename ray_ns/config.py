@@ -26,6 +26,11 @@ from pydantic.fields import FieldInfo
 
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Precision = Literal["auto", "float32", "bfloat16"]
+PRECISION = (
+    "autocast of the forward pass; auto: bfloat16 where the hardware computes in it, else float32, decided when the "
+    "run begins and recorded"
+)
 
 
 def _number(key: Any) -> Any:
@@ -256,7 +261,7 @@ class Training(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
     )
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    precision: Precision = Field("auto", description=PRECISION)
     eval_steps: Positive | None = Field(
         None, description="optimiser steps between two scores on the validation images while it trains; null: none"
     )
@@ -329,7 +334,7 @@ class Label(Section):
         256, description="images per slice: the batch that is decoded, labelled and retried as one"
     )
     shard_rows: Positive = Field(100_000, description="images per label shard, about: the unit that is committed")
-    precision: Literal["float32", "bfloat16"] = Field("bfloat16", description="autocast of the forward pass")
+    precision: Precision = Field("auto", description=PRECISION)
     threads: Positive = Field(1, description="CPU threads of one teacher actor (changes the last bits of a label)")
     compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
     actors: Positive = how(1, "teacher actors in the pool")
@@ -389,6 +394,9 @@ class Control(Section):
     enabled: bool = Field(True, description="train and report it; a run without it shows no honest gain")
 
 
+MOST_LOADERS = 16  # by auto: each takes some 300 MB, and 16 decode 5,000 to 10,000 images a second
+
+
 class Cluster(Section):
     """What the work runs on."""
 
@@ -407,8 +415,10 @@ class Cluster(Section):
     )
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
     train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
-    train_loaders: Annotated[int, Field(ge=0)] = how(
-        0, "processes that read and decode images ahead of each training worker; 0: the worker does it itself"
+    train_loaders: Annotated[int, Field(ge=0)] | Literal["auto"] = how(
+        "auto",
+        "processes that read and decode images ahead of each training worker; 0: the worker does it itself; auto: for "
+        "a GPU worker its share of the machine's CPUs, 16 at most; for a CPU worker none",
     )
     train_microbatch: Positive | None = how(
         None,
@@ -421,6 +431,15 @@ class Cluster(Section):
         2, "newest checkpoints of a training that are kept: where one is damaged, the one before it is used"
     )
     timeout_seconds: Annotated[float, Field(gt=0)] = how(1800.0, "a stage without progress for so long has failed")
+
+    def loaders(self, cpus: int) -> int:
+        """``train_loaders`` with ``auto`` decided. ``cpus``: those of the machine per training worker.
+
+        A GPU waits for images unless several processes decode them; a CPU worker's own processor is the bottleneck.
+        """
+        if self.train_loaders != "auto":
+            return self.train_loaders
+        return min(MOST_LOADERS, max(1, cpus - self.train_threads)) if self.train_gpus else 0
 
     @property
     def worker_counts(self) -> range:
@@ -535,6 +554,13 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
             rows += differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return rows
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+
+
+def decided(precision: str) -> str:
+    """``precision`` itself. ``ValueError`` for auto: ``engine.precision`` decides it before anything computes."""
+    if precision == "auto":
+        raise ValueError("precision: auto was not decided when the run began")
+    return precision
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:

@@ -111,6 +111,7 @@ def config() -> Config:
             },
             "teacher": recipe,
             "student": {**recipe, "ratio": 2},
+            "label": {"precision": "float32"},
         }
     )
 

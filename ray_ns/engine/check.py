@@ -1,5 +1,6 @@
 """One step of every stage, in this process, without Ray and without a write: ``ray-ns check``."""
 
+import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from ray_ns import config_read
 from ray_ns.config import Config, Training
-from ray_ns.engine import preflight
+from ray_ns.engine import precision, preflight
 from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session
 from ray_ns.engine.train import Task, steps_of
@@ -22,6 +23,7 @@ from ray_ns.images.decode import Decode, Reason
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.observe import Reporter
+from ray_ns.store import run as runs
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import open_store
 
@@ -49,11 +51,14 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     a worker will meet; the rates are those of one step, a little low. Raises ``InputError`` for whatever cannot run.
     """
     config = config_read.load(path, overrides)
+    store = open_store(config.run.dir)
+    config, automatic = precision.decide(config, runs.settings(store))
+    if automatic:
+        yield Finding("precision", f"auto is here {precision.in_words(automatic)}", automatic)
     reporter = Reporter("plain")
     corpora = preflight.scan_corpora(config, {}, reporter)
     config, names = preflight.with_classes(config, corpora)
     preflight.check_writable(config.run.dir)
-    store = open_store(config.run.dir)
     session = Session(config, store, corpora, (len(corpora["pool"].shards),), Lease(store), reporter, names)
     preflight.check(session)
     preflight.divide(session)
@@ -151,7 +156,7 @@ class _Steps:
             "loss": round(loss, 4),
             **self._memory(device),
         }
-        loaders = config.cluster.train_loaders
+        loaders = config.cluster.loaders(len(os.sched_getaffinity(0)) // config.cluster.worker_counts[0])
         hours = recipe.steps * (max(seconds, read / loaders) if loaders else seconds + read) / 3600
         line = (
             f"{recipe.model.name}, {figures['parameters']:,} parameters; a worker's share is {images} images a step: "

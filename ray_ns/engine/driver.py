@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_ns import config as configs
 from ray_ns import config_read
-from ray_ns.engine import preflight
+from ray_ns.engine import precision, preflight
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
@@ -27,11 +27,14 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     """
     config = config_read.load(path, overrides)
     store = open_store(config.run.dir)
+    config, automatic = precision.decide(config, runs.settings(store))
     settings = configs.results_of(config)
     begun = runs.check_owner(store, settings, configs.differences)
     pinned = runs.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
+    if automatic and not begun:
+        reporter.note(f"precision auto, decided on this machine for the whole run: {precision.in_words(automatic)}")
     corpora = preflight.scan_corpora(config, known, reporter, grow)
     config, names = preflight.with_classes(config, corpora)
     pools = [len(generation["pool"]) for generation in pinned]
@@ -56,6 +59,7 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]
     """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
     config = config_read.load(path, overrides)
     store = open_store(existing(config.run.dir))
+    config, _ = precision.decide(config, runs.settings(store))
     runs.check_owner(store, configs.results_of(config), _differences_but_select)
     classes = runs.classes(store)
     config = config_read.with_classes(config, classes.count)

@@ -279,7 +279,8 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
-    worker = Worker(device, task.key, rank, cluster.train_loaders, cluster.train_microbatch, told.is_set)
+    cpus = len(os.sched_getaffinity(0)) // ray.train.get_context().get_local_world_size()
+    worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     keeper = None
     if rank == 0:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ray_ns.config import Data
+from ray_ns.config import Data, decided
 
 # On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224.
 CPU_PIXELS = 16 * 224 * 224
@@ -36,7 +36,7 @@ class Teacher:
         self._network = torch.compile(network) if compiled else network
         self._batch = batch if device.type == "cuda" else max(1, min(batch, CPU_PIXELS // data.size**2))
         self._device = device
-        self._bfloat16 = precision == "bfloat16"
+        self._bfloat16 = decided(precision) == "bfloat16"
         self._of_thread = threading.local()
         self._turn = threading.Lock()
         # Repeated for a row of pixels: a run of three numbers is too short for the processor's vectors.

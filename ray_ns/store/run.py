@@ -66,6 +66,12 @@ def begin(
     _write(store, RUN, {"config": config, "classes": vars(classes) if classes else None})
 
 
+def settings(store: ObjectStore) -> dict[str, Any] | None:
+    """The settings that a run began with, None where none has begun."""
+    found = read(store, RUN)
+    return None if found is None else dict(found["config"])
+
+
 def classes(store: ObjectStore) -> Classes:
     """The classes of a run that has begun."""
     found = (read(store, RUN) or {})["classes"]

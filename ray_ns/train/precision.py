@@ -8,8 +8,25 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from ray_ns.config import decided
+
 # With more channels per group the gradient in bfloat16 is as fast as in float32, or faster.
 THIN = 4
+BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16")  # what processors that compute in it call it; the last one is ARM's
+
+
+def fast_precision(gpu: bool) -> str:
+    """``bfloat16`` where the hardware computes in it, else ``float32``. ``gpu``: of the GPU, not of the processor.
+
+    A processor without it emulates it, several times slower than float32. Of a GPU that this process cannot see,
+    bfloat16 is assumed: every one since NVIDIA's Ampere (2020) has it.
+    """
+    if gpu:
+        has = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        capabilities = torch.cpu.get_capabilities()
+        has = any(capabilities.get(name) for name in BFLOAT16)
+    return "bfloat16" if has else "float32"
 
 
 @contextmanager
@@ -20,8 +37,9 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
     four times as long as in float32, so that networks full of them would train slower than without autocast
     (``benchmarks/precision.py``). A forward pass alone is faster in bfloat16 throughout: the teacher's is not this one.
     """
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-        if precision == "bfloat16" and device.type == "cpu":
+    low = decided(precision) == "bfloat16"
+    with torch.autocast(device.type, torch.bfloat16, enabled=low):
+        if low and device.type == "cpu":
             with _ThinInFloat32():
                 yield
         else:

@@ -29,6 +29,7 @@ from ray_ns.store.objects import LocalStore
 pytestmark = pytest.mark.ray
 
 MB = 2**20
+HERE = ["label.precision=bfloat16", "cluster.cpus=6", "cluster.gpus=1"]
 
 
 class Labeller:
@@ -37,7 +38,7 @@ class Labeller:
     def __init__(self, folder: Path) -> None:
         self._path = write_tiny(folder)
         self.store = LocalStore(folder / "store")
-        config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1"])
+        config = load(self._path, HERE)
         self._corpora = preflight.scan_corpora(config, {}, Reporter("plain"))
         self._session = Session(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
         self._teacher = self._committed(config)
@@ -63,7 +64,7 @@ class Labeller:
 
     def stage(self, pool: Corpus, *overrides: str) -> Commit:
         """The whole stage, over another pool."""
-        self._session.config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1", *overrides])
+        self._session.config = load(self._path, [*HERE, *overrides])
         self._session.corpora = {**self._corpora, "pool": pool}
         try:
             return label(self._session, "hazards/label", self._teacher)
@@ -71,7 +72,7 @@ class Labeller:
             self._session.corpora = self._corpora
 
     def label(self, *overrides: str, block_bytes: int = 128 * MB) -> pa.Table:
-        self._session.config = load(self._path, ["cluster.cpus=6", "cluster.gpus=1", *overrides])
+        self._session.config = load(self._path, [*HERE, *overrides])
         self._session.ray()
         from ray.data import DataContext
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, differences, results_of, section_of
+from ray_ns.config import Cluster, Config, differences, results_of, section_of
 from ray_ns.config_help import schema_as_yaml
 from ray_ns.config_read import load, with_classes
 from ray_ns.errors import InputError
@@ -708,3 +708,14 @@ def test_a_fine_tuning_is_not_scored(file: Path) -> None:
     tuning = load(file, ["teacher.patience=2", "teacher.eval_steps=10", "teacher.finetune.steps=5"]).teacher.tuning
     assert tuning is not None
     assert (tuning.eval_steps, tuning.patience) == (None, None)
+
+
+# Loaders.
+
+
+@pytest.mark.parametrize(
+    ("loaders", "gpus", "cpus", "wanted"),
+    [("auto", 0, 8, 0), ("auto", 1, 8, 7), ("auto", 1, 1, 1), ("auto", 1, 128, 16), (0, 1, 8, 0), (3, 0, 8, 3)],
+)
+def test_a_gpu_worker_has_the_loaders_its_machine_can_run(loaders: Any, gpus: int, cpus: int, wanted: int) -> None:
+    assert Cluster(train_loaders=loaders, train_gpus=gpus).loaders(cpus) == wanted

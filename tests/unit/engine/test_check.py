@@ -11,7 +11,7 @@ from tiny_run import write_tiny
 from ray_ns.engine.check import check
 from ray_ns.errors import InputError
 
-LOOKS = ["data.labelled", "data.validation", "data.test", "data.pool"]
+LOOKS = ["precision", "data.labelled", "data.validation", "data.test", "data.pool"]
 
 
 @pytest.fixture(scope="module")

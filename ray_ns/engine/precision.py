@@ -1,0 +1,51 @@
+"""``precision: auto``, decided once when a run begins and recorded with its settings: it decides the result."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_ns.config import Config
+
+
+def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, dict[str, str]]:
+    """The config with every ``auto`` decided, and what was decided for each such setting, by its dotted name.
+
+    ``recorded``: the settings that the run began with, None where it is new. They hold on any machine, so a resume
+    elsewhere computes as the run began. Of a new run the hardware decides: that of this process, where the driver runs.
+    """
+    found: dict[str, str] = {}
+
+    def decided(section: Any, name: str, gpu: bool, before: Any) -> Any:
+        if section.precision != "auto":
+            return section
+        held = before.get("precision") if isinstance(before, Mapping) else None
+        if held is None:
+            from ray_ns.train.precision import fast_precision
+
+            held = fast_precision(gpu)
+        found[f"{name}.precision"] = held
+        return section.model_copy(update={"precision": held})
+
+    before = recorded or {}
+    gpu = bool(config.cluster.train_gpus)
+    students = before.get("student")
+    changes: dict[str, Any] = {
+        "label": decided(config.label, "label", bool(config.label.gpus_per_actor), before.get("label")),
+        "teacher": decided(config.teacher, "teacher", gpu, before.get("teacher")),
+    }
+    if isinstance(config.student, list):
+        listed = students if isinstance(students, list) else []
+        changes["student"] = [
+            decided(student, f"student.{at}", gpu, listed[at] if at < len(listed) else None)
+            for at, student in enumerate(config.student)
+        ]
+    else:
+        changes["student"] = decided(config.student, "student", gpu, students)
+    return config.model_copy(update=changes), found
+
+
+def in_words(found: Mapping[str, str]) -> str:
+    """What ``decide`` decided, in one line: ``label.precision, teacher.precision: bfloat16``."""
+    of_value: dict[str, list[str]] = {}
+    for name, value in found.items():
+        of_value.setdefault(value, []).append(name)
+    return "; ".join(f"{', '.join(names)}: {value}" for value, names in of_value.items())
