@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-select bench-train clean
+.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
 
 
 demo: $(READY)
@@ -43,6 +43,9 @@ bench-train: $(READY)
 
 bench-precision: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.precision
+
+bench-sampler: $(READY)
+	$(BIN)/python -m benchmarks.sampler
 
 clean:
 	rm -rf .venv data runs

@@ -7,9 +7,8 @@ needs only the step; the global order is the same for every number of workers; r
 and every entry comes exactly once per epoch. An image with copies has its second copy in a second visit, and so on.
 """
 
-import bisect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +36,6 @@ class Order:
         self._batch = batch
         self.streams = math.gcd(batch, STREAMS)
         self._seed = seed
-        self._starts: list[list[int]] = [[0] for _ in range(self.streams)]
         self._epoch = lru_cache(4)(self._read_epoch)
         self._window = lru_cache(4 * self.streams)(self._read_window)
 
@@ -51,18 +49,21 @@ class Order:
         return range(rank * self._batch // world, (rank + 1) * self._batch // world)
 
     def _at(self, stream: int, position: int) -> tuple[int, int]:
-        starts = self._starts[stream]
-        while starts[-1] <= position:
-            low, high = self._part(len(starts) - 1, stream)
-            starts.append(starts[-1] + high - low)
-        epoch = bisect.bisect_right(starts, position) - 1
-        offset = position - starts[epoch]
-        for window in self._windows(epoch, stream):
-            visits, entries = self._window(epoch, stream, window)
-            if offset < len(visits):
-                return int(visits[offset]), int(entries[offset])
-            offset -= len(visits)
-        raise AssertionError("a position lies in a window of its epoch")
+        """Looked up directly, so that mid-epoch costs what the beginning does.
+
+        A stream takes the epoch's next part in every epoch, so it walks along one endless row: it begins at its first
+        part and comes to the same place again after ``total`` entries.
+        """
+        at = stream * self._total // self.streams + position
+        epoch = ((at + 1) * self.streams - 1) // self._total - stream
+        place = at % self._total
+        low, _ = self._part(epoch, stream)
+        _, begins = self._epoch(epoch)
+        first, visit = (int(np.searchsorted(begins, it, "right")) - 1 for it in (low, place))
+        first += (visit - first) // WINDOW * WINDOW
+        visits, entries = self._window(epoch, stream, first)
+        offset = place - max(low, int(begins[first]))
+        return int(visits[offset]), int(entries[offset])
 
     def _part(self, epoch: int, stream: int) -> tuple[int, int]:
         """The stream's part of an epoch's row of entries. It moves on every epoch, so that unequal parts even out."""
@@ -74,15 +75,8 @@ class Order:
         order = permutation(len(self._sizes), self._seed, epoch)
         return order, np.concatenate([[0], self._sizes[order].cumsum()])
 
-    def _windows(self, epoch: int, stream: int) -> Iterator[int]:
-        """Numbers of the visits (in the epoch's order) at which the stream's windows begin."""
-        low, high = self._part(epoch, stream)
-        _, begins = self._epoch(epoch)
-        first = int(np.searchsorted(begins, low, "right")) - 1
-        return iter(range(first, int(np.searchsorted(begins, high, "left")), WINDOW))
-
     def _read_window(self, epoch: int, stream: int, first: int) -> tuple[np.ndarray, np.ndarray]:
-        """The window's (visits, entries), shuffled, cut to the stream's part."""
+        """(visits, entries) of the window that begins at the epoch's visit ``first``: the stream's part, shuffled."""
         low, high = self._part(epoch, stream)
         order, begins = self._epoch(epoch)
         last = min(first + WINDOW, len(order))

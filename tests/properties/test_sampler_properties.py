@@ -3,10 +3,12 @@ import math
 from collections import Counter
 from fractions import Fraction
 
-from hypothesis import given
+import numpy as np
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ray_ns.train.sampler import STREAMS, Order
+from ray_ns.keyed import permutation
+from ray_ns.train.sampler import STREAMS, WINDOW, Order
 
 SIZES = st.lists(st.integers(0, 9), min_size=1, max_size=14).filter(any)
 BATCHES = st.integers(1, 24)
@@ -92,3 +94,40 @@ def test_every_entry_comes_once_per_epoch_across_three_crashes_and_other_numbers
     whole = Order(sizes, batch, seed)
     assert kept == [slot for step in range(epoch_steps) for slot in whole.slots(step)]
     assert Counter(kept) == dict.fromkeys(entries(sizes), batch)
+
+
+def walked(sizes: list[int], batch: int, seed: int, step: int) -> list[tuple[int, int]]:
+    """The batch of ``step`` as the order is told: epoch after epoch and window after window from the very beginning."""
+    total, streams = sum(sizes), math.gcd(batch, STREAMS)
+    share = batch // streams
+    slots = []
+    for stream in range(streams):
+        row: list[tuple[int, int]] = []
+        for epoch in itertools.count():
+            part = (stream + epoch) % streams
+            low, high = part * total // streams, (part + 1) * total // streams
+            order = permutation(len(sizes), seed, epoch).tolist()
+            begins = [0, *itertools.accumulate(sizes[visit] for visit in order)]
+            first = max(at for at in range(len(begins)) if begins[at] <= low)
+            for window in range(first, len(order), WINDOW):
+                last = min(window + WINDOW, len(order))
+                places = np.arange(max(low, begins[window]), max(low, min(high, begins[last])))
+                for place in places[permutation(len(places), seed, epoch, stream, window)].tolist():
+                    at = max(at for at in range(len(begins)) if begins[at] <= place)
+                    row.append((order[at], place - begins[at]))
+            if len(row) >= (step + 1) * share:
+                break
+        slots += row[step * share : (step + 1) * share]
+    return slots
+
+
+@given(
+    st.lists(st.sampled_from([0, 0, 1, 2, 3, 7]), min_size=1, max_size=40).filter(any),
+    st.sampled_from([1, 2, 3, 8, 12, 64, 100, 128]),
+    SEEDS,
+    st.integers(0, 12),
+)
+@example([1], 64, 0, 12)
+@example([0, 5, 0, 0, 0, 0, 0, 5, 0], 4, 1, 7)
+def test_an_entry_is_found_where_the_walk_comes_to_it(sizes: list[int], batch: int, seed: int, step: int) -> None:
+    assert Order(sizes, batch, seed).slots(step) == walked(sizes, batch, seed, step)

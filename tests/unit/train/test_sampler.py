@@ -71,6 +71,15 @@ def test_sizes_may_be_an_array() -> None:
     assert walk(Order(np.array([4, 5]), 3, 1), 6) == walk(Order([4, 5], 3, 1), 6)
 
 
-def test_a_million_entries_are_ready_at_once() -> None:
-    order = Order(np.full(2000, 500), 4096, 0)
-    assert len(set(order.slots(10_000))) == 4096
+@pytest.mark.parametrize("epochs", [0, 0.5, 0.999, 1000.5])
+def test_a_step_anywhere_in_an_epoch_reads_no_window_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch, epochs: float
+) -> None:
+    # A walk from the start of the epoch would read up to 2,000 / 64 / WINDOW windows of each stream.
+    sizes, batch = np.full(2000, 500), 4096
+    read: list[tuple[int, ...]] = []
+    window = Order._read_window
+    monkeypatch.setattr(Order, "_read_window", lambda self, *at: read.append(at) or window(self, *at))
+    assert len(set(Order(sizes, batch, 0).slots(int(epochs * sizes.sum()) // batch))) == batch
+    # The share of a stream lies in one window, or in two where one ends.
+    assert STREAMS <= len(read) <= 2 * STREAMS
