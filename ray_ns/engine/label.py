@@ -1,6 +1,7 @@
 """Label the pool and commit its labels, label shard by label shard."""
 
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,12 +10,14 @@ import pyarrow as pa
 
 from ray_ns import __version__
 from ray_ns.config import Config, results_of
-from ray_ns.engine import counts
+from ray_ns.engine import counts, digests
 from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.session import Session
 from ray_ns.engine.tables import SELECTION, label_objects
+from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
+from ray_ns.images.known import in_words, parted
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.seals import digest
 from ray_ns.store import run as runs
@@ -28,6 +31,7 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
     grown, the parts that the same teacher made of the pool as it was are taken as they are.
     """
     config, pool = session.config, session.corpora["pool"]
+    known = digests.ensure(session)
     inputs = {
         "teacher": teacher.digest,
         "pool": digest([vars(shard) for shard in pool.shards]),
@@ -35,6 +39,7 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         "data": results_of(config.data),
         "decode": decode.VERSION,
         "only": only.digest if only else None,
+        "known": known.digest if known else None,
     }
 
     tally = counts.tally(config.data.classes)
@@ -55,16 +60,17 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         session.reporter.begin(prefix, len(jobs), "label shards", len(done))
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
-        for job, table in predict(session, teacher, list(left)):
+        for job, table in predict(session, teacher, list(left), known):
             counts.add(tally, table, f"{prefix}, label shard {left[job]}")
             objects, checksum = label_objects(table, lineage)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = stage.publish(left[job], objects, facts)
             session.reporter.progress(len(done))
         summary = _summary([part.facts for part in done.values()], config.data.classes)
-        check_quarantine(config, "pool", summary["rows"], summary["quarantine"])
+        left_out = check_pool(config, summary)
         session.reporter.end(
-            f"{summary['rows']:,} images labelled, {sum(summary['quarantine'].values()):,} of them in quarantine"
+            f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
+            f"quarantine{f'; of the pool {in_words(found)}' if (found := summary['left_out']) else ''}"
         )
         return summary, [_committed(done[part]) for part in range(len(jobs))]
 
@@ -110,6 +116,20 @@ def label_shards(pool: Corpus, rows: int) -> list[Job]:
     return jobs + ([Job("pool", tuple(run))] if run else [])
 
 
+def check_pool(config: Config, summary: Mapping[str, Any]) -> int:
+    """How many images of the pool are known already. ``InputError`` where all are, or too many of the rest unreadable.
+
+    ``summary``: of the labels, or of some that stand for all: ``rows``, ``quarantine`` and ``left_out`` by reason.
+    """
+    left_out = sum(summary["left_out"].values())
+    if left_out and left_out == summary["rows"]:
+        raise InputError(
+            f"data.pool: each of its {left_out:,} images is a labelled, validation or test image. Give others."
+        )
+    check_quarantine(config, "pool", summary["rows"] - left_out, summary["quarantine"])
+    return left_out
+
+
 def check_quarantine(config: Config, corpus: str, rows: int, reasons: dict[str, int]) -> None:
     """Raise ``InputError`` where more of a corpus is unreadable than ``data.max_quarantined`` allows, or all of it."""
     refuse_above(config.data.max_quarantined, rows, reasons, f"data.{corpus}", "data.max_quarantined")
@@ -136,9 +156,11 @@ def _summary(facts: list[Any], classes: int) -> dict[str, Any]:
     for part in facts:
         for reason, count in part["quarantine"].items():
             reasons[reason] = reasons.get(reason, 0) + count
+    unreadable, left_out = parted(reasons)
     per_class = sum((np.array(part["per_class"]) for part in facts), np.zeros(classes, np.int64))
     return {
         "rows": sum(part["rows"] for part in facts),
         "per_class": per_class.tolist(),
-        "quarantine": dict(sorted(reasons.items())),
+        "quarantine": unreadable,
+        "left_out": left_out,
     }

@@ -19,15 +19,18 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.config import Config
+from ray_ns.engine import digests
 from ray_ns.engine.session import Session
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.images.isolate import SafeDecode
+from ray_ns.images.known import Known
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import open_store
 
 Row = dict[str, Any]
+KnownFrom = tuple[str, tuple[tuple[str, StoredObject], ...]]  # what ``digests.load`` takes
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,12 @@ class Job:
     only: tuple[StoredObject, ...] = ()
 
 
-def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[tuple[Job, pa.Table]]:
+def predict(
+    session: Session, teacher: Commit, jobs: Sequence[Job], known: Commit | None = None
+) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
+
+    ``known``: digests of images (``engine.digests``) that get no label but the reason where they are known from.
 
     Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
     """
@@ -57,10 +64,12 @@ def predict(session: Session, teacher: Commit, jobs: Sequence[Job]) -> Iterator[
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
     while batch := list(islice(waiting, at_once)):
-        yield from _execute(session, teacher, batch)
+        yield from _execute(session, teacher, batch, known)
 
 
-def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tuple[Job, pa.Table]]:
+def _execute(
+    session: Session, teacher: Commit, jobs: list[Job], known: Commit | None
+) -> Iterator[tuple[Job, pa.Table]]:
     """One bounded execution of Ray Data."""
     session.ray_libraries()
     import ray
@@ -91,8 +100,10 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
         list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows, store_url=session.store.url
     )
     rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
+    known_from = None if known is None else (session.store.url, tuple(known.parts[0].objects.items()))
     if config.label.layout_here == "tasks":
-        rows = rows.map_batches(partial(decode_slice, corpora=session.corpora, config=config), batch_size=1)
+        decode_it = partial(decode_slice, corpora=session.corpora, config=config, known_from=known_from)
+        rows = rows.map_batches(decode_it, batch_size=1)
     files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
     # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
     at_once = 2 if config.label.gpus_per_actor else 1
@@ -105,7 +116,7 @@ def _execute(session: Session, teacher: Commit, jobs: list[Job]) -> Iterator[tup
         compute=actors,
         num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
         num_gpus=config.label.gpus_per_actor or None,
-        fn_constructor_args=(session.store.url, files, session.corpora, config),
+        fn_constructor_args=(session.store.url, files, session.corpora, config, known_from),
     )
     for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
         yield jobs[number], table
@@ -153,17 +164,27 @@ def selected_rows(selections: Sequence[StoredObject], store_url: str, shard: Sha
     return np.sort(rows[ordinals == shard.ordinal])
 
 
-def decode_slice(batch: dict[str, np.ndarray], corpora: dict[str, Corpus], config: Config) -> dict[str, np.ndarray]:
+def decode_slice(
+    batch: dict[str, np.ndarray], corpora: dict[str, Corpus], config: Config, known_from: KnownFrom | None = None
+) -> dict[str, np.ndarray]:
     """The layout ``tasks``: one slice in, the same with its pixels (uint8) and quarantine reasons out."""
     row = {name: column[0] for name, column in batch.items()}
-    images, reasons = Reader.of_process(config).read(corpora, row)
+    known = known_from and digests.load(*known_from)
+    images, reasons = Reader.of_process(config).read(corpora, row, known)
     return {**batch, "images": images[None], "reasons": np.array([[reason or "" for reason in reasons]], object)}
 
 
 class TeacherActor:
     """One teacher of the pool: loads the network once, then labels slice after slice."""
 
-    def __init__(self, store_url: str, files: dict[str, Row], corpora: dict[str, Corpus], config: Config) -> None:
+    def __init__(
+        self,
+        store_url: str,
+        files: dict[str, Row],
+        corpora: dict[str, Corpus],
+        config: Config,
+        known_from: KnownFrom | None = None,
+    ) -> None:
         import torch
 
         from ray_ns.labels.predict import Teacher
@@ -178,6 +199,7 @@ class TeacherActor:
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
         self._reader = Reader(config)
         self._corpora = corpora
+        self._known = known_from and digests.load(*known_from)
         self._keep = label.keep, min(label.top, config.data.classes)
         self._threads = label.threads
 
@@ -190,7 +212,7 @@ class TeacherActor:
         if "images" in row:
             images, reasons = row["images"], [reason or None for reason in row["reasons"]]
         else:
-            images, reasons = self._reader.read(self._corpora, row)
+            images, reasons = self._reader.read(self._corpora, row, self._known)
         ids = image_ids(int(row["shard"]), int(row["first"]) + rows_of(row))
         table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
         sink = pa.BufferOutputStream()
@@ -226,8 +248,13 @@ class Reader:
             _reader = cls(config)
         return _reader
 
-    def read(self, corpora: dict[str, Corpus], row: Row) -> tuple[np.ndarray, list[str | None]]:
-        """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank."""
+    def read(
+        self, corpora: dict[str, Corpus], row: Row, known: Known | None = None
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank.
+
+        What is ``known`` is not decoded and gets the reason where it is known from.
+        """
         count, group = int(row["rows"]), int(row["group"])
         images = np.empty((count, *self._shape), np.uint8)
         reasons: list[str | None] = [None] * count
@@ -244,10 +271,17 @@ class Reader:
             if group + 1 < len(reader.group_rows):
                 self._group(corpus, shard, group + 1)
         run = f"{corpus.root} {shard.path} {shard.stamp} {group} {row['begin']} {count} {row.get('at')!r}"
+
+        def unknown() -> Iterator[bytes | None]:
+            for place, value in enumerate(encoded):
+                image = value.as_py()
+                reasons[place] = known(image) if known else None
+                yield image if reasons[place] is None else None
+
         with self._one_run:
-            for place, pixels in enumerate(self._decode(run, (value.as_py() for value in encoded))):
+            for place, pixels in enumerate(self._decode(run, unknown())):
                 if isinstance(pixels, decode.Reason):
-                    reasons[place] = str(pixels)
+                    reasons[place] = reasons[place] or str(pixels)
                     images[place] = 0
                 else:
                     images[place] = pixels

@@ -12,6 +12,7 @@ import numpy as np
 
 from ray_ns import config_read
 from ray_ns.config import Config
+from ray_ns.engine import digests as known_images
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
 from ray_ns.images import divide as division
@@ -26,7 +27,6 @@ from ray_ns.observe import Reporter
 LABELLED = ("labelled", "validation", "test")
 EVALUATED = ("validation", "test")
 HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
-READ_BYTES = 20 * 10**9  # read and decoded in some minutes; beyond that, ingest does it, by tasks
 
 
 def scan_corpora(
@@ -142,7 +142,7 @@ def check(session: Session) -> None:
         check_resources(config, local_cpus(config), gpus)
 
 
-def divide(session: Session) -> None:
+def divide(session: Session) -> dict[str, list[list[bytes]]]:
     """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
 
     What is held out is drawn from ``run.seed``. Left out of training with a warning, rather than refused, is an image
@@ -150,14 +150,18 @@ def divide(session: Session) -> None:
     be taken out of a tar or a Parquet file by hand, and the run writes down what it left out. Unreadable validation and
     test images stay, as wrong answers. Raises ``InputError`` where more are unreadable than ``data.max_quarantined``
     allows, or a class has too few left.
+
+    Returns the digests of the images that are left, per corpus and shard, in order of rows; nothing where the corpora
+    are too large to look at.
     """
     config, corpora = session.config, session.corpora
     given = [name for name in LABELLED if getattr(config.data, name) is not None]
     digests: dict[str, list[list[bytes]]] = {}
-    if sum(shard.size for name in given for shard in corpora[name].shards) > READ_BYTES:
+    if known_images.too_large(corpora):
         session.reporter.note(
             "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
-            "when training meets it, and nobody looks for images that train and evaluate too."
+            "when training meets it, nobody looks for images that train and evaluate too, and what the pool has of "
+            "labelled, validation or test images is not known; ray-ns ingest --keep-out leaves it out."
         )
     else:
         digests = _looked_at(session, given)
@@ -184,6 +188,7 @@ def divide(session: Session) -> None:
                 digests[name] = _kept(of_all, rows)
     if digests:
         _part_twins(session, digests)
+    return digests
 
 
 def _looked_at(session: Session, names: Sequence[str]) -> dict[str, list[list[bytes]]]:
@@ -219,10 +224,11 @@ def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> lis
 def _part_twins(session: Session, digests: dict[str, list[list[bytes]]]) -> None:
     """Leave out of validation images what is a test image too, and of labelled ones what is either."""
     corpora, classes = session.corpora, session.config.data.classes
-    whole = dict(corpora)
+    whole, left = dict(corpora), dict(digests)
     for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
         held = [digest for other in others for digest in digests[other]]
         corpora[name], shared = division.without(whole[name], digests[name], held)
+        left[name] = [[it for it in of if it not in shared] for of in digests[name]]
         if shared:
             one = min(shared)
             twin = next(filter(None, (division.named(whole[it], digests[it], one) for it in others)))
@@ -230,6 +236,7 @@ def _part_twins(session: Session, digests: dict[str, list[list[bytes]]]) -> None
                 f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
                 f"such as {division.named(whole[name], digests[name], one)} = {twin}"
             )
+    digests |= left
     if not any(map(len, corpora["validation"].labels(classes))):
         raise InputError("data.validation: every image of it is a test image too. Give others.")
     counts = count_per_class(corpora["labelled"].labels(classes), classes)

@@ -212,6 +212,7 @@ def _summary(
             "beyond_quota": int((quota.over - kept).sum()),
         },
         "quarantine": labels.summary["quarantine"],
+        "left_out": labels.summary.get("left_out", {}),  # labels of an earlier version knew of none
         "per_class": {
             "candidates": quota.candidates.tolist(),
             "over_threshold": quota.over.tolist(),

@@ -1,6 +1,5 @@
 """Which labelled images train and which evaluate: those that can be read, a held-out share, none on both sides."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -9,9 +8,8 @@ import numpy as np
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Reason
 from ray_ns.images.isolate import Outcome
+from ray_ns.images.known import digest_of
 from ray_ns.keyed import hashes
-
-DIGEST_BYTES = 16
 
 
 def hold_out(
@@ -43,7 +41,7 @@ def hold_out(
 class Looked:
     """What one reading of a corpus found.
 
-    ``digests``: the BLAKE2b digest of every image's bytes, per shard in order of rows, empty where there are none;
+    ``digests``: the digest of every image's bytes, per shard in order of rows, empty where there are none;
     ``readable``: bool (rows,) per shard; ``bad``: the reasons of the others, by their names.
     """
 
@@ -65,7 +63,7 @@ def look(
         readable: list[bool] = []
         for group in (group for group, rows in enumerate(reader.group_rows) if rows):
             images = reader.images(group).to_pylist()
-            digests += map(_digest, images)
+            digests += map(digest_of, images)
             for outcome in decode(f"{corpus.root} {shard.path} {shard.stamp} {group}", images):
                 if isinstance(outcome, Reason):
                     found.bad[reader.where(len(readable))] = str(outcome)
@@ -74,6 +72,19 @@ def look(
         found.readable.append(np.array(readable, bool))
         after_shard()
     return found
+
+
+def digests_of(corpus: Corpus) -> list[list[bytes]]:
+    """The digest of every image's bytes, per shard in order of rows, empty where there are none."""
+    return [
+        [
+            digest_of(image.as_py())
+            for group, rows in enumerate(reader.group_rows)
+            if rows
+            for image in reader.images(group)
+        ]
+        for reader in map(corpus.open, corpus.shards)
+    ]
 
 
 def without(
@@ -93,7 +104,3 @@ def named(corpus: Corpus, own: Sequence[Sequence[bytes]], digest: bytes) -> str 
         if digest in of:
             return corpus.open(shard).where(of.index(digest))
     return None
-
-
-def _digest(image: bytes | None) -> bytes:
-    return hashlib.blake2b(image, digest_size=DIGEST_BYTES).digest() if image else b""

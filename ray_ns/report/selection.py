@@ -7,6 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ray_ns.images.known import in_words
 from ray_ns.report.table import WIDTH
 from ray_ns.store.commit import Commit
 
@@ -58,6 +59,8 @@ def words(report: dict[str, Any]) -> list[str]:
     if report["quarantine"]:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["quarantine"].items())
         lines.append(f"in quarantine, without a label: {reasons}")
+    if report.get("left_out"):
+        lines.append(f"of the pool {in_words(report['left_out'])}")
     for name, why in {
         "classes_without_candidates": "classes that no image was labelled as",
         "classes_dropped_whole": "classes of whose images none was kept",

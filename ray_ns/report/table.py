@@ -8,6 +8,7 @@ from rich.table import Table
 
 from ray_ns.config import Training
 from ray_ns.engine.session import Session
+from ray_ns.images.known import in_words
 from ray_ns.loop import CONTROL, Outcome, Round
 from ray_ns.models.names import CONFIG, WEIGHTS
 from ray_ns.seals import canonical
@@ -56,6 +57,10 @@ def show(session: Session, outcome: Outcome) -> None:
             f"best student on test: {gains['over_teacher']:+.1f} points over the teacher, "
             f"{gains['over_control']:+.1f} over the fair control."
         )
+    chosen = next((it.selection for it in outcome.rounds if it.selection), None)
+    left_out = chosen.summary.get("left_out") if chosen else None
+    if left_out:
+        console.print(f"of the pool {in_words(left_out)}.")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("round", "model", "parameters", "labels kept", "duplicates", "top-1 val", "top-1 test", "seconds"):
         table.add_column(name, justify="left" if name in {"round", "model"} else "right")

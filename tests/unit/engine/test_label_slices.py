@@ -161,7 +161,7 @@ def test_no_more_shards_are_open_than_a_crash_may_cost(
 ) -> None:
     opened: list[list[int]] = []
 
-    def execute(session: Any, teacher: Any, jobs: list[int]) -> Iterator[int]:
+    def execute(session: Any, teacher: Any, jobs: list[int], known: Any) -> Iterator[int]:
         opened.append(jobs)
         yield from jobs
 

@@ -9,7 +9,7 @@ import pytest
 from tiny_run import write_tiny
 
 from ray_ns import config_read
-from ray_ns.engine import preflight
+from ray_ns.engine import digests, preflight
 from ray_ns.engine.driver import drive
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, count_per_class
@@ -242,7 +242,7 @@ def test_images_are_held_out_of_those_that_can_be_read(tiny: Path, folders: list
 def test_a_corpus_too_large_to_look_at_is_left_as_it_is(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(preflight, "READ_BYTES", 1000)
+    monkeypatch.setattr(digests, "READ_BYTES", 1000)
     labelled = copied(tiny, tmp_path, "labelled", broken(pq.read_table(tiny.parent / "data/labelled"), [2]))
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", labelled], "plain") as session:
         assert len(images_of(session.corpora["labelled"])) == 10
