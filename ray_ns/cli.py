@@ -1,23 +1,49 @@
 """The command line: ``ray-ns run | check | select | ingest | status | verify | inspect | config | demo-data``."""
 
-import json
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
+from typer.exceptions import TyperException
 
-from ray_ns.errors import IntegrityError, RayNsError, ResumableError
+from ray_ns import __version__, printed
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.exits import guarded
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 2 your input, one line says what and how to mend it; 3 stopped, the same command goes on; "
+    "4 a stored file is not what was written. Others come from outside: 137 killed (often for want of memory), "
+    "130 or 143 stopped before the program began."
+)
 
 app = typer.Typer(
     help="Noisy Student self-training at pool scale, on Ray.",
-    no_args_is_help=True,
+    epilog=EXIT_CODES,
+    context_settings={"help_option_names": ["-h", "--help"]},
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
-out = Console(highlight=False, soft_wrap=True)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        printed.say(f"ray-ns {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def no_verb(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Noisy Student self-training at pool scale, on Ray."""
+    if context.invoked_subcommand is None:
+        for line in context.get_help().splitlines():
+            printed.say(line)
+        raise InputError("no command is given.")
+
 
 RunDirectory = Annotated[str, typer.Argument(help="The run directory (run.dir of its config).", metavar="RUN")]
 AsJson = Annotated[bool, typer.Option("--json", help="For machines: JSON on stdout, JSON lines of progress on stderr.")]
@@ -33,7 +59,7 @@ def run(
     grow: Annotated[bool, typer.Option("--grow", help="Take in shards that the pool has gained.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the loop, or resume it: the same command goes on from whatever was committed."""
+    """Run the loop, or resume it. The same command goes on from whatever was committed."""
     from ray_ns.engine.driver import drive
     from ray_ns.report import table
 
@@ -44,11 +70,11 @@ def run(
         if outcome.complete:
             table.commit_report(session, outcome)
         if as_json:
-            print(json.dumps(table.as_json(outcome)))
+            printed.give(table.as_json(outcome))
         elif outcome.complete:
             table.show(session, outcome)
         else:
-            out.print(f"ended after --until {until}; run again without it to go on.")
+            printed.say(f"ended after --until {until}; run again without it to go on.")
 
 
 @app.command()
@@ -57,14 +83,14 @@ def check(
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, laid over the config.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Read a few images and do one step of every stage in this process, without Ray and without writing anything."""
+    """Look whether a run would work. One step of every stage in this process, without Ray and without a write."""
     from ray_ns.engine.check import check as look
 
     for found in look(config, overrides or []):
         if as_json:
-            print(json.dumps({"what": found.what, **found.figures}), flush=True)
+            printed.give({"what": found.what, **found.figures})
         else:
-            out.print(f"{found.what:<16} {found.line}")
+            printed.say(f"{found.what:<16} {found.line}")
 
 
 @app.command()
@@ -74,7 +100,7 @@ def select(
     number: Annotated[int | None, typer.Option("--round", help="Whose labels; default: the last round's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Filter and balance a run's labels, with other settings than the run's if asked; no teacher runs again."""
+    """Filter and balance a run's labels again. No teacher runs; the select settings may be others than the run's."""
     from ray_ns.engine.driver import reopen
     from ray_ns.engine.select import select_again
     from ray_ns.report import selection
@@ -82,7 +108,7 @@ def select(
     with reopen(config, overrides or [], "json" if as_json else "auto") as session:
         found = select_again(session, number)
         if as_json:
-            print(json.dumps(selection.as_json(found)))
+            printed.give(selection.as_json(found))
         else:
             selection.show(found, session.class_names)
 
@@ -107,7 +133,7 @@ def ingest(
     ] = 0.01,
     as_json: AsJson = False,
 ) -> None:
-    """Pack a corpus into Parquet shards, each image once; the same command resumes."""
+    """Pack a corpus into Parquet shards. Each image once; the same command resumes."""
     from ray_ns.engine.ingest import Ingest
     from ray_ns.engine.ingest import ingest as packed
     from ray_ns.report import ingest as report
@@ -125,25 +151,25 @@ def ingest(
     )
     commits = packed(wanted, append, "json" if as_json else "auto")
     if as_json:
-        print(json.dumps(report.as_json(commits)))
+        printed.give(report.as_json(commits))
     else:
         report.show(destination, commits)
 
 
 @app.command()
 def status(run: RunDirectory, as_json: AsJson = False) -> None:
-    """Say which stage a run is in, how far, how fast, and how long it will take."""
+    """Say where a run stands. Which stage, how far, how fast, and how long it will take."""
     from ray_ns.store.status import read_status, scored
 
     found = read_status(run)
     if as_json:
-        print(json.dumps(found))
+        printed.give(found)
         return
     for stage in found["stages"]:
         parts = f", {stage['parts']} parts" if stage["parts"] else ""
         curve = f", {scored(stage['curve'])}" if "curve" in stage else ""
-        out.print(f"{stage['stage']:<20} {stage['state']}{parts}{curve}")
-    out.print(found["driver"])
+        printed.say(f"{stage['stage']:<20} {stage['state']}{parts}{curve}")
+    printed.say(found["driver"])
 
 
 @app.command()
@@ -159,15 +185,15 @@ def verify(run: RunDirectory, as_json: AsJson = False) -> None:
         if fault is not None:
             faults[key] = fault
     if as_json:
-        print(json.dumps({"checked": checked, "faults": faults}))
+        printed.give({"checked": checked, "faults": faults})
     for key in list(faults)[:20]:
-        print(f"damaged: {key}", file=sys.stderr)
+        printed.tell(f"damaged: {key}", "damaged")
     if faults:
         raise IntegrityError(
             f"{len(faults)} of {checked} objects are not as they were written: {next(iter(faults.values()))}"
         )
     if not as_json:
-        out.print(f"{checked} objects checked, all as they were written")
+        printed.say(f"{checked} objects checked, all as they were written")
 
 
 @app.command("inspect")
@@ -179,7 +205,7 @@ def inspect_corpus(
     sheet: Annotated[str | None, typer.Option(help="Where a PNG of sampled images goes.", metavar="FILE.png")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look at every image of a corpus: counts, sizes, formats, classes, what cannot be read and why."""
+    """Look at every image of a corpus. Counts, sizes, formats, classes, what cannot be read and why."""
     import os
 
     from ray_ns.images.corpus import Corpus
@@ -197,17 +223,18 @@ def inspect_corpus(
     if sheet:
         report.save_sheet(found, sheet)
     if as_json:
-        print(json.dumps(report.as_json(found_corpus, found)))
+        printed.give(report.as_json(found_corpus, found))
     else:
         report.show(found_corpus, found)
 
 
 @app.command()
 def config() -> None:
-    """Print every setting with its meaning, range and default, as commented YAML."""
+    """Print every setting. With its meaning, range and default, as commented YAML."""
     from ray_ns.config_help import schema_as_yaml
 
-    print(schema_as_yaml(), end="")
+    for line in schema_as_yaml().splitlines():
+        printed.say(line)
 
 
 @app.command("demo-data")
@@ -216,19 +243,23 @@ def demo_data(
     seed: Annotated[int, typer.Option(help="Which digits are labelled, validation, test and pool.")] = 0,
     per_class: Annotated[int, typer.Option(min=1, max=100, help="Labelled digits of each class.")] = 5,
 ) -> None:
-    """Write the demo's data: handwritten digits and photograph crops as Parquet shards."""
+    """Write the demo's data. Handwritten digits and photograph crops as Parquet shards."""
     from ray_ns.demo import write_digits
 
     write_digits(folder, seed, per_class)
-    out.print(f"demo data in {folder}")
+    printed.say(f"demo data in {folder}")
+
+
+def command_line() -> None:
+    """Run the command line. Raises ``InputError`` where it cannot be read."""
+    try:
+        app(standalone_mode=False)
+    except TyperException as error:
+        context = getattr(error, "ctx", None)
+        verb = context.command_path if context is not None else "ray-ns"
+        raise InputError(f"{error.format_message()} See '{verb} -h'.") from None
 
 
 def main() -> None:
-    """Run the command line; errors of ours become one line on stderr and their exit code."""
-    try:
-        app()
-    except RayNsError as error:
-        if isinstance(error, ResumableError) and error.__cause__ is not None:
-            traceback.print_exception(error.__cause__)  # nobody foresaw it: whoever mends it needs to see where
-        print(f"ray-ns: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    """The program, for who has imported this already; ``__main__`` looks after the moments before too."""
+    sys.exit(guarded(command_line, sys.argv[1:]))

@@ -1,17 +1,27 @@
 """What a run tells while it works: one live line per stage on a terminal, plain lines in a log, JSON for machines."""
 
-import json
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from rich.console import Console
+from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from ray_ns import printed
 
 LOG_SECONDS = 10.0
 
 Mode = Literal["auto", "plain", "json"]
+
+
+class _Live(Progress):
+    """Name, bar and time on one line; below it, in words, how far: that has all the lines that it needs."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            yield Text(task.fields["state"])
 
 
 class Reporter:
@@ -22,12 +32,11 @@ class Reporter:
     """
 
     def __init__(self, mode: Mode = "auto") -> None:
-        self._console = Console(stderr=True, highlight=False)
         self._json = mode == "json"
         self._live: Progress | None = None
-        if mode == "auto" and self._console.is_terminal:
-            columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.fields[state]}"))
-            self._live = Progress(*columns, TimeElapsedColumn(), console=self._console, transient=True)
+        if mode == "auto" and (console := printed.terminal()).is_terminal:
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(None), TimeElapsedColumn())
+            self._live = _Live(*columns, console=console, transient=True, expand=True)
         self._task: TaskID | None = None
         self._stage = ""
         self._began = self._said = time.monotonic()
@@ -42,8 +51,8 @@ class Reporter:
         self._began = self._said = time.monotonic()
         self._say("begin", f"{stage}: {done} of {total} {unit} done" if done else f"{stage}: begins")
         if self._live is not None:
-            self._live.start()
-            self._task = self._live.add_task(stage, total=total or None, completed=done, state="")
+            printed.show_live(self._live)
+            self._task = self._live.add_task(printed.plain(stage), total=total or None, completed=done, state="")
 
     def progress(self, done: int, note: str = "") -> None:
         """``done`` of the stage's total are done; ``note``: what else there is to say of it, in a few words."""
@@ -51,7 +60,7 @@ class Reporter:
             self._anchor = (time.monotonic(), done)
         self._done, self._note = done, note
         if self._live is not None and self._task is not None:
-            self._live.update(self._task, completed=done, state=self._state())
+            self._live.update(self._task, completed=done, state=printed.plain(self._state()))
         elif time.monotonic() - self._said > LOG_SECONDS:
             self._said = time.monotonic()
             self._say("progress", f"{self._stage}: {self._state()}")
@@ -61,7 +70,7 @@ class Reporter:
         seconds = time.monotonic() - self._began
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
-            self._live.stop()
+            printed.show_live(None)
             self._task = None
         self._say("end", f"{self._stage}: {outcome} ({seconds:.1f} s)", seconds=round(seconds, 3))
         self._stage = ""
@@ -104,6 +113,6 @@ class Reporter:
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         if self._json:
-            print(json.dumps({"event": kind, "text": text, **self.snapshot(), **fields}), file=sys.stderr, flush=True)
+            printed.tell_event({"event": kind, "text": text, **self.snapshot(), **fields})
         else:
-            self._console.print(text, markup=False, soft_wrap=True)
+            printed.tell(text, kind)

@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ray_ns.printed import tell
+
 # Ray 2.60: a finished training asks the dashboard of whatever cluster answers on port 8265 whether its controller
 # lives, and tears healthy workers down where that is another cluster; an address nobody listens on makes it harmless.
 ENVIRONMENT = {
@@ -153,6 +155,8 @@ def _unannounced(connect: Callable[..., Any]) -> Callable[..., Any]:
                 os.dup2(errors, 2)
                 os.close(errors)
                 said.seek(0)
-                os.write(2, b"".join(line for line in said if b"RAY_BACKEND_LOG_LEVEL" not in line))
+                for line in said:
+                    if b"RAY_BACKEND_LOG_LEVEL" not in line:
+                        tell(line.decode(errors="replace").rstrip("\n"), "log")
 
     return connected

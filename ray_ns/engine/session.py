@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import signal
-import sys
 import tempfile
 import threading
 import time
@@ -18,8 +17,10 @@ from typing import Any, TypeVar
 from ray_ns.config import Config
 from ray_ns.engine import local
 from ray_ns.errors import InputError, RayNsError, ResumableError
+from ray_ns.exits import STOPPED
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
+from ray_ns.printed import tell_failure
 from ray_ns.seals import canonical
 from ray_ns.store import commit
 from ray_ns.store import run as runs
@@ -156,7 +157,7 @@ class Session:
     def _stop(self, number: int, frame: object) -> None:
         """End at once and say how to go on: what is committed stays, and Ray's processes end with this one."""
         self._give_back()
-        print("ray-ns: stopped; the same command goes on from what is committed", file=sys.stderr, flush=True)
+        tell_failure(STOPPED, ResumableError.exit_code)
         os._exit(ResumableError.exit_code)
 
     def _give_back(self) -> None:

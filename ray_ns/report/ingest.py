@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
-
 from ray_ns.images.pack import IMAGES
 from ray_ns.images.unreadable import in_words
+from ray_ns.printed import say
 from ray_ns.store.commit import Commit
 
 COUNTS = ("read", "images", "bytes", "duplicates", "leaks")
@@ -41,4 +40,5 @@ def show(destination: str, commits: Sequence[Commit]) -> None:
     words = in_words(found["quarantine"])
     lines.append(f"  {sum(found['quarantine'].values()):,} unreadable" + (f": {words}" if words else ""))
     lines.append(f"  each of them is a line of {destination}/ingest-*/data/*/left_out.jsonl")
-    Console(highlight=False, soft_wrap=True).print("\n".join(lines), markup=False)
+    for line in lines:
+        say(line)

@@ -3,16 +3,20 @@
 from collections.abc import Sequence
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from ray_ns.images.known import in_words
-from ray_ns.report.table import WIDTH
+from ray_ns.printed import say
+from ray_ns.report import columns
 from ray_ns.store.commit import Commit
 
 SHOWN = 12  # classes of each end in the table
-COLUMNS = ("candidates", "over_threshold", "kept", "with_copies", "threshold", "cut")
+COLUMNS = {
+    "labels": "candidates",
+    "above": "over_threshold",
+    "kept": "kept",
+    "with\ncopies": "with_copies",
+    "limit": "threshold",
+    "cut": "cut",
+}  # a title of the table: what of the selection's figures it shows
 
 
 def as_json(selection: Commit) -> dict[str, Any]:
@@ -30,21 +34,18 @@ def as_json(selection: Commit) -> dict[str, Any]:
 
 def show(selection: Commit, names: Sequence[str] | None = None) -> None:
     """Print the report. ``names``: of the classes, where they have any."""
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     report = as_json(selection)
     for line in words(report):
-        console.print(line, markup=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    quantiles = report["per_class"]["confidence"]
-    for name in ("class", *COLUMNS, *quantiles):
-        table.add_column(name.replace("_", " "), justify="right")
-    for label in shown(report["per_class"]["candidates"]):
-        values = [report["per_class"][name][label] for name in COLUMNS]
-        table.add_row(
-            names[label] if names else str(label),
-            *map(_cell, [*values, *(column[label] for column in quantiles.values())]),
-        )
-    console.print(table)
+        say(line)
+    of_class = report["per_class"]
+    figures = {title: of_class[name] for title, name in COLUMNS.items()} | of_class["confidence"]
+    if len(set(figures["limit"])) == 1:
+        say(f"threshold of every class: {_cell(figures.pop('limit')[0])}")
+    rows = [
+        [names[label] if names else str(label), *(_cell(column[label]) for column in figures.values())]
+        for label in shown(of_class["candidates"])
+    ]
+    columns.show(["class", *figures], rows)
 
 
 def words(report: dict[str, Any]) -> list[str]:
@@ -85,4 +86,4 @@ def shown(candidates: list[int]) -> list[int]:
 def _cell(value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return columns.count(value) if isinstance(value, int) else f"{value:.3f}"

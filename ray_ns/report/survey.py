@@ -5,15 +5,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, split_ids
 from ray_ns.images.decode import Reason
 from ray_ns.images.survey import TILE, Survey, Tile, quantiles
-from ray_ns.report.table import WIDTH
+from ray_ns.printed import plain, say
+from ray_ns.report import columns
 
 SHARES = {"least": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "most": 1.0}
 CLASSES_SHOWN = 20
@@ -45,16 +43,12 @@ def as_json(corpus: Corpus, found: Survey) -> dict[str, Any]:
 
 def show(corpus: Corpus, found: Survey) -> None:
     """Print the survey."""
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     report = as_json(corpus, found)
     for line in words(report):
-        console.print(line, markup=False)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("", *SHARES):
-        table.add_column(name, justify="right")
-    for name, values in report["sizes"].items():
-        table.add_row(name, *(f"{value:,}" for value in values.values()))
-    console.print(table)
+        say(line)
+    rows = [[name, *(f"{value:,}" for value in values.values())] for name, values in report["sizes"].items() if values]
+    if rows:
+        columns.show(("", *SHARES), rows)
 
 
 def words(report: dict[str, Any]) -> list[str]:
@@ -112,7 +106,7 @@ def sheet(found: Survey) -> Image.Image:
 
 def _caption(number: int, tile: Tile, found: Survey) -> str:
     if found.labels:
-        return str(tile.label)
+        return plain(tile.label)
     ordinal, row = split_ids(np.array(number))
     return f"{ordinal}/{row}"
 

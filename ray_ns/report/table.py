@@ -2,20 +2,18 @@
 
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from ray_ns.config import Training
 from ray_ns.engine.session import Session
 from ray_ns.images.known import in_words
 from ray_ns.loop import CONTROL, Outcome, Round
 from ray_ns.models.names import CONFIG, WEIGHTS
+from ray_ns.printed import say
+from ray_ns.report import columns
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Stage
 
 REPORT = "report.json"
-WIDTH = 120
+TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
 
 
 def commit_report(session: Session, outcome: Outcome) -> Commit:
@@ -46,39 +44,38 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 def show(session: Session, outcome: Outcome) -> None:
     """Print where the best network lies, what it gains, and the table."""
-    console = Console(highlight=False, soft_wrap=True, width=WIDTH)
     report = as_json(outcome)
-    console.print(f"best network (timm loads it as local-dir:): {session.store.url}/{report['best_model']}")
+    say(f"best network (timm loads it as local-dir:): {session.store.url}/{report['best_model']}")
     gains = report["gain_points"]
     if outcome.best is outcome.rounds[0]:
-        console.print("no student was better than its teacher on the validation images: keep the teacher.")
+        say("no student was better than its teacher on the validation images: keep the teacher.")
     elif "over_control" in gains:
-        console.print(
+        say(
             f"best student on test: {gains['over_teacher']:+.1f} points over the teacher, "
             f"{gains['over_control']:+.1f} over the fair control."
         )
     chosen = next((it.selection for it in outcome.rounds if it.selection), None)
     left_out = chosen.summary.get("left_out") if chosen else None
     if left_out:
-        console.print(f"of the pool {in_words(left_out)}.")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("round", "model", "parameters", "labels kept", "duplicates", "top-1 val", "top-1 test", "seconds"):
-        table.add_column(name, justify="left" if name in {"round", "model"} else "right")
+        say(f"of the pool {in_words(left_out)}.")
+    rows = []
     for it, row in zip(_all(outcome), report["rounds"], strict=True):
         seconds = sum(
             session.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "finetune", "evaluate")
         )
-        table.add_row(
-            _title(it) + (" *" if row["best"] else ""),
-            row["model"],
-            f"{row['parameters']:,}",
-            f"{row['kept']:,}" if it.selection else "-",
-            f"{row['duplicates']:,}" if it.selection else "-",
-            f"{100 * row['validation_top1']:.1f}",
-            f"{100 * row['test_top1']:.1f}",
-            f"{seconds:.0f}",
+        rows.append(
+            [
+                _title(it) + (" *" if row["best"] else ""),
+                row["model"],
+                columns.count(row["parameters"]),
+                columns.count(row["kept"]) if it.selection else "-",
+                columns.count(row["duplicates"]) if it.selection else "-",
+                f"{100 * row['validation_top1']:.1f}",
+                f"{100 * row['test_top1']:.1f}",
+                columns.count(round(seconds)),
+            ]
         )
-    console.print(table)
+    columns.show(TITLES, rows, names=2)
 
 
 def _all(outcome: Outcome) -> list[Round]:

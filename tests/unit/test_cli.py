@@ -138,7 +138,8 @@ def test_a_folder_without_a_run_leaves_with_2(
     (tmp_path / "empty").mkdir()
     left = ray_ns(verb, tmp_path / place, *flags)
     assert left.code == 2
-    assert str(tmp_path / place) in one_line(left.err)
+    said = one_line(left.err) if not flags else json.loads(left.err)["text"]
+    assert str(tmp_path / place) in said
     assert left.out == ""
     assert list(tmp_path.iterdir()) == [tmp_path / "empty"]
 
@@ -228,9 +229,9 @@ def test_verify_as_json_lists_every_fault_and_still_leaves_with_4(ray_ns: Call, 
     found = json.loads(left.out)
     assert sorted(found["faults"]) == harmed
     assert found["checked"] == len(list(finished.list("")))
-    *damaged, last = left.err.splitlines(keepends=True)
-    assert damaged == [f"damaged: {key}\n" for key in harmed]
-    one_line(last)
+    *damaged, last = map(json.loads, left.err.splitlines())
+    assert damaged == [{"event": "damaged", "text": f"damaged: {key}"} for key in harmed]
+    assert (last["event"], last["exit_code"]) == ("error", 4)
 
 
 def test_verify_of_a_missing_object_leaves_with_4(ray_ns: Call, finished: LocalStore) -> None:

@@ -1,0 +1,182 @@
+r"""The one door by which text leaves for people and JSON for machines.
+
+File, tar member, class and column names, config values and the messages of libraries are written by others. What is not
+printable in them (line ends, terminal escapes, direction overrides, what is no character) leaves as ``\x1b`` or
+``\u202e``, so that no name acts on a terminal, forges a line or hides. JSON escapes all of that by itself.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ray_ns.errors import ResumableError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class _Door:
+    """Where text leaves. ``out``, ``err``: the real streams while ``sys`` has ``_Strays``; ``live``: a live line."""
+
+    out: TextIO | None = None
+    err: TextIO | None = None
+    for_machines = False
+    live: "Progress | None" = None
+
+
+def plain(text: object) -> str:
+    """``text`` on one line, with whatever is not printable as Python writes it in a string."""
+    words = str(text)
+    return words if words.isprintable() else "".join(map(_escaped, words))
+
+
+def _escaped(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
+
+
+def say(line: str) -> None:
+    """One line of a result, on stdout."""
+    _write(_results(), plain(line))
+
+
+def give(value: Any) -> None:
+    """A result for machines: one line of JSON on stdout, in ASCII."""
+    _write(_results(), json.dumps(value))
+
+
+def tell(line: str, event: str = "note") -> None:
+    """One line beside the result, on stderr; JSON with ``event`` where the whole program speaks to machines."""
+    if _Door.for_machines:
+        tell_event({"event": event, "text": line})
+    elif _Door.live is not None:
+        from rich.text import Text
+
+        _Door.live.console.print(Text(plain(line)), soft_wrap=True)
+    else:
+        _write(_notes(), plain(line))
+
+
+def tell_event(value: dict[str, Any]) -> None:
+    """An event for machines: one line of JSON on stderr, in ASCII."""
+    _write(_notes(), json.dumps(value))
+
+
+def tell_failure(line: str, code: int, trace: str = "") -> None:
+    """Why the program leaves with ``code``, as its last words. ``trace``: where an error arose that nobody foresaw."""
+    show_live(None)
+    if _Door.for_machines:
+        tell_event({"event": "error", "text": line, "exit_code": code} | ({"traceback": trace} if trace else {}))
+        return
+    for words in trace.rstrip("\n").split("\n") if trace else ():
+        tell(f"  {words}")  # so that no line of another's message stands where one of ours does
+    tell(f"ray-ns: {line}")
+
+
+def terminal() -> "Console":
+    """Stderr as a terminal that may show a live line. What is printed on it must be ``plain``."""
+    from rich.console import Console
+
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            """Say no more; Rich would leave with exit code 1."""
+            self.quiet = True
+
+    return Terminal(file=_notes(), highlight=False, markup=False, emoji=False)
+
+
+def show_live(progress: "Progress | None") -> None:
+    """Show a live line, above which everything else is told; None: take it away and give the terminal back."""
+    if _Door.live is not None:
+        _Door.live.stop()
+    _Door.live = progress
+    if progress is not None:
+        progress.start()
+
+
+@contextlib.contextmanager
+def only_door(for_machines: bool) -> Iterator[None]:
+    """While the block runs, what libraries print leaves by this door too: each line is told.
+
+    ``for_machines``: nothing but JSON leaves.
+    """
+    before = sys.stdout, sys.stderr, warnings.showwarning
+    for stream in before[:2]:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to end
+    _Door.out, _Door.err, _Door.for_machines = sys.stdout, sys.stderr, for_machines
+    sys.stdout = _Strays(_tell_stray if for_machines else say)
+    sys.stderr = _Strays(_tell_stray)
+    warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "warning")
+    try:
+        yield
+    finally:
+        show_live(None)
+        for strays in (sys.stdout, sys.stderr):
+            strays.close()
+        sys.stdout, sys.stderr, warnings.showwarning = before
+        _Door.out, _Door.err, _Door.for_machines = None, None, False
+
+
+class _Strays(io.TextIOBase):
+    """Stands in for a stream and hands on every line that is written to it."""
+
+    encoding = "utf-8"
+
+    def __init__(self, hand_on: Callable[[str], None]) -> None:
+        self._hand_on = hand_on
+        self._begun = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._begun = (self._begun + text).split("\n")
+        for line in lines:
+            self._hand_on(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: a line that is begun waits for its end."""
+
+    def close(self) -> None:
+        if self._begun:
+            self.write("\n")
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return 2
+
+
+def _tell_stray(line: str) -> None:
+    tell(line, "log")
+
+
+def _write(stream: TextIO | None, line: str) -> None:
+    """Write a line at once. Who closed the pipe wants to hear no more; work and exit code stay what they are."""
+    if stream is None:
+        return
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except OSError as error:
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python tries once more at its end, and leaves with 120
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        if error.errno != errno.EPIPE and stream is _results():
+            raise ResumableError(
+                f"stdout: cannot be written ({error.strerror}). Mend that, then run the same command again."
+            ) from None
+
+
+def _results() -> TextIO:
+    return _Door.out or sys.stdout
+
+
+def _notes() -> TextIO:
+    return _Door.err or sys.stderr
