@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from held import hold
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -32,6 +33,7 @@ from ray_ns.train.state import TrainState
 
 STEPS, EVERY, KEY = 20, 3, 7
 PREFIX = "rounds/1/train"
+PLACE = checkpoint.place(PREFIX, "0" * 64)
 CPU = torch.device("cpu")
 
 
@@ -100,13 +102,13 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
         _die_at_write(kill)
     store = objects.LocalStore(folder)
     warnings: list[str] = []
-    found = checkpoint.latest(store, PREFIX, warnings.append)
+    found = checkpoint.latest(store, PLACE, warnings.append)
     state = TrainState.fresh(recipe, config.data, KEY + bool(found), CPU)  # what is not restored shows
     if found:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
     steps = steps_in(data)
-    keeper = Keeper(store, PREFIX, 1, cluster, recipe, config.data, steps, found, lambda step: False)
+    keeper = Keeper(store, PREFIX, PLACE, hold(store), cluster, recipe, config.data, steps, found, lambda step: False)
 
     def after_step(state: TrainState, loss: float) -> None:
         keeper.after_step(state, loss)

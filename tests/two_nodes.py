@@ -35,8 +35,7 @@ def two_nodes(marker: Path, env: dict[str, str], second: Literal["dies", "joins"
 
 
 SCRIPT = """
-import sys, time
-from pathlib import Path
+import glob, sys, time
 from ray.cluster_utils import Cluster
 
 node = dict(num_cpus=2, object_store_memory=100 << 20)
@@ -45,7 +44,7 @@ cluster = Cluster(initialize_head=True, head_node_args=head)
 second = cluster.add_node(**node) if sys.argv[2] == "dies" else None
 print(cluster.address, flush=True)
 deadline = time.monotonic() + 200
-while not Path(sys.argv[1]).exists() and time.monotonic() < deadline:
+while not glob.glob(sys.argv[1]) and time.monotonic() < deadline:
     time.sleep(0.02)
 if second is None:
     cluster.add_node(**node)

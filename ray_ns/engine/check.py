@@ -24,7 +24,7 @@ from ray_ns.labels import schema
 from ray_ns.labels import select as rule
 from ray_ns.observe import Reporter
 from ray_ns.store import run as runs
-from ray_ns.store.lease import Lease
+from ray_ns.store.lease import Holder, Lease
 from ray_ns.store.objects import open_store
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Steps:
         from ray_ns.train.step import Step
 
         config, device = self._config, self._device(bool(self._config.cluster.train_gpus))
-        task = Task("", place, 0, config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0)
+        task = Task("", place, "", Holder(0, ""), config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0)
         state = TrainState.fresh(recipe, config.data, 0, device)
         steps = steps_of(task, 0, config.cluster.worker_counts[0], chosen)
         step = Step(recipe, config.data, 0, state.network, device, 0, config.cluster.train_microbatch)

@@ -17,7 +17,7 @@ from ray_ns.images.corpus import ROW_BITS, Corpus, Shard, ShardReader
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Stage, StoredObject
-from ray_ns.store.lease import fence
+from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore, open_store
 
 HASHES, DUPLICATES, LEFT_OUT = "hashes", "duplicates", "left_out.jsonl"
@@ -25,12 +25,12 @@ ROWS_PER_GROUP = 16_384  # of a file of hashes: what is read for a range, at lea
 OPEN_SHARDS = 16  # that are held open to name what others are copies of
 
 
-def on_part(place: tuple[str, str, int], function: Callable[..., Any], number: int, item: Any, *shared: Any) -> Any:
+def on_part(place: tuple[str, str, Holder], function: Callable[..., Any], number: int, item: Any, *shared: Any) -> Any:
     """One part, made and published by this task: its facts."""
-    url, prefix, epoch = place
+    url, prefix, holder = place
     store = open_store(url)
     objects, facts = function(store, item, *shared)
-    return Stage(store, prefix, fence(store, epoch)).publish(number, objects, facts).facts
+    return Stage(store, prefix, fence(store, holder)).publish(number, objects, facts).facts
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from ray_ns.config import Cluster, Data, Training
 from ray_ns.seals import canonical
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Stage
-from ray_ns.store.lease import fence
+from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS
 
@@ -22,15 +22,17 @@ PROGRESS_SECONDS = 1.0
 class Keeper:
     """``after_step`` after every step, ``publish`` after the last. ``found``: the checkpoint the training goes on from.
 
-    ``epoch`` is the driver's (``store.lease``); ``leaving(step)`` says whether a machine of the training is about to
-    be taken away, which is worth a checkpoint at once. ``cost`` is what the steps cost since this driver began.
+    ``place``: where its checkpoints lie; ``holder``: the driver. ``leaving(step)`` says whether a machine of the
+    training is about to be taken away, which is worth a checkpoint at once. ``cost`` is what the steps cost since this
+    driver began.
     """
 
     def __init__(
         self,
         store: ObjectStore,
         prefix: str,
-        epoch: int,
+        place: str,
+        holder: Holder,
         cluster: Cluster,
         recipe: Training,
         data: Data,
@@ -38,14 +40,14 @@ class Keeper:
         found: checkpoint.Checkpoint | None,
         leaving: Callable[[int], bool],
     ) -> None:
-        self._store, self._prefix, self._epoch = store, prefix, epoch
+        self._store, self._prefix, self._holder = store, prefix, holder
         self._recipe, self._data, self._steps, self._leaving = recipe, data, steps, leaving
         self._every = cluster.checkpoint_steps
-        self._fence = fence(store, epoch)
-        self._writer = checkpoint.Writer(store, prefix, self._fence, cluster.checkpoints_kept)
+        self._fence = fence(store, holder)
+        self._writer = checkpoint.Writer(store, place, holder, cluster.checkpoints_kept)
         self._losses: list[float] = list(found.facts["losses"]) if found else []
         # Seconds of another driver's hours are not this one's.
-        self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == epoch else {}
+        self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == holder.lease else {}
         self._useful = 0.0
         self._ready = time.monotonic()
         self._said = 0.0
@@ -63,6 +65,7 @@ class Keeper:
         if time.monotonic() - self._said > PROGRESS_SECONDS:
             self._said = time.monotonic()
             progress = {"step": state.step, "loss": loss, **self._curve(state)}
+            self._fence()
             self._store.put(f"{self._prefix}/{PROGRESS}", canonical(progress))
         self._ready = time.monotonic()
 
@@ -102,7 +105,10 @@ class Keeper:
             "bytes_read": self._steps.bytes_read,
             "bytes_used": self._steps.bytes_used,
         }
-        return {"driver": self._epoch, **{name: self._before.get(name, 0) + value for name, value in now.items()}}
+        return {
+            "driver": self._holder.lease,
+            **{name: self._before.get(name, 0) + value for name, value in now.items()},
+        }
 
     def _curve(self, state: "TrainState") -> dict[str, list[list[float]]]:
         """[step, mean loss since the score before, validation top-1] of every score, where there are any."""

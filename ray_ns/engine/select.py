@@ -68,7 +68,7 @@ def select(
         if asked.rule == "paper" and rule.crowded(quota).any():
             near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(tasks.ties, quota))))
         shards.passed = len(labels.parts)
-        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix))
+        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix, session.lease.held()))
         churned = sum(shards.each(tasks.churn, asked.classes)) if before else None
         shards.dismiss()
         table, reaches = _settled(session, found, near, asked)

@@ -21,7 +21,7 @@ from ray_ns.labels import select as rule
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.seals import sha256
 from ray_ns.store.commit import Part, Stage, StoredObject
-from ray_ns.store.lease import this_process
+from ray_ns.store.lease import Holder, fence, this_process
 from ray_ns.store.objects import ObjectStore, open_store
 
 WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
@@ -83,10 +83,17 @@ def ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.
 
 
 def choose(
-    store: ObjectStore, run: list[Shard], ends: rule.Bounds, quota: rule.Quotas, seed: int, prefix: str
+    store: ObjectStore,
+    run: list[Shard],
+    ends: rule.Bounds,
+    quota: rule.Quotas,
+    seed: int,
+    prefix: str,
+    holder: Holder,
 ) -> Found:
     """Write what each shard surely gives, and beside it what it may give, so that nobody has to hold that of all."""
-    stage = Stage(store, prefix, lambda: None)
+    check = fence(store, holder)
+    stage = Stage(store, prefix, check)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
     classes = len(ends.copies)
     used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
@@ -115,6 +122,7 @@ def choose(
             of_shard = as_arrow(np.full(len(left), shard.part, np.int32))
             undecided.append(taken(table, left).append_column("part", of_shard))
         parts |= {number: written.result() for number, written in waiting}
+    check()
     aside = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
     pa.default_memory_pool().release_unused()  # what a worker keeps between two runs counts in the peak of all
     return Found(parts, used, below, (aside,))

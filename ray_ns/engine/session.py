@@ -53,6 +53,7 @@ class Session:
 
     def __enter__(self) -> "Session":
         self.lease.beat_with(self.reporter.snapshot)
+        self.lease.when_lost(self._end)
         self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
@@ -112,6 +113,7 @@ class Session:
         def timed(stage: Stage) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
             began = time.monotonic()
             done = self._guarded(lambda: work(stage), prefix)
+            self.lease.check()
             self.store.put(f"{prefix}/{TIMING}", canonical({"seconds": round(time.monotonic() - began, 3)}))
             return done
 
@@ -159,6 +161,15 @@ class Session:
         self._give_back()
         tell_failure(STOPPED, ResumableError.exit_code)
         os._exit(ResumableError.exit_code)
+
+    def _end(self, error: RayNsError) -> None:
+        """End at once, whatever the main thread does: nothing more may be written here."""
+        try:
+            print(f"ray-ns: {error}", file=sys.stderr, flush=True)
+            if self._scratch is not None:
+                self._scratch.cleanup()
+        finally:
+            os._exit(error.exit_code)
 
     def _give_back(self) -> None:
         if self._scratch is not None:

@@ -29,7 +29,7 @@ from ray_ns.models.names import WEIGHTS
 from ray_ns.seals import canonical, digest
 from ray_ns.store import checkpoint
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
-from ray_ns.store.lease import fence
+from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import PROGRESS, scored
 
@@ -44,14 +44,16 @@ COST = "cost.json"
 class Task:
     """What one training's workers are told.
 
-    ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
-    network's, and ``frozen`` is how many of its first layers keep them.
+    ``checkpoints``: where those of this training lie. ``selection`` is empty where there are labelled images only;
+    ``first`` are the first weights, where they are some network's, and ``frozen`` is how many of its first layers keep
+    them.
     ``watched``: Ray watches for machines that are about to be taken away.
     """
 
     store_url: str
     prefix: str
-    epoch: int
+    checkpoints: str
+    holder: Holder
     config: Config
     recipe: Training
     batch: int
@@ -130,13 +132,14 @@ def _committed(
         if 0 not in stage.done():
             corpora = {name: session.corpora[name] for name in used}
             parts = selection.parts if selection else ()
-            epoch = session.lease.epoch
+            place, holder = checkpoint.place(prefix, digest(inputs)), session.lease.held()
             first = begin.parts[0].objects[WEIGHTS] if begin else None
             session.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
             url = session.store.url
-            task = Task(url, prefix, epoch, config, recipe, batch, corpora, parts, key, watched, first, frozen)
+            task = Task(url, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen)
             _run(session, task)
+        session.lease.check()
         checkpoint.clear(session.store, prefix)
         facts = dict(stage.done()[0].facts)
         told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
@@ -196,6 +199,7 @@ def _run(session: Session, task: Task) -> None:
     if ended.error is not None:
         raise ended.error
     if ended.cost:
+        session.lease.check()
         session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
 
 
@@ -273,7 +277,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         return {}
     first = weights(task.first.read(store)) if task.first else None
     state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
-    found = _agreed(store, task.prefix, rank, warnings)
+    found = _agreed(store, task.checkpoints, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
@@ -284,7 +288,9 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     keeper = None
     if rank == 0:
-        keeper = Keeper(store, task.prefix, task.epoch, cluster, task.recipe, data, steps, found, leaving)
+        keeper = Keeper(
+            store, task.prefix, task.checkpoints, task.holder, cluster, task.recipe, data, steps, found, leaving
+        )
 
     def ask(state: "TrainState", loss: float) -> None:
         leaving(state.step)
@@ -310,20 +316,20 @@ def _published(store: ObjectStore, task: Task, rank: int) -> bool:
     """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
     from ray.train.collective import broadcast_from_rank_zero
 
-    found = rank == 0 and 0 in Stage(store, task.prefix, fence(store, task.epoch)).done()
+    found = rank == 0 and 0 in Stage(store, task.prefix, fence(store, task.holder)).done()
     return bool(broadcast_from_rank_zero(found))
 
 
-def _agreed(store: ObjectStore, prefix: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
+def _agreed(store: ObjectStore, place: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
     """The checkpoint that all workers go on from: the newest the first one finds.
 
     Were each to look for itself, the last write of an attempt that is being torn down could come between them.
     """
     from ray.train.collective import broadcast_from_rank_zero
 
-    found = checkpoint.latest(store, prefix, warnings.append) if rank == 0 else None
-    step = broadcast_from_rank_zero(found.step if found else None)
-    return found if rank == 0 or step is None else checkpoint.at(store, prefix, step)
+    found = checkpoint.latest(store, place, warnings.append) if rank == 0 else None
+    key = broadcast_from_rank_zero(found.key if found else None)
+    return found if rank == 0 or key is None else checkpoint.at(store, key)
 
 
 def _leaving(task: Task) -> Callable[[int], bool]:

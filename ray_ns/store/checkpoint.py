@@ -1,9 +1,13 @@
 """Checkpoints of one training: tensors as safetensors, a sealed JSON pointer written last.
 
-``<prefix>/checkpoints/<step>-<sha16>.safetensors`` then ``<prefix>/checkpoints/<step>.json``. A checkpoint exists when
-its pointer does; the newest whose tensors match their hash is the one that is used.
+``<place>/<step>-<epoch>-<lease>-<sha16>.safetensors`` then ``<place>/<step>-<epoch>-<lease>.json``, where the place is
+``<prefix>/checkpoints/<digest of the plan>``. A checkpoint exists when its pointer does; the newest whose tensors match
+their hash is the one that is used. The names let a driver that writes on though another has taken over (it stood still
+between its fence and its write) do no harm: it replaces and removes none of the other's, and one that trains after
+another plan is never looked at.
 """
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ray_ns.errors import IntegrityError
 from ray_ns.seals import seal, sha256, unseal
 from ray_ns.store.commit import StoredObject
+from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -21,42 +26,56 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A training's state after ``step`` optimiser steps: named tensors on the CPU, and facts (JSON values)."""
+    """A training's state after ``step`` optimiser steps: named tensors on the CPU, and facts (JSON values).
+
+    ``key``: of its pointer, where it was read from one.
+    """
 
     step: int
     tensors: "Mapping[str, torch.Tensor]"
     facts: Mapping[str, Any]
+    key: str = ""
 
 
-def save(store: ObjectStore, prefix: str, checkpoint: Checkpoint, keep: int = 2) -> None:
-    """Write ``checkpoint``, then remove those before the newest ``keep`` up to its step.
+_NAME = re.compile(r"(\d{9})-(\d{6,})-([0-9a-f]+)(\.json|-[0-9a-f]{16}\.safetensors)", re.ASCII)
+
+
+def place(prefix: str, plan: str) -> str:
+    """Where the checkpoints of the training at ``prefix`` lie; ``plan``: the digest of its inputs."""
+    return f"{prefix}/checkpoints/{plan[:16]}"
+
+
+def save(store: ObjectStore, place: str, holder: Holder, checkpoint: Checkpoint, keep: int = 2) -> None:
+    """Write ``checkpoint`` for ``holder``, then remove its own and earlier drivers' before the newest ``keep``.
 
     A newer one is left alone: it is damaged, or an attempt that was given up has written it, and it counts for nothing.
     """
     from safetensors.torch import save as to_bytes
 
     data = to_bytes(dict(checkpoint.tensors))
-    key = f"{prefix}/checkpoints/{checkpoint.step:09d}-{sha256(data)[:16]}.safetensors"
+    name = f"{place}/{checkpoint.step:09d}-{holder.epoch:06d}-{holder.lease}"
+    key = f"{name}-{sha256(data)[:16]}.safetensors"
     store.put(key, data)
     stored = {"key": key, "sha256": sha256(data), "size": len(data)}
     pointer = {"step": checkpoint.step, "tensors": stored, "facts": dict(checkpoint.facts)}
-    store.put(_pointer(prefix, checkpoint.step), seal(pointer))
-    own = _pointer(prefix, checkpoint.step)
-    oldest = min([key for key in _pointers(store, prefix) if key <= own][:keep], default=own).removesuffix(".json")
-    for key in store.list(f"{prefix}/checkpoints/"):
-        if key < oldest:
-            store.delete(key)
+    store.put(f"{name}.json", seal(pointer))
+    older = [it for it in _pointers(store, place) if it.step <= checkpoint.step and not it.is_after(holder)]
+    oldest = min((it.step for it in older[:keep]), default=checkpoint.step)
+    for it in _files(store, place):
+        if it.step < oldest and not it.is_after(holder):
+            store.delete(it.key)
 
 
 class Writer:
     """Saves the checkpoints of one training in a thread, one at a time, so that the steps go on meanwhile.
 
-    ``fence`` is called before each; ``waited``: seconds for which its caller stood still. What goes wrong in the thread
+    ``waited``: seconds for which its caller stood still. What goes wrong in the thread
     is raised by the next call of any method.
     """
 
-    def __init__(self, store: ObjectStore, prefix: str, fence: Callable[[], None], keep: int) -> None:
-        self._store, self._prefix, self._fence, self._keep = store, prefix, fence, keep
+    def __init__(self, store: ObjectStore, place: str, holder: Holder, keep: int) -> None:
+        self._store, self._place, self._holder, self._keep = store, place, holder, keep
+        self._fence = fence(store, holder)
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._under_way: Future[None] | None = None
         self.waited = 0.0
@@ -83,7 +102,7 @@ class Writer:
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._fence()
-        save(self._store, self._prefix, checkpoint, self._keep)
+        save(self._store, self._place, self._holder, checkpoint, self._keep)
 
 
 def clear(store: ObjectStore, prefix: str) -> None:
@@ -92,26 +111,25 @@ def clear(store: ObjectStore, prefix: str) -> None:
         store.delete(key)
 
 
-def latest(store: ObjectStore, prefix: str, warn: Callable[[str], None]) -> Checkpoint | None:
+def latest(store: ObjectStore, place: str, warn: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint that verifies, or None. ``warn`` is told of each newer one that does not."""
     refused: list[tuple[str, IntegrityError]] = []
     found = None
-    for key in _pointers(store, prefix):
+    for it in _pointers(store, place):
         try:
-            found = _read(store, key)
+            found = _read(store, it.key)
         except IntegrityError as error:
-            refused.append((key, error))
+            refused.append((it.key, error))
         if found is not None:
             break
-    instead = f"{_pointer(prefix, found.step)} is" if found else "no other is left, the training begins anew"
+    instead = f"{found.key} is" if found else "no other is left, the training begins anew"
     for key, reason in refused:
         warn(f"{key} is not used, {instead}: {reason}")
     return found
 
 
-def at(store: ObjectStore, prefix: str, step: int) -> Checkpoint:
-    """The checkpoint of ``step``. ``IntegrityError`` where it does not verify, or is gone."""
-    key = _pointer(prefix, step)
+def at(store: ObjectStore, key: str) -> Checkpoint:
+    """The checkpoint whose pointer is ``key``. ``IntegrityError`` where it does not verify, or is gone."""
     found = _read(store, key)
     if found is None:
         raise IntegrityError(
@@ -127,13 +145,29 @@ def _read(store: ObjectStore, key: str) -> Checkpoint | None:
     if data is None:
         return None
     pointer = unseal(data, key)
-    return Checkpoint(pointer["step"], from_bytes(StoredObject(**pointer["tensors"]).read(store)), pointer["facts"])
+    tensors = from_bytes(StoredObject(**pointer["tensors"]).read(store))
+    return Checkpoint(pointer["step"], tensors, pointer["facts"], key)
 
 
-def _pointer(prefix: str, step: int) -> str:
-    return f"{prefix}/checkpoints/{step:09d}.json"
+@dataclass(frozen=True, order=True)
+class _File:
+    """What a file's name says of it."""
+
+    step: int
+    epoch: int
+    lease: str
+    key: str
+
+    def is_after(self, holder: Holder) -> bool:
+        """Whether another driver wrote it that did not come before ``holder``."""
+        return self.epoch >= holder.epoch and self.lease != holder.lease
 
 
-def _pointers(store: ObjectStore, prefix: str) -> list[str]:
-    """Keys of the pointers, the newest first."""
-    return sorted((key for key in store.list(f"{prefix}/checkpoints/") if key.endswith(".json")), reverse=True)
+def _files(store: ObjectStore, place: str) -> list[_File]:
+    named = ((key, _NAME.fullmatch(key.removeprefix(f"{place}/"))) for key in store.list(f"{place}/"))
+    return [_File(int(it[1]), int(it[2]), it[3], key) for key, it in named if it]
+
+
+def _pointers(store: ObjectStore, place: str) -> list[_File]:
+    """The pointers, the newest first."""
+    return sorted((it for it in _files(store, place) if it.key.endswith(".json")), reverse=True)

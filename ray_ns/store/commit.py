@@ -99,6 +99,7 @@ class Stage:
 
     def put(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
         """Store a part's data alone, for a commit that is given what this returns; until then nothing names it."""
+        self._fence()
         hashes = {name: sha256(data) for name, data in objects.items()}
         place = f"{self.prefix}/data/{part:06d}-{digest(hashes)[:16]}"
         stored = {}
@@ -169,7 +170,7 @@ def ensure(
     ``inputs``: JSON values; everything the output depends on, upstream commits by digest.
     ``work``: publishes parts 0..n-1 through the stage it is given and returns (summary, n); or puts them and returns
     (summary, parts).
-    ``fence``: called before every record is written; raises when another driver has taken over.
+    ``fence``: called before anything is written; raises when another driver has taken over.
     Raises ``InputError`` where a commit made from other inputs stands in the place.
     """
     commit = find_commit(store, prefix)

@@ -1,27 +1,44 @@
 """One driver at a time: an epoch taken by put-if-absent, and a heartbeat that shows whether its holder lives.
 
-``driver/<epoch>.json`` says who holds an epoch; the highest one rules. ``driver/heartbeat.json`` is rewritten by the
+``driver/<epoch>.json`` says who holds an epoch, by the id of a lease; the highest one rules. A deleted run begins again
+at epoch 1, so an epoch alone names nobody. ``driver/heartbeat.json`` is rewritten by the
 holder every two seconds and carries its progress for ``ray-ns status``. Whether a heartbeat is stale is decided by
 watching it stand still, or on the same host by its process being gone: clocks of two hosts are never compared.
 """
 
+import contextlib
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ray_ns.errors import ResumableError
+from ray_ns.errors import IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import canonical, seal, unseal
 from ray_ns.store.objects import ObjectStore
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
 HEARTBEAT = "driver/heartbeat.json"
+_EPOCH = re.compile(r"driver/(\d{6,})\.json", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who may write to a run: the epoch, and the id of the lease that took it."""
+
+    epoch: int
+    lease: str
+
+
+class LeaseLostError(ResumableError):
+    """Whoever wrote on behalf of a lease may write no more."""
 
 
 def this_process() -> dict[str, Any]:
@@ -56,26 +73,39 @@ def heartbeat(store: ObjectStore) -> dict[str, Any]:
 
 
 class Lease:
-    """The right to write to a run. Taken at the first write, so that a finished run is read without one."""
+    """The right to write to a run. Taken at the first write, so that a finished run is read without one.
+
+    ``holder``: who has taken it; None before.
+    """
 
     def __init__(self, store: ObjectStore, stale_seconds: float = STALE_SECONDS) -> None:
         self.store = store
-        self.epoch = 0
+        self.holder: Holder | None = None
         self._stale_seconds = stale_seconds
         self._progress: Callable[[], Mapping[str, Any]] = dict
+        self._lost: Callable[[RayNsError], None] = lambda error: None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
         """Hold the lease, or raise ``ResumableError``: another driver is at work, or has taken over."""
-        if not self.epoch:
-            self._take()
+        self.held()
+
+    def held(self) -> Holder:
+        """The holder, as ``check`` finds it."""
+        if self.holder is None:
+            self.holder = self._take()
         else:
-            fence(self.store, self.epoch)()
+            fence(self.store, self.holder)()
+        return self.holder
 
     def beat_with(self, progress: Callable[[], Mapping[str, Any]]) -> None:
         """Let every heartbeat carry what ``progress`` returns (JSON values)."""
         self._progress = progress
+
+    def when_lost(self, tell: Callable[[RayNsError], None]) -> None:
+        """Have ``tell`` called, in the heartbeat's thread, within seconds after the lease is lost."""
+        self._lost = tell
 
     def release(self) -> None:
         """Stop the heartbeat and say so in its place. Does nothing where the lease was never taken."""
@@ -83,29 +113,30 @@ class Lease:
             self._stop.set()
             self._thread.join()
             self._thread = None
-            if not self._superseded():
-                self.store.put(HEARTBEAT, canonical({"epoch": self.epoch, "released": True}))
+            assert self.holder is not None
+            with contextlib.suppress(LeaseLostError, IntegrityError):
+                fence(self.store, self.holder)()
+                self.store.put(HEARTBEAT, canonical({**vars(self.holder), "released": True}))
 
-    def _take(self) -> None:
+    def _take(self) -> Holder:
         epoch = self._highest()
         if epoch and not self._is_gone(epoch):
             raise ResumableError(
                 f"another driver is at work on {self.store.url} (epoch {epoch}). Wait for it, or stop it; "
                 f"see 'ray-ns status {self.store.url}'."
             )
-        if not self.store.put_if_absent(
-            _epoch_key(epoch + 1), seal({"epoch": epoch + 1, "lease": uuid.uuid4().hex, **this_process()})
-        ):
+        holder = Holder(epoch + 1, uuid.uuid4().hex)
+        if not self.store.put_if_absent(_epoch_key(epoch + 1), seal({**vars(holder), **this_process()})):
             raise ResumableError(f"another driver has just started on {self.store.url} (epoch {epoch + 1}).")
-        self.epoch = epoch + 1
-        self._beat()
-        self._thread = threading.Thread(target=self._keep_beating, name="heartbeat", daemon=True)
+        self._beat(holder)
+        self._thread = threading.Thread(target=self._keep_beating, args=[holder], name="heartbeat", daemon=True)
         self._thread.start()
+        return holder
 
     def _highest(self) -> int:
         """The highest epoch taken: from a listing as a hint, then by asking for the ones above it."""
-        listed = [key.rsplit("/", 1)[1].removesuffix(".json") for key in self.store.list("driver/")]
-        epoch = max((int(name) for name in listed if name.isdigit()), default=0)
+        listed = filter(None, map(_EPOCH.fullmatch, self.store.list("driver/")))
+        epoch = max((int(found[1]) for found in listed), default=0)
         while self.store.get(_epoch_key(epoch + 1)) is not None:
             epoch += 1
         return epoch
@@ -113,10 +144,10 @@ class Lease:
     def _is_gone(self, epoch: int) -> bool:
         first = self.store.get(HEARTBEAT)
         beat = heartbeat(self.store)
-        if beat.get("released") and beat.get("epoch") == epoch:
-            return True
         key = _epoch_key(epoch)
         holder = unseal(self.store.get(key) or b"", key)
+        if beat.get("released") and beat.get("epoch") == epoch and beat.get("lease") == holder["lease"]:
+            return True
         if holder["host"] == this_process()["host"]:
             return not runs_here(holder)
         deadline = time.monotonic() + self._stale_seconds
@@ -126,34 +157,49 @@ class Lease:
                 return False
         return True
 
-    def _beat(self) -> None:
-        value = {"epoch": self.epoch, "time": time.time(), **this_process(), **self._progress()}
+    def _beat(self, holder: Holder) -> None:
+        value = {**vars(holder), "time": time.time(), **this_process(), **self._progress()}
         self.store.put(HEARTBEAT, canonical(value))
 
-    def _keep_beating(self) -> None:
+    def _keep_beating(self, holder: Holder) -> None:
+        held = fence(self.store, holder)
         while not self._stop.wait(BEAT_SECONDS):
             try:
-                if self._superseded():
-                    return
-                self._beat()
+                held()
+                self._beat(holder)
+            except (LeaseLostError, IntegrityError) as error:
+                self._lost(error)
+                break
             except ResumableError:
-                continue
-
-    def _superseded(self) -> bool:
-        return self.store.get(_epoch_key(self.epoch + 1)) is not None
+                continue  # of the store: it may take the next one
 
 
 def _epoch_key(epoch: int) -> str:
     return f"driver/{epoch:06d}.json"
 
 
-def fence(store: ObjectStore, epoch: int) -> Callable[[], None]:
-    """A check for whoever writes on behalf of ``epoch``: raises ``ResumableError`` once another driver took over."""
+def fence(store: ObjectStore, holder: Holder) -> Callable[[], None]:
+    """A check for whoever writes on behalf of ``holder``: raises ``LeaseLostError`` once it may write no more.
+
+    So it is when another driver has taken over, and when the run's directory is gone, or begun anew.
+    """
+    own, next_one = _epoch_key(holder.epoch), _epoch_key(holder.epoch + 1)
 
     def check() -> None:
-        if store.get(_epoch_key(epoch + 1)) is not None:
-            raise ResumableError(
-                f"another driver has taken over {store.url} (epoch {epoch + 1}, this one was {epoch}); "
+        found = store.get(own)
+        if found is None:
+            raise LeaseLostError(
+                f"{store.url}/{own} is gone: somebody has deleted this driver's right to write to the run, or the run. "
+                f"This driver stops. Run the same command again to begin where what is left ends."
+            )
+        if unseal(found, own)["lease"] != holder.lease:
+            raise LeaseLostError(
+                f"{store.url} was deleted and begun anew by another driver; this one stops. "
+                f"See 'ray-ns status {store.url}'."
+            )
+        if store.get(next_one) is not None:
+            raise LeaseLostError(
+                f"another driver has taken over {store.url} (epoch {holder.epoch + 1}, this one was {holder.epoch}); "
                 f"this one stops. See 'ray-ns status {store.url}'."
             )
 

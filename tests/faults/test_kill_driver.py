@@ -10,7 +10,7 @@ pytestmark = pytest.mark.ray
 
 # Where each kill falls; a run meets them in this order.
 MOMENTS = {
-    "training, between checkpoint and pointer": "before:rounds/0/train/checkpoints/0000000[12]0.json:2",
+    "training, between checkpoint and pointer": "before:rounds/0/train/checkpoints/.*/0000000[12]0-.*json:2",
     "training, network stored, not yet done": "before:rounds/0/train/done/:1",
     "evaluation, figures stored, not committed": "before:rounds/0/evaluate/commit.json:1",
     "labelling, first shard done": "after:rounds/1/label/done/:1",

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import tiny_training
 import torch
+from held import HOLDER
 from safetensors.torch import load
 from tiny_training import EVERY, PREFIX, STEPS, Kill, end_of, in_a_process
 
@@ -121,7 +122,7 @@ def test_killed_six_times_in_a_row(trainings: Trainings) -> None:
 def test_a_flipped_bit_in_the_newest_checkpoint_costs_the_steps_since_the_one_before(trainings: Trainings) -> None:
     trainings.kill("rot", Kill(0, POINTER, trainings.fourth, "after"))
     folder = trainings.folder / "rot" / PREFIX / "checkpoints"
-    newest = sorted(folder.glob("*.safetensors"))[-1]
+    newest = sorted(folder.rglob("*.safetensors"))[-1]
     data = bytearray(newest.read_bytes())
     data[len(data) // 2] ^= 1
     newest.write_bytes(data)
@@ -129,5 +130,5 @@ def test_a_flipped_bit_in_the_newest_checkpoint_costs_the_steps_since_the_one_be
     newest_step = trainings.fourth * EVERY
     assert noted["from"] == newest_step - EVERY
     (warning,) = noted["warnings"]
-    assert f"{PREFIX}/checkpoints/{newest_step:09}.json is not used" in warning
-    assert f"{PREFIX}/checkpoints/{newest_step - EVERY:09}.json is" in warning
+    assert f"/{newest_step:09}-000001-{HOLDER.lease}.json is not used" in warning
+    assert f"/{newest_step - EVERY:09}-000001-{HOLDER.lease}.json is" in warning

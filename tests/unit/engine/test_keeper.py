@@ -6,16 +6,19 @@ from typing import Any
 import pytest
 import tiny_training
 import torch
+from held import HOLDER, hold
 from safetensors.torch import load
 
 from ray_ns.config import Config
 from ray_ns.engine.keeper import Keeper
 from ray_ns.store import checkpoint
+from ray_ns.store.lease import Holder
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS
 from ray_ns.train.state import TrainState
 
 PREFIX = "rounds/0/train"
+PLACE = checkpoint.place(PREFIX, "0" * 64)
 Made = Callable[..., tuple[Keeper, TrainState]]
 
 
@@ -31,7 +34,7 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
     def keeper(
         found: checkpoint.Checkpoint | None = None,
         leaving: Callable[[int], bool] = lambda step: False,
-        epoch: int = 1,
+        holder: Holder = HOLDER,
         **recipe_of: int,
     ) -> tuple[Keeper, TrainState]:
         recipe = config.student.model_copy(update={"steps": 12, **recipe_of})
@@ -39,7 +42,9 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
         state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
         state.step = found.step if found else 0
         steps = tiny_training.steps_in(tmp_path)
-        return Keeper(store, PREFIX, epoch, cluster, recipe, config.data, steps, found, leaving), state
+        return Keeper(
+            store, PREFIX, PLACE, hold(store, holder), cluster, recipe, config.data, steps, found, leaving
+        ), state
 
     return keeper
 
@@ -52,13 +57,13 @@ def walk(keeper: Keeper, state: TrainState, steps: int) -> None:
 
 
 def newest(store: LocalStore) -> checkpoint.Checkpoint:
-    found = checkpoint.latest(store, PREFIX, pytest.fail)
+    found = checkpoint.latest(store, PLACE, pytest.fail)
     assert found is not None
     return found
 
 
 def pointers(store: LocalStore) -> list[int]:
-    return [int(key[-14:-5]) for key in store.list(f"{PREFIX}/checkpoints/") if key.endswith(".json")]
+    return [int(key.removeprefix(f"{PLACE}/")[:9]) for key in store.list(f"{PLACE}/") if key.endswith(".json")]
 
 
 def test_a_checkpoint_comes_every_so_many_steps_and_none_after_the_last(made: Made, store: LocalStore) -> None:
@@ -88,9 +93,9 @@ def test_losses_and_cost_go_on_from_the_checkpoint(made: Made, store: LocalStore
 def test_the_cost_is_this_drivers_alone(made: Made, store: LocalStore) -> None:
     keeper, state = made()
     walk(keeper, state, 6)
-    other, _ = made(newest(store), epoch=2)
+    other, _ = made(newest(store), holder=Holder(2, "1" * 32))
     assert other.cost() == {
-        "driver": 2,
+        "driver": "1" * 32,
         "useful_seconds": 0.0,
         "waited_seconds": 0.0,
         "bytes_read": 0,

@@ -163,21 +163,25 @@ import sys
 import numpy as np
 from ray_ns.engine import select_parts as tasks
 from ray_ns.labels import select as rule
+from ray_ns.seals import seal
 from ray_ns.store.commit import find_commit
+from ray_ns.store.lease import Holder
 from ray_ns.store.objects import open_store
 store = open_store(sys.argv[1])
+holder = Holder(9, "a test")
+store.put("driver/000009.json", seal(vars(holder)))
 labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "rounds/1/select")
 last = chosen.parts[-1].objects[tasks.SELECTION]
 shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
 asked = rule.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
 quota = rule.quotas(tasks.count(store, shards, asked), asked)
 tasks.ties(store, shards, quota)
-found = tasks.choose(store, shards, rule.bounds(quota, asked), quota, 0, "again")
+found = tasks.choose(store, shards, rule.bounds(quota, asked), quota, 0, "again", holder)
 assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
 tasks.churn(store, shards, 5)
 both = zip(labels.parts, chosen.parts)
 again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
-assert tasks.choose(store, again, rule.bounds(quota, asked), quota, 0, "carried").used.any()
+assert tasks.choose(store, again, rule.bounds(quota, asked), quota, 0, "carried", holder).used.any()
 assert "pandas" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ray_ns.errors import ResumableError
+from ray_ns.errors import IntegrityError, ResumableError
 from ray_ns.seals import canonical, seal, unseal
 from ray_ns.store import lease as leases
 from ray_ns.store.lease import HEARTBEAT, Lease, fence, this_process
@@ -74,7 +75,7 @@ def new(store: LocalStore) -> Iterator[Take]:
 
 def held_by(store: LocalStore, epoch: int, **who: Any) -> None:
     """Epoch ``epoch`` as another driver left it on disk."""
-    holder = {**this_process(), **who}
+    holder = {"lease": f"lease {epoch}", **this_process(), **who}
     assert store.put_if_absent(f"driver/{epoch:06d}.json", seal({"epoch": epoch, **holder}))
     store.put(HEARTBEAT, canonical({"epoch": epoch, "time": 1.0, **holder}))
 
@@ -94,7 +95,7 @@ def test_a_lease_is_taken_at_the_first_check_only(store: LocalStore, new: Take) 
     assert list(store.list("")) == []
     for _ in range(3):
         lease.check()
-    assert lease.epoch == 1
+    assert lease.holder.epoch == 1
     assert epochs(store) == ["driver/000001.json"]
     record = unseal(store.get("driver/000001.json") or b"", "driver/000001.json")
     assert (record["epoch"], record["pid"]) == (1, os.getpid())
@@ -112,7 +113,7 @@ def test_a_second_driver_is_refused_while_the_first_lives(store: LocalStore, new
         second.check()
     assert caught.value.exit_code == 3
     assert store.url in str(caught.value)
-    assert second.epoch == 0
+    assert second.holder is None
     assert epochs(store) == ["driver/000001.json"]
 
 
@@ -120,9 +121,9 @@ def test_after_a_release_the_next_driver_goes_on_at_once(store: LocalStore, new:
     for epoch in (1, 2, 3):
         lease = new()
         lease.check()
-        assert lease.epoch == epoch
+        assert lease.holder.epoch == epoch
         lease.release()
-        assert json.loads(store.get(HEARTBEAT) or b"") == {"epoch": epoch, "released": True}
+        assert json.loads(store.get(HEARTBEAT) or b"") == {**vars(lease.holder), "released": True}
     assert clock.now == 5000.0, "nobody waited"
     assert len(epochs(store)) == 3
 
@@ -142,7 +143,7 @@ def test_a_holder_whose_process_is_gone_from_this_host_is_followed_at_once(
     held_by(store, 1, began="1", **pid)
     lease = new()
     lease.check()
-    assert lease.epoch == 2
+    assert lease.holder.epoch == 2
     assert clock.now == 5000.0
 
 
@@ -159,7 +160,7 @@ def test_a_driver_killed_with_the_lease_is_followed_and_one_that_lives_is_not(st
         os.waitid(os.P_PID, holder.pid, os.WEXITED | os.WNOWAIT)  # dead, and nobody has reaped it: a zombie
         lease = new()
         lease.check()
-        assert lease.epoch == 2
+        assert lease.holder.epoch == 2
     finally:
         holder.kill()
         holder.communicate()
@@ -172,7 +173,7 @@ def test_a_heartbeat_from_another_host_that_stands_still_is_followed_after_the_s
     held_by(store, 1, host="elsewhere")
     lease = new(stale_seconds=stale)
     lease.check()
-    assert lease.epoch == 2
+    assert lease.holder.epoch == 2
     assert stale <= clock.now - 5000.0 <= 1.5 * stale
 
 
@@ -198,7 +199,7 @@ def test_a_holder_that_died_before_its_first_heartbeat_is_followed(store: LocalS
     store.delete(HEARTBEAT)
     lease = new()
     lease.check()
-    assert lease.epoch == 2
+    assert lease.holder.epoch == 2
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff", b'{"epoch": 1', b"[]", b"null"])
@@ -207,14 +208,14 @@ def test_a_harmed_heartbeat_does_not_bar_the_run_for_ever(store: LocalStore, new
     store.put(HEARTBEAT, garbage)
     lease = new()
     lease.check()
-    assert lease.epoch == 2
+    assert lease.holder.epoch == 2
 
 
 def test_the_one_taken_over_from_may_write_no_more(store: LocalStore, new: Take) -> None:
     old = new()
     old.check()
     held_by(store, 2, host="elsewhere")
-    for check in (old.check, fence(store, 1)):
+    for check in (old.check, fence(store, old.holder)):
         with pytest.raises(ResumableError, match="taken over") as caught:
             check()
         assert caught.value.exit_code == 3
@@ -223,7 +224,7 @@ def test_the_one_taken_over_from_may_write_no_more(store: LocalStore, new: Take)
 def test_a_fence_lets_the_holder_pass(store: LocalStore, new: Take) -> None:
     lease = new()
     lease.check()
-    fence(store, lease.epoch)()
+    fence(store, lease.holder)()
 
 
 def test_epochs_only_grow_even_where_a_listing_shows_nothing(store: LocalStore, new: Take) -> None:
@@ -235,7 +236,7 @@ def test_epochs_only_grow_even_where_a_listing_shows_nothing(store: LocalStore, 
         held_by(store, epoch, pid=dead_pid(), began="1")
     lease = new(Blind(store.root))
     lease.check()
-    assert lease.epoch == 4
+    assert lease.holder.epoch == 4
 
 
 class Overtaken(LocalStore):
@@ -256,7 +257,7 @@ def test_of_two_drivers_that_start_at_once_one_is_refused(store: LocalStore, new
     lease = new(Overtaken(store.root, lambda: held_by(store, 1, host="elsewhere")))
     with pytest.raises(ResumableError, match="just started"):
         lease.check()
-    assert lease.epoch == 0
+    assert lease.holder is None
 
 
 def test_of_two_sessions_in_one_process_that_start_at_once_one_is_refused(store: LocalStore, new: Take) -> None:
@@ -264,7 +265,7 @@ def test_of_two_sessions_in_one_process_that_start_at_once_one_is_refused(store:
     second = new(Overtaken(store.root, first.check))
     with pytest.raises(ResumableError, match="just started"):
         second.check()
-    assert (first.epoch, second.epoch) == (1, 0)
+    assert (first.holder.epoch, second.holder) == (1, None)
 
 
 def test_the_heart_beats_with_the_progress_of_the_run(
@@ -319,3 +320,85 @@ def test_after_a_release_the_heart_stands_still(store: LocalStore, new: Take, mo
     lease.release()
     assert not any(thread.name == "heartbeat" for thread in threading.enumerate())
     assert json.loads(store.get(HEARTBEAT) or b"")["released"] is True
+
+
+def begun_anew(store: LocalStore) -> None:
+    """The run's directory is deleted under its driver, and another driver begins there."""
+    shutil.rmtree(store.root)
+    held_by(store, 1, lease="another")
+
+
+def deleted(store: LocalStore) -> None:
+    shutil.rmtree(store.root)
+
+
+def taken_over(store: LocalStore) -> None:
+    held_by(store, 2)
+
+
+def harmed(store: LocalStore) -> None:
+    store.put("driver/000001.json", b"{}")
+
+
+LOSSES = (begun_anew, deleted, taken_over, harmed)
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_who_has_lost_the_lease_may_write_no_more(
+    store: LocalStore, new: Take, lose: Callable[[LocalStore], None]
+) -> None:
+    lease = new()
+    check = fence(store, lease.held())
+    lose(store)
+    for call in (check, lease.check, lease.held):
+        with pytest.raises(IntegrityError if lose is harmed else ResumableError) as caught:
+            call()
+        assert caught.value.exit_code == (4 if lose is harmed else 3)
+        assert store.url in str(caught.value) or lose is harmed
+
+
+@pytest.mark.parametrize("lose", LOSSES)
+def test_the_heart_says_so_when_the_lease_is_lost_and_writes_nothing_more(
+    store: LocalStore, new: Take, monkeypatch: pytest.MonkeyPatch, lose: Callable[[LocalStore], None]
+) -> None:
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.002)
+    inside, go_on, told = threading.Event(), threading.Event(), threading.Event()
+
+    def progress() -> dict[str, Any]:  # the heart stands still until the lease is lost: in its first beat
+        if threading.current_thread().name == "heartbeat":
+            inside.set()
+            go_on.wait(10)
+            raise ResumableError("this beat is not written")
+        return {}
+
+    lease = new()
+    lease.beat_with(progress)
+    lease.when_lost(lambda error: told.set())
+    lease.check()
+    assert inside.wait(10)
+    lose(store)
+    before = {key: store.get(key) for key in store.list("")}
+    go_on.set()
+    assert told.wait(10)
+    lease.release()
+    assert {key: store.get(key) for key in store.list("")} == before
+    if lose is deleted:
+        assert not store.root.exists()
+
+
+def test_a_release_by_one_that_was_deleted_frees_nobody_elses_lease(store: LocalStore, new: Take) -> None:
+    held_by(store, 1, lease="another")
+    store.put(HEARTBEAT, canonical({"epoch": 1, "lease": "deleted", "released": True}))
+    with pytest.raises(ResumableError, match="another driver is at work"):
+        new().check()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["driver/000009 (1).json", "driver/000009 copy.json", "driver/9.json", "driver/000009.json~", "driver/²²²²²².json"],
+)
+def test_names_of_sync_clients_are_no_epochs(store: LocalStore, new: Take, name: str) -> None:
+    (store.root / "driver").mkdir(parents=True)
+    (store.root / name).write_bytes(b"{}")
+    lease = new()
+    assert lease.held().epoch == 1

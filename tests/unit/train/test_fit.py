@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from held import HOLDER
 
 from ray_ns.config import Config, Data, Student
 from ray_ns.images.corpus import Corpus
@@ -77,7 +78,8 @@ def test_a_training_resumed_after_any_step_equals_the_uninterrupted_one(
 
     def keep(state: TrainState, loss: float) -> None:
         losses.append(loss)
-        checkpoint.save(store, f"after/{state.step}", checkpoint.Checkpoint(state.step, state.tensors(), state.facts()))
+        found = checkpoint.Checkpoint(state.step, state.tensors(), state.facts())
+        checkpoint.save(store, f"after/{state.step}", HOLDER, found)
 
     whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), keep)
     assert whole.step == STEPS
