@@ -165,7 +165,7 @@ class Session:
     def _end(self, error: RayNsError) -> None:
         """End at once, whatever the main thread does: nothing more may be written here."""
         try:
-            print(f"ray-ns: {error}", file=sys.stderr, flush=True)
+            tell_failure(str(error), error.exit_code)
             if self._scratch is not None:
                 self._scratch.cleanup()
         finally:
