@@ -22,5 +22,6 @@ def noisy_student_loss(logits_BC: Tensor, targets_BC: Tensor, labelled: int, kin
     ``mean``: the cross-entropy averaged over all images (Noisy Student, section 2, algorithm 1). ``sum``: mean over
     the labelled ones + ratio x mean over the others, as the released code divides both sums by the labelled batch.
     """
-    each = F.cross_entropy(logits_BC.float(), targets_BC, reduction="none")
+    exact = torch.promote_types(logits_BC.dtype, torch.float32)
+    each = F.cross_entropy(logits_BC.to(exact), targets_BC.to(exact), reduction="none")
     return each.mean() if kind == "mean" else each.sum() / labelled

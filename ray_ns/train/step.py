@@ -97,7 +97,7 @@ class Step:
         return self._network.no_sync() if isinstance(self._network, DistributedDataParallel) else nullcontext()
 
     def _noised(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.permute(0, 3, 1, 2).float().div_(255)
+        pixels = images.permute(0, 3, 1, 2).to(self._mean.dtype).div_(255)
         noise = self._recipe.noise
         if noise.augment == "affine":
             pixels = affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
