@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ray_ns import config_read
-from ray_ns.config import Config
+from ray_ns.config import Cluster, Config, Student, Training
 from ray_ns.engine import digests as known_images
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
@@ -86,6 +86,13 @@ def check_writable(url: str) -> None:
         ) from error
 
 
+def fewest_images(recipe: Training, cluster: Cluster) -> int:
+    """Images that a worker's network sees at once, at least: with the most workers, in the smallest microbatch."""
+    share = recipe.batch * (1 + (recipe.ratio if isinstance(recipe, Student) else 0)) // cluster.worker_counts[-1]
+    parts = -(-share // (cluster.train_microbatch or share))
+    return share // parts
+
+
 def check_models(config: Config) -> list[str]:
     """Build every network without memory for its weights; what is no mistake but unlike the method is returned.
 
@@ -98,12 +105,14 @@ def check_models(config: Config) -> list[str]:
     for place, recipe in config.recipes().items():
         try:
             network = zoo.check(recipe.model, config.data)
+            zoo.check_batch(network, config.data, fewest_images(recipe, config.cluster))
             sizes.append(zoo.parameters(network))
             optimizer(network, recipe)
             zoo.pretrained_file(recipe.model)
             if recipe.tuning is not None:
                 data = config.at_size(recipe.finetune.size or config.data.size).data
                 tuned = zoo.check(recipe.model, data)
+                zoo.check_batch(tuned, data, fewest_images(recipe.tuning, config.cluster))
                 zoo.freeze(tuned, recipe.finetune.freeze)
                 optimizer(tuned, recipe.tuning)
         except InputError as error:

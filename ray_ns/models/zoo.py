@@ -153,6 +153,23 @@ def check(model: Model, data: Data) -> nn.Module:
     return network
 
 
+def check_batch(network: nn.Module, data: Data, images: int) -> None:
+    """Raise ``InputError`` where a network that ``check`` gave cannot be trained on so few images at once.
+
+    Batch norm needs more than one value per channel: where a map is down to one pixel, more than one image.
+    """
+    try:
+        network.train()(torch.empty(images, data.channels, data.size, data.size, device="meta"))
+    except ValueError as error:
+        raise InputError(
+            f"batch: a training worker's network sees {images} images of {data.size} x {data.size} pixels at once, "
+            f"too few for its batch norm ({error}). Raise batch or cluster.train_microbatch, or lower "
+            f"cluster.train_workers."
+        ) from error
+    finally:
+        network.eval()
+
+
 def parameters(network: nn.Module) -> int:
     """Number of trained weights."""
     return sum(weight.numel() for weight in network.parameters())

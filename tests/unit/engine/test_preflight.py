@@ -291,3 +291,39 @@ def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
     )
     assert "student.model: " in warning
     assert "its teacher has " in warning
+
+
+# Batch norm needs more than one value per channel; resnet10t ends in a map of one pixel at 28 pixels and stride 32.
+SMALL = "teacher.model.args={channels: [8, 8, 8, 8]}"
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("teacher.batch=1",),
+        ("teacher.batch=2", "cluster.train_workers=2", "cluster.cpus=3"),
+        ("teacher.batch=2", "cluster.train_workers=[1, 2]", "cluster.cpus=3"),
+        ("teacher.batch=8", "cluster.train_microbatch=1"),
+        ("teacher.batch=3", "cluster.train_microbatch=2"),  # two images and one
+    ],
+)
+def test_one_image_at_a_time_is_too_few_for_batch_norm(refused, overrides: tuple[str, ...]) -> None:
+    found = refused(SMALL, *overrides)
+    assert found.startswith("teacher.batch: a training worker's network sees 1 images of 28 x 28 pixels at once")
+    assert "cluster.train_microbatch" in found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("teacher.batch=2",),
+        ("teacher.batch=1", "teacher.model={name: convnext_atto}", "data.size=32"),  # layer norm
+        ("teacher.batch=1", "teacher.model.args={channels: [8, 8, 8, 8], output_stride: 8}"),  # more than one pixel
+        ("teacher.batch=2", "student.batch=1", "student.ratio=1"),
+    ],
+)
+def test_as_few_images_as_the_network_can_learn_from_pass(
+    tiny: Path, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", SMALL, *overrides], "plain"):
+        pass
