@@ -15,6 +15,17 @@ LOG_SECONDS = 10.0
 Mode = Literal["auto", "plain", "json"]
 
 
+def in_time(seconds: float) -> str:
+    """A time in words: ``46 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 class _Live(Progress):
     """Name, bar and time on one line; below it, in words, how far: that has all the lines that it needs."""
 
@@ -49,10 +60,12 @@ class Reporter:
         self._stage, self._unit, self._total = stage, unit, total
         self._done, self._anchor, self._note = done, None, ""
         self._began = self._said = time.monotonic()
-        self._say("begin", f"{stage}: {done} of {total} {unit} done" if done else f"{stage}: begins")
+        self._say("begin", f"{stage}: {done:,} of {total:,} {unit} done" if done else f"{stage}: begins")
         if self._live is not None:
             printed.show_live(self._live)
-            self._task = self._live.add_task(printed.plain(stage), total=total or None, completed=done, state="")
+            self._task = self._live.add_task(
+                printed.plain(stage), total=total or None, completed=done, state=printed.plain(self._state())
+            )
 
     def progress(self, done: int, note: str = "") -> None:
         """``done`` of the stage's total are done; ``note``: what else there is to say of it, in a few words."""
@@ -108,8 +121,8 @@ class Reporter:
 
     def _state(self) -> str:
         rate = self._rate()
-        left = f", {rate:.3g} a second, {(self._total - self._done) / rate:.0f} s left" if rate else ""
-        return f"{self._done} of {self._total} {self._unit}{left}" + (f", {self._note}" if self._note else "")
+        left = f", {rate:.3g} a second, {in_time((self._total - self._done) / rate)} left" if rate else ""
+        return f"{self._done:,} of {self._total:,} {self._unit}{left}" + (f", {self._note}" if self._note else "")
 
     def _say(self, kind: str, text: str, **fields: Any) -> None:
         if self._json:

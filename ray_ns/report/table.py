@@ -76,6 +76,7 @@ def show(session: Session, outcome: Outcome) -> None:
             ]
         )
     columns.show(TITLES, rows, names=2)
+    say("* the best on the validation images")
 
 
 def _all(outcome: Outcome) -> list[Round]:

@@ -67,7 +67,7 @@ def heartbeat(store: ObjectStore) -> dict[str, Any]:
     """The last heartbeat; empty where there is none or it is damaged, for it is a hint and carries no seal."""
     try:
         beat = json.loads(store.get(HEARTBEAT) or b"{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return beat if isinstance(beat, dict) and (beat.get("released") or "time" in beat) else {}
 

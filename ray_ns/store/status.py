@@ -1,11 +1,13 @@
 """Where a run stands, read from its directory alone."""
 
 import json
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_ns.errors import InputError
+from ray_ns.observe import in_time
 from ray_ns.store import run as runs
 from ray_ns.store.commit import find_commit
 from ray_ns.store.lease import STALE_SECONDS, heartbeat
@@ -13,6 +15,12 @@ from ray_ns.store.objects import ObjectStore, open_store
 
 # What a training tells of itself while it is under way, below its stage's prefix.
 PROGRESS = "progress.json"
+
+# The stages of an ingest, then those of a turn, in their order.
+STAGES = (
+    *("hashes", "duplicates", "ingest"),
+    *("digests", "label", "label/counts", "select", "train", "finetune", "evaluate"),
+)
 
 
 def existing(url: str) -> str:
@@ -23,16 +31,16 @@ def existing(url: str) -> str:
 
 
 def read_status(url: str) -> dict[str, Any]:
-    """Every stage with its state and finished parts, the heartbeat's progress, and the driver in words.
+    """Every stage in the order of the run, with its state and finished parts; the heartbeat; the driver in words.
 
     A training that is scored while it trains has a ``curve`` too: [step, loss, validation top-1] of every score.
     """
     store = open_store(existing(url))
     stages = []
-    for prefix in runs.stages(store):
+    for prefix in sorted(runs.stages(store), key=run_order):
         commit = find_commit(store, prefix)
         parts = len(commit.parts) if commit else sum(1 for _ in store.list(f"{prefix}/done/"))
-        curve = (commit.summary if commit else _progress(store, prefix)).get("curve")
+        curve = _curve(commit.summary if commit else _progress(store, prefix))
         stages.append(
             {"stage": prefix, "state": "committed" if commit else "under way", "parts": parts}
             | ({"curve": curve} if curve else {})
@@ -42,9 +50,32 @@ def read_status(url: str) -> dict[str, Any]:
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
 
+def run_order(prefix: str) -> tuple[int, int, int, int, str]:
+    """What stages are sorted by: their generation, turn, and place in the turn, as a run does them."""
+    found = re.fullmatch(r"(?:pool-(\d+)/)?(?:rounds/(\d+)/|control/)?(.*)", prefix, re.DOTALL)
+    pool, turn, name = found.groups() if found else (None, None, prefix)
+    stage, _, number = name.partition("-")
+    after = 2 if stage == "report" else 1 if prefix.startswith("control/") else 0
+    ingested = int(number) if number.isdecimal() else 1
+    place = STAGES.index(stage) if stage in STAGES else len(STAGES)
+    return int(pool or ingested), after, int(turn or 0), place, prefix
+
+
 def _progress(store: ObjectStore, prefix: str) -> dict[str, Any]:
-    data = store.get(f"{prefix}/{PROGRESS}")
-    return {} if data is None else dict(json.loads(data))
+    """What a training tells of itself; nothing where that is damaged, for it is a hint and carries no seal."""
+    try:
+        found = json.loads(store.get(f"{prefix}/{PROGRESS}") or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _curve(facts: Mapping[str, Any]) -> list[list[float]]:
+    """[step, loss, top-1] of every score; none where that is damaged."""
+    try:
+        return [[step, loss, top1] for step, loss, top1 in facts.get("curve", ()) if step + loss + top1 is not None]
+    except (TypeError, ValueError):
+        return []
 
 
 def scored(curve: Sequence[Sequence[float]]) -> str:
@@ -60,14 +91,21 @@ def _in_words(beat: dict[str, Any], finished: bool) -> str:
         return "finished"
     if not beat or beat.get("released"):
         return "no driver at work; the same command goes on from here"
+    try:
+        return _at_work(beat)
+    except (KeyError, TypeError, ValueError):
+        return "the driver's heartbeat is damaged, so it is unknown whether one is at work; the same command finds out"
+
+
+def _at_work(beat: dict[str, Any]) -> str:
     age = time.time() - beat["time"]
     if age > STALE_SECONDS:
-        return f"the driver (epoch {beat['epoch']}) has been silent for {age:.0f} s; the same command takes over"
+        return f"the driver (epoch {beat['epoch']}) has been silent for {in_time(age)}; the same command takes over"
     if "stage" not in beat:
         return f"driver at work (epoch {beat['epoch']}), between stages"
     left = ""
     if beat["seconds_left"] is not None:
-        left = f", {beat['rate']:.3g} a second, {beat['seconds_left']:.0f} s left"
+        left = f", {beat['rate']:.3g} a second, {in_time(beat['seconds_left'])} left"
     note = f", {beat['note']}" if "note" in beat else ""
-    done = f"{beat['done']} of {beat['total']} {beat['unit']}{left}{note}"
+    done = f"{beat['done']:,} of {beat['total']:,} {beat['unit']}{left}{note}"
     return f"driver at work (epoch {beat['epoch']}): {beat['stage']}, {done}"

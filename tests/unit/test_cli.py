@@ -164,9 +164,9 @@ def test_status_lists_the_stages_and_the_driver(ray_ns: Call, finished: LocalSto
     assert left.code == 0
     assert left.err == ""
     assert [line.split() for line in left.out.splitlines()] == [
+        ["rounds/0/train", "committed,", "2", "parts"],
         ["control/train", "under", "way"],
         ["report", "committed,", "2", "parts"],
-        ["rounds/0/train", "committed,", "2", "parts"],
         ["finished"],
     ]
 

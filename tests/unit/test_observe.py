@@ -1,10 +1,12 @@
 """What a run tells: plain lines, JSON lines, and the snapshot that a heartbeat carries."""
 
+import io
 import json
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from ray_ns import observe
 from ray_ns.observe import Reporter
@@ -75,9 +77,9 @@ def test_a_log_gets_a_progress_line_every_ten_seconds_at_most(clock: Clock, caps
     for step in range(60):
         clock.now += 1
         reporter.progress(step)
-    said = [line for line in lines(capsys) if " of 1000 steps" in line]
+    said = [line for line in lines(capsys) if " of 1,000 steps" in line]
     assert len(said) == 5
-    assert said[-1] == "train: 54 of 1000 steps, 1 a second, 946 s left"
+    assert said[-1] == "train: 54 of 1,000 steps, 1 a second, 16 min left"
 
 
 def test_a_note_stands_beside_the_progress_it_came_with(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
@@ -154,3 +156,35 @@ def test_a_live_line_on_a_terminal_is_gone_after_the_stage(total: int, monkeypat
     reporter.end("done")
     assert reporter._live.tasks == []
     assert not reporter._live.live.is_started
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0, "0 s"), (99.4, "99 s"), (100, "2 min"), (946, "16 min"), (6000, "1 h 40 min"), (172_800, "2 d 0 h")],
+)
+def test_a_time_is_said_in_words(seconds: float, said: str) -> None:
+    assert observe.in_time(seconds) == said
+
+
+@pytest.mark.parametrize("width", [20, 40, 80, 200])
+def test_the_live_lines_stay_whole_with_scores_shown(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    reporter = Reporter("auto")
+    assert reporter._live is not None
+    reporter.begin("rounds/10/finetune", 2_000_000, "steps")
+    reporter.progress(1_000_000, "top-1 97.8% at step 900,000, at best 98.0% at step 500,000")
+    shown = Console(file=io.StringIO(), width=width, color_system=None)
+    with shown.capture() as text:
+        shown.print(reporter._live.get_renderable())
+    reporter.end("done")
+    first, *state = [line.rstrip() for line in text.get().splitlines()]
+    assert all(len(line) <= width for line in (first, *state))
+    assert (
+        " ".join(line.strip() for line in state)
+        == "1,000,000 of 2,000,000 steps, top-1 97.8% at step 900,000, at best 98.0% at step 500,000"
+    )
+    if width >= 40:
+        assert first.startswith("rounds/10/finetune ")
+        assert first.endswith("0:00:00")

@@ -14,7 +14,7 @@ from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS as TRAINING
-from ray_ns.store.status import existing, read_status, scored
+from ray_ns.store.status import existing, read_status, run_order, scored
 
 BEAT = {"epoch": 3, "host": "h", "pid": 1, "began": "1"}
 PROGRESS = {"stage": "rounds/1/label", "done": 40, "total": 100, "unit": "images"}
@@ -120,7 +120,7 @@ def test_a_silent_driver_is_told_with_the_seconds_of_silence(store: LocalStore) 
     beat(store, age=STALE_SECONDS + 100, **PROGRESS, rate=1.0, seconds_left=60.0)
     driver = read_status(store.url)["driver"]
     assert "epoch 3" in driver
-    assert f"silent for {STALE_SECONDS + 100:.0f} s" in driver
+    assert "silent for 2 min;" in driver
     assert "takes over" in driver
 
 
@@ -169,3 +169,45 @@ def test_reading_the_status_writes_nothing(store: LocalStore) -> None:
     before = sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*"))
     read_status(store.url)
     assert sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*")) == before
+
+
+def test_stages_are_listed_as_a_run_does_them() -> None:
+    turn = ("label", "label/counts", "select", "select-0123456789ab", "train", "finetune", "evaluate")
+    first = ["digests", *(f"rounds/0/{stage}" for stage in ("train", "finetune", "evaluate"))]
+    rounds = [f"rounds/{number}/{stage}" for number in range(1, 12) for stage in turn]
+    control = [f"control/{stage}" for stage in ("train", "finetune", "evaluate")]
+    grown = [f"pool-{pool}/{stage}" for pool in (2, 10) for stage in (*rounds, "report")]
+    wanted = [*first, *rounds, *control, "report", *grown]
+    assert sorted(sorted(wanted), key=run_order) == wanted
+    ingest = [f"{stage}-{number:04d}" for number in (1, 2, 10) for stage in ("hashes", "duplicates", "ingest")]
+    assert sorted(sorted(ingest), key=run_order) == ingest
+    strange = ["rounds/x/label", "a\nb", "", "pool-/report", "hashes-", "label-\u0663"]
+    assert len(sorted(strange, key=run_order)) == len(strange)
+
+
+GARBAGE = [b"", b"\xff\x00", b"[]", b"1", b"null", b'"x"', b"{", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("value", [*GARBAGE, b'{"curve": 1}', b'{"curve": [1]}', b'{"curve": [["a", 1, 2]]}'])
+def test_a_damaged_progress_costs_its_own_line_only(store: LocalStore, value: bytes) -> None:
+    store.put("rounds/0/train/plan.json", seal({"stage": "rounds/0/train", "inputs": {}}))
+    store.put(f"rounds/0/train/{TRAINING}", value)
+    assert read_status(store.url)["stages"] == [{"stage": "rounds/0/train", "state": "under way", "parts": 0}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *GARBAGE,
+        b'{"time": "now"}',
+        b'{"time": 1e400}',
+        b'{"time": 9e15}',
+        b'{"time": 9e15, "epoch": 1, "stage": "x"}',
+        b'{"time": 9e15, "epoch": 1, "stage": "x", "seconds_left": "x", "rate": null}',
+        b'{"time": 9e15, "epoch": 1, "stage": 1, "seconds_left": 1, "rate": 1, "done": [], "total": 1, "unit": 1}',
+    ],
+)
+def test_a_damaged_heartbeat_costs_its_own_line_only(store: LocalStore, value: bytes) -> None:
+    commit(store, "rounds/0/train", 1)
+    store.put(HEARTBEAT, value)
+    assert len(read_status(store.url)["stages"]) == 1
