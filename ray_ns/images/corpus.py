@@ -58,6 +58,7 @@ class Corpus:
 
     ``names``: the classes that the labels are the numbers of, where they are names. ``texts``: the different names of
     a corpus of Parquet or tars whose labels are names; ``folders``: those that all images in the tars lie in.
+    ``labels_from``: what holds the labels of tars, for a person.
     """
 
     root: str
@@ -68,6 +69,7 @@ class Corpus:
     names: tuple[str, ...] | None = None
     texts: frozenset[str] | None = None
     folders: str = ""
+    labels_from: str | None = None
 
     @classmethod
     def scan(
@@ -125,11 +127,13 @@ class Corpus:
             Place.of(self.root), [*shards], lambda path: _file_reader(self, shards[path]).meaning()
         )
         if found is None or found.texts is None:
-            return self
+            return replace(self, labels_from=None if found is None else found.source)
         texts, folders = found.texts, ""
         if self.kind is Kind.TAR:
             texts, folders = tar.classes_of(self.root, [*shards], found)
-        return replace(self, texts=texts, folders=folders, names=self.names or meaning.class_names(texts))
+        source = found.source or ("the names of the tars" if self.kind is Kind.TAR else None)
+        names = self.names or meaning.class_names(texts)
+        return replace(self, texts=texts, folders=folders, names=names, labels_from=source)
 
     @property
     def labels_are_names(self) -> bool:

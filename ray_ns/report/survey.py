@@ -34,6 +34,7 @@ def as_json(corpus: Corpus, found: Survey) -> dict[str, Any]:
             name: dict(zip(SHARES, quantiles(counted, tuple(SHARES.values())), strict=False))
             for name, counted in sizes.items()
         },
+        "labels_from": corpus.labels_from,
         "per_class": None if corpus.label_column is None else [[it, found.labels[it]] for it in _ordered(found.labels)],
         "unreadable": found.reasons.total(),
         "reasons": dict(sorted(found.reasons.items())),
@@ -61,7 +62,10 @@ def words(report: dict[str, Any]) -> list[str]:
     if report["per_class"] is not None:
         shown = [f"{label}: {count:,}" for label, count in report["per_class"][:CLASSES_SHOWN]]
         more = len(report["per_class"]) - len(shown)
-        lines.append(f"{len(report['per_class'])} classes: " + ", ".join(shown) + (f", and {more} more" * bool(more)))
+        source = f" (from {report['labels_from']})" if report["labels_from"] else ""
+        lines.append(
+            f"{len(report['per_class'])} classes{source}: " + ", ".join(shown) + (f", and {more} more" * bool(more))
+        )
     bad = report["unreadable"]
     lines.append(f"unreadable: {bad:,} ({bad / report['images']:.2%})" if bad else "unreadable: none")
     for reason, count in report["reasons"].items():

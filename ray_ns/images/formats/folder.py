@@ -8,6 +8,7 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -94,14 +95,14 @@ class FolderReader:
     def __init__(self, place: Place, files: str, names: tuple[str, ...] | None) -> None:
         self.bytes_read = 0
         self._place, self._files, self._names = place, unpack(files), names
+        self._bounds = ranges.groups([it.size for it in self._files], GROUP_ROWS)
 
     @property
     def group_rows(self) -> list[int]:
-        total = len(self._files)
-        return [min(GROUP_ROWS, total - begin) for begin in range(0, total, GROUP_ROWS)]
+        return [end - begin for begin, end in pairwise(self._bounds)]
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
-        files = self._files[group * GROUP_ROWS : (group + 1) * GROUP_ROWS]
+        files = self._files[self._bounds[group] : self._bounds[group + 1]]
         if rows is not None:
             files = [files[row] for row in rows.tolist()]
         self.bytes_read += sum(it.size for it in files if it.size <= MAX_BYTES)

@@ -7,10 +7,12 @@ from typing import TypeVar
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.images.decode import MAX_BYTES
 from ray_ns.images.formats.place import Place
 
 REQUESTS = 16  # at once
 GAP = 64 * 1024  # bytes between two ranges: to pass over more of them is cheaper than to read them
+GROUP_BYTES = 256 << 20  # read at once, at most; as much as one image may have
 WASTE = 1.5  # bytes read per byte asked for, at most
 
 T = TypeVar("T")
@@ -47,6 +49,22 @@ def read(
         starts = (begins[first:last] - begin).tolist()
         found += [data[at : at + size] for at, size in zip(starts, sizes[first:last].tolist(), strict=True)]
     return found, sum(end - begin for _, _, begin, end in runs)
+
+
+def groups(sizes: Iterable[int], rows: int) -> list[int]:
+    """Where groups of images of these sizes in bytes begin, and the last one ends.
+
+    A group has up to ``rows`` images and ``GROUP_BYTES``, so that large images do not fill the memory. Those that are
+    not read (``MAX_BYTES``) count for nothing.
+    """
+    bounds, held, at = [0], 0, 0
+    for size in sizes:
+        size = size if size <= MAX_BYTES else 0
+        if at - bounds[-1] == rows or (at > bounds[-1] and held + size > GROUP_BYTES):
+            bounds.append(at)
+            held = 0
+        held, at = held + size, at + 1
+    return [*bounds, at] if at else bounds
 
 
 def binary(values: list[memoryview]) -> pa.Array:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -28,7 +29,8 @@ GROUP_WASTE = 2.0  # a whole group of small images is read with the headers betw
 BLOCK = 512
 BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
 LABELS = ("cls", "json", "txt")
-FOLDERS, TARS = "the folders in it", "the names of the tars"
+FOLDERS = "the folders in it"
+_SPLIT = re.compile(r"(train|training|val|valid|validation|test|testing|dev|eval)\d*", re.IGNORECASE)
 LABEL_BYTES, LABEL_LETTERS, LABEL_DIGITS = {"cls": 400, "json": 2**20, "txt": 2**16}, 100, 9
 CAPTIONS = 16  # different texts from which on there are captions where more than half of all are different
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
@@ -88,15 +90,16 @@ class TarReader:
             self._index = _index(place.root, path, stat, label)
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
+        self._bounds = ranges.groups(self._index.sizes.tolist(), GROUP_ROWS)
         self._class = PurePosixPath(path).stem if by_tar and self._index.source is None else None
 
     @property
     def group_rows(self) -> list[int]:
-        total = len(self._index.names)
-        return [min(GROUP_ROWS, total - begin) for begin in range(0, total, GROUP_ROWS)]
+        return [end - begin for begin, end in pairwise(self._bounds)]
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
-        at = slice(group * GROUP_ROWS, (group + 1) * GROUP_ROWS) if rows is None else group * GROUP_ROWS + rows
+        begin, end = self._bounds[group : group + 2]
+        at = slice(begin, end) if rows is None else begin + rows
         waste = GROUP_WASTE if rows is None else ranges.WASTE
         offsets, sizes = self._index.offsets[at], self._index.sizes[at]
         small = sizes <= MAX_BYTES
@@ -369,7 +372,7 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
     names = [PurePosixPath(path).stem for path in paths]
     numbers = sorted(int("".join(filter(str.isdecimal, it))[-LABEL_DIGITS:] or 0) for it in names)
     counted_up = len({re.sub(r"\d+", "", it) for it in names}) == 1 and numbers[-1] - numbers[0] < 2 * len(names)
-    if len({*names}) < len(names) or counted_up:
+    if len({*names}) < len(names) or counted_up or any(map(_SPLIT.fullmatch, names)):
         raise UnlabelledError(
             f"{root}: {len(names):,} tars ({PurePosixPath(paths[0]).name} ...) hold images and no label. Expected .cls "
             f"or .json beside each image, a folder for each class in the tars, or a tar for each class, with its name."

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import fs
+from shards import write_as
 
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place
@@ -84,3 +85,36 @@ def test_a_remote_place_is_asked_several_times_at_once(tmp_path: Path) -> None:
         return 2 * number
 
     assert list(ranges.each(remote, doubled, range(ranges.REQUESTS))) == [2 * it for it in range(ranges.REQUESTS)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bounds"),
+    [
+        ([], [0]),
+        ([5], [0, 1]),
+        ([1] * 7, [0, 3, 6, 7]),
+        ([1] * 6, [0, 3, 6]),
+        ([60, 30, 30, 1], [0, 2, 4]),
+        ([100, 100, 1], [0, 1, 2, 3]),
+        ([101, 101, 101, 101], [0, 3, 4]),
+        ([50, 10**12, 50, 1], [0, 3, 4]),
+    ],
+)
+def test_groups_are_small_in_images_and_in_bytes(
+    monkeypatch: pytest.MonkeyPatch, sizes: list[int], bounds: list[int]
+) -> None:
+    monkeypatch.setattr(ranges, "GROUP_BYTES", 100)
+    monkeypatch.setattr(ranges, "MAX_BYTES", 100)
+    assert ranges.groups(sizes, 3) == bounds
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_large_images_are_read_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(ranges, "GROUP_BYTES", 1000)
+    images = [bytes([row]) * (400 if row < 5 else 100) for row in range(20)]
+    corpus = write_as(kind, tmp_path / "pool", images)
+    reader = corpus.open(corpus.shards[0])
+    assert reader.group_rows == [2, 2, 7, 9]
+    found = [image for group in range(4) for image in reader.images(group).to_pylist()]
+    assert found == images
+    assert reader.images(2, np.array([0, 6])).to_pylist() == [images[4], images[10]]

@@ -329,7 +329,15 @@ def test_tars_of_one_class_each_are_its_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "names",
-    [["00000", "00001"], ["shard-0007", "shard-0008", "shard-0010"], ["a"], ["x/a", "y/a"], ["c12-00", "c12-01"]],
+    [
+        ["00000", "00001"],
+        ["shard-0007", "shard-0008", "shard-0010"],
+        ["a"],
+        ["x/a", "y/a"],
+        ["c12-00", "c12-01"],
+        ["train", "test"],
+        ["cat", "Val2"],
+    ],
 )
 def test_shards_without_labels_are_not_classes(tmp_path: Path, names: list[str]) -> None:
     for name in names:
@@ -385,3 +393,22 @@ def test_a_pool_of_tars_is_looked_at_where_each_begins(tmp_path: Path) -> None:
     (tmp_path / "b.tar").write_bytes(b"\x1f\x8b\x08" + bytes(100))
     with pytest.raises(InputError, match=r"b\.tar: is no tar but gzip"):
         scan(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("members", "source"),
+    [
+        ([("0.cls", b"1")], ".cls"),
+        ([("0.json", b'{"cls": "a"}')], ".json"),
+        ([("0.txt", b"a")], ".txt"),
+    ],
+)
+def test_a_corpus_says_what_holds_its_labels(tmp_path: Path, members: list, source: str) -> None:
+    write(tmp_path / "a.tar", [("0.jpg", b"x"), *members])
+    assert scan(tmp_path).labels_from == source
+    assert scan(tmp_path, None).labels_from is None
+    write(tmp_path / "b/cat.tar", [("cat/0.jpg", b"x")])
+    assert scan(tmp_path / "b").labels_from == "the folders in it"
+    write(tmp_path / "c/cat.tar", [("0.jpg", b"x")])
+    write(tmp_path / "c/dog.tar", [("0.jpg", b"x")])
+    assert scan(tmp_path / "c").labels_from == "the names of the tars"
