@@ -7,10 +7,13 @@ the result.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
+from urllib.parse import unquote
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -54,6 +57,32 @@ def how(default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"result": False}, **limits)
 
 
+class AsWritten:
+    """Marks a setting whose text is taken as it stands, whatever YAML would make of it: no date, number or yes."""
+
+
+def _absolute(path: str) -> str:
+    """A path from ``/``, its ``~`` the home folder; a URL as it is, but ``file://`` as the path that it means."""
+    if not path.strip() or "\0" in path:
+        raise ValueError(f"found {path!r}; expected a path or a URL")
+    scheme, separator, rest = path.partition("://")
+    if separator and scheme == "file":
+        if not rest.startswith("/"):
+            raise ValueError(f"found {path!r}; three slashes begin a file's URL: file:///folder")
+        return unquote(rest)
+    if separator and scheme.isalnum():
+        return path
+    try:
+        return str(Path(path).expanduser().absolute())
+    except RuntimeError:  # no such user: it is a name that begins with ~
+        return str(Path(path).absolute())
+    except OSError as error:
+        raise ValueError(f"found {path!r}, and the working directory is gone. cd to one that exists") from error
+
+
+PathSetting = Annotated[str, AsWritten(), Field(min_length=1), AfterValidator(_absolute)]
+
+
 class Section(BaseModel):
     """A group of settings: frozen, strict about types, closed to unknown keys."""
 
@@ -63,7 +92,7 @@ class Section(BaseModel):
 class Run(Section):
     """Where the run lives and how long it turns."""
 
-    dir: str = how(..., "directory that holds everything this run makes; the same command on it resumes", min_length=1)
+    dir: PathSetting = how(..., "directory that holds everything this run makes; the same command on it resumes")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
     rounds: Positive = Field(2, le=20, description="turns of the loop after the teacher of round 0, at most")
     mode: Literal["every_round", "filter_once"] = Field(
@@ -86,28 +115,27 @@ class Data(Section):
         cast(int, None),
         description="number of classes; labels are 0 .. classes-1; null: as many as the labelled corpus has names for",
     )
-    labelled: str = how(
+    labelled: PathSetting = how(
         ...,
         "folder (or URL) of images with labels: Parquet shards, tars with .cls members, one sub-folder per class, or "
         "files and a labels.csv with the columns file and label; what is in it decides, not where it lies",
-        min_length=1,
     )
-    validation: str | None = how(
-        None, "the same, never trained on: chooses the best round; null: held out of labelled", min_length=1
+    validation: PathSetting | None = how(
+        None, "the same, never trained on: chooses the best round; null: held out of labelled"
     )
-    test: str | None = how(
-        None, "the same, for the reported figures only: chooses nothing; null: held out of labelled", min_length=1
+    test: PathSetting | None = how(
+        None, "the same, for the reported figures only: chooses nothing; null: held out of labelled"
     )
     held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.2,
         description="share of each class of labelled that never trains: half for validation, half for test, each "
         "where it is null",
     )
-    pool: str = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files", min_length=1)
-    image_column: str = Field(
+    pool: PathSetting = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files")
+    image_column: Annotated[str, AsWritten()] = Field(
         "image", description="Parquet: column of encoded images: bytes, or a struct {bytes, path}"
     )
-    label_column: str = Field(
+    label_column: Annotated[str, AsWritten()] = Field(
         "label", description="Parquet: column of labels, numbers or names; tars: their key in .json members"
     )
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
@@ -142,10 +170,10 @@ class Model(Section):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
     )
-    pretrained: bool | str = Field(
+    pretrained: bool | PathSetting = how(
         False,
-        description="true: begin from timm's weights of this name (Hugging Face hub); a path: from this .safetensors "
-        "file; a classifier for other classes begins anew",
+        "true: begin from timm's weights of this name (Hugging Face hub); a path: from this .safetensors file; its "
+        "hash decides (sha256), not where it lies; a classifier for other classes begins anew",
     )
     sha256: str | None = Field(
         None, description="hash of the pretrained weights' file, which must match", pattern=r"^[0-9a-f]{64}$"
@@ -565,6 +593,16 @@ def decided(precision: str) -> str:
 
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The section that a field holds, or holds a list of; None for a value."""
-    kinds = [field.annotation, *get_args(field.annotation)]
-    kinds += [get_args(kind)[0] for kind in kinds if get_origin(kind) is Annotated]
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)), None)
+    return next((kind for kind in _kinds(field) if isinstance(kind, type) and issubclass(kind, Section)), None)
+
+
+def is_as_written(field: FieldInfo) -> bool:
+    """Whether a field's text is taken as it stands."""
+    return any(isinstance(it, AsWritten) for it in (*field.metadata, *_kinds(field)))
+
+
+def _kinds(field: FieldInfo) -> Iterator[Any]:
+    for kind in (field.annotation, *get_args(field.annotation)):
+        yield kind
+        if get_origin(kind) is Annotated:
+            yield from (get_args(kind)[0], *kind.__metadata__)

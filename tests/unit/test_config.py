@@ -187,6 +187,8 @@ HOW = {
     "label.layout",
     "label.open_shards",
     "run.dir",
+    "student.model.pretrained",  # the hash of the weights decides
+    "teacher.model.pretrained",
 }
 
 REQUIRED = {
@@ -369,11 +371,9 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(
         ("run.seed", "true"),
         ("run.seed", "1.0"),
         ("run.seed", "null"),
-        ("run.dir", "3"),
         ("run.dir", "null"),
         ("data.channels", "'3'"),
         ("data.mean", "0.5"),
-        ("data.image_column", "[image]"),
         ("teacher.steps", "1e3"),
         ("teacher.batch", "many"),
         ("teacher.model.args", "[1]"),
@@ -440,7 +440,7 @@ def test_numbers_that_are_not_finite_are_refused(file: Path, setting: str, value
 
 @pytest.mark.parametrize(
     "value",
-    ["{a: .nan}", "{a: [1, .inf]}", "{a: 2020-01-01}", "{a: {1: 2}}", "{a: !!set {b, c}}", "{a: !!binary aGk=}"],
+    ["{a: .nan}", "{a: [1, .inf]}", "{a: {1: 2}}", "{a: !!set {b, c}}", "{a: !!binary aGk=}"],
 )
 def test_model_arguments_that_json_cannot_hold_are_refused_by_name(file: Path, value: str) -> None:
     # They go into run.json; what does not come back the same would crash the run or bar its owner from it.
@@ -541,7 +541,6 @@ def test_a_file_that_cannot_be_read_is_refused_and_named(tmp_path: Path, name: s
     ("override", "setting", "wanted"),
     [
         ("run.seed=7", "run.seed", 7),
-        ("run.dir=a=b", "run.dir", "a=b"),
         ("run.dir=/data/x:1", "run.dir", "/data/x:1"),
         ("teacher.optimizer.lr=1e-3", "teacher.optimizer.lr", 0.001),
         ("teacher.optimizer.lr=1.5E+0", "teacher.optimizer.lr", 1.5),
@@ -586,7 +585,7 @@ def test_classes_may_be_left_to_the_labelled_corpus(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "override", ["run.dir", "", "=3", ".run=3", "run.=3", "run..dir=3", "run.dir.x=3", "run.dir=["]
+    "override", ["run.dir", "", "=3", ".run=3", "run.=3", "run..dir=3", "run.dir.x=3", "run.seed=["]
 )
 def test_an_override_that_is_none_is_refused_and_named(file: Path, override: str) -> None:
     assert repr(override) in refusal(file, override)
