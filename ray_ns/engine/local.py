@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ray_ns.engine import reaper
 from ray_ns.printed import tell
 
 # Ray 2.60: a finished training asks the dashboard of whatever cluster answers on port 8265 whether its controller
@@ -50,6 +51,7 @@ CLOSED = {
 LEFT_OUT = ("start_monitor", "start_log_monitor", "start_api_server")
 LOOK_SECONDS = 0.02
 READY_SECONDS = 10.0
+_watching: list[Any] = []  # held until this process ends, which is what each of them waits for
 
 
 def start(cpus: int, gpus: int | None, object_store_mb: int) -> None:
@@ -73,6 +75,14 @@ def start(cpus: int, gpus: int | None, object_store_mb: int) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+    _watching.append(reaper.watch(session_folder()))
+
+
+def session_folder() -> str:
+    """Where Ray keeps what belongs to the cluster this process is connected to; its logs are in ``logs``."""
+    from ray._private import worker
+
+    return str(worker._global_node.get_session_dir_path())
 
 
 def meet(worker_group: Any, backend: str, seconds: int, folder: str) -> None:
