@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_ns import config as configs
 from ray_ns import config_read
-from ray_ns.engine import digests, precision, preflight
+from ray_ns.engine import digests, overlap, precision, preflight
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
@@ -44,7 +44,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
         if find_commit(store, f"{session.place}report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)
-        found = {} if pinned else preflight.divide(session)
+        found = {} if pinned else overlap.divide(session)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
             runs.begin(store, settings, seen, session.lease.check, runs.Classes(config.data.classes, names))

@@ -1,9 +1,7 @@
 """Everything that can be refused before anything expensive starts, is refused here."""
 
-import itertools
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +10,12 @@ import numpy as np
 
 from ray_ns import config_read
 from ray_ns.config import Cluster, Config, Student, Training
-from ray_ns.engine import digests as known_images
+from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
-from ray_ns.images import divide as division
-from ray_ns.images import near
 from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
-from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.unreadable import in_words, refuse_above
-from ray_ns.keyed import seed
 from ray_ns.observe import Reporter
-
-LABELLED = ("labelled", "validation", "test")
-EVALUATED = ("validation", "test")
-HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
 
 
 def scan_corpora(
@@ -35,7 +24,7 @@ def scan_corpora(
     """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals.
 
     What a corpus has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
-    that are held out of the labelled corpus begin as all of it; ``divide`` parts them.
+    that are held out of the labelled corpus begin as all of it; ``overlap.divide`` parts them.
     """
     data = config.data
     corpora: dict[str, Corpus] = {}
@@ -134,7 +123,7 @@ def check(session: Session) -> None:
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):
-            found = ", ".join(_class(session, int(label)) for label in missing[:10])
+            found = ", ".join(class_name(session, int(label)) for label in missing[:10])
             raise InputError(
                 f"data.labelled: no labelled image of class {found} (data.classes = "
                 f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
@@ -149,112 +138,3 @@ def check(session: Session) -> None:
 
         gpus = torch.cuda.device_count() if config.cluster.gpus is None else config.cluster.gpus
         check_resources(config, local_cpus(config), gpus)
-
-
-def divide(session: Session) -> dict[str, list[list[bytes]]]:
-    """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
-
-    What is held out is drawn from ``run.seed``. Left out of training with a warning, rather than refused, is an image
-    that cannot be read, and one whose bytes are in validation or test images too: it is seldom the user's doing, cannot
-    be taken out of a tar or a Parquet file by hand, and the run writes down what it left out. Unreadable validation and
-    test images stay, as wrong answers. Raises ``InputError`` where more are unreadable than ``data.max_quarantined``
-    allows, or a class has too few left.
-
-    Returns the digests of the images that are left, per corpus and shard, in order of rows; nothing where the corpora
-    are too large to look at.
-    """
-    config, corpora = session.config, session.corpora
-    given = [name for name in LABELLED if getattr(config.data, name) is not None]
-    digests: dict[str, list[list[bytes]]] = {}
-    if known_images.too_large(corpora):
-        session.reporter.note(
-            "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
-            "when training meets it, nobody looks for images that train and evaluate too, and what the pool has of "
-            "labelled, validation or test images is not known; ray-ns ingest --keep-out leaves it out."
-        )
-    else:
-        digests = _looked_at(session, given)
-    missing = [name for name in EVALUATED if name not in given]
-    if missing:
-        labelled = corpora["labelled"]
-        try:
-            parts = division.hold_out(
-                labelled,
-                labelled.labels(config.data.classes),
-                config.data.held_out / 2,
-                len(missing),
-                seed(config.run.seed, HELD_OUT),
-            )
-        except ValueError as error:
-            raise InputError(
-                f"data.labelled: class {_class(session, error.args[0])} has too few images to hold some out. Add "
-                f"some, give data.validation and data.test, or lower data.held_out."
-            ) from error
-        of_all = digests.get("labelled")
-        for name, rows in zip((*missing, "labelled"), parts, strict=True):
-            corpora[name] = labelled.keeping(rows)
-            if of_all is not None:
-                digests[name] = _kept(of_all, rows)
-    if digests:
-        _part_twins(session, digests)
-    return digests
-
-
-def _looked_at(session: Session, names: Sequence[str]) -> dict[str, list[list[bytes]]]:
-    """The digests of the images of these corpora; the labelled one keeps those that can be read."""
-    corpora, allowed = session.corpora, session.config.data.max_quarantined
-    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
-    digests = {}
-    done = itertools.count(1)
-    session.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
-    for name in names:
-        found = division.look(corpora[name], decode, lambda: session.reporter.progress(next(done)))
-        images, reasons = sum(map(len, found.digests)), Counter(found.bad.values())
-        refuse_above(allowed, images, reasons, f"data.{name}", "data.max_quarantined", found.bad)
-        digests[name] = found.digests
-        if found.bad:
-            outcome = "are left out" if name == "labelled" else "count as wrong answers"
-            session.reporter.warn(
-                f"data.{name}: {len(found.bad):,} of {images:,} images cannot be read and {outcome} "
-                f"({in_words(reasons, found.bad)})"
-            )
-        if name == "labelled":
-            corpora[name] = corpora[name].keeping(found.readable)
-            digests[name] = _kept(found.digests, found.readable)
-    session.reporter.end(f"{sum(len(of) for it in digests.values() for of in it):,} of them can be used")
-    return digests
-
-
-def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> list[list[bytes]]:
-    """Those of the rows that are true, per shard."""
-    return [list(itertools.compress(of, kept)) for of, kept in zip(digests, rows, strict=True)]
-
-
-def _part_twins(session: Session, digests: dict[str, list[list[bytes]]]) -> None:
-    """Leave out of validation images what is a test image too, and of labelled ones what is either."""
-    corpora, classes = session.corpora, session.config.data.classes
-    whole, left = dict(corpora), dict(digests)
-    for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
-        held = [digest for other in others for digest in digests[other]]
-        corpora[name], shared = division.without(whole[name], digests[name], held)
-        left[name] = [[it for it in of if it not in shared] for of in digests[name]]
-        if shared:
-            one = min(shared)
-            twin = next(filter(None, (division.named(whole[it], digests[it], one) for it in others)))
-            session.reporter.warn(
-                f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
-                f"such as {division.named(whole[name], digests[name], one)} = {twin}"
-            )
-    digests |= left
-    if not any(map(len, corpora["validation"].labels(classes))):
-        raise InputError("data.validation: every image of it is a test image too. Give others.")
-    counts = count_per_class(corpora["labelled"].labels(classes), classes)
-    if not counts.all():
-        raise InputError(
-            f"data.labelled: every image of class {_class(session, int(counts.argmin()))} is a validation or test "
-            f"image too, or cannot be read. Add others."
-        )
-
-
-def _class(session: Session, label: int) -> str:
-    return session.class_names[label] if session.class_names else str(label)

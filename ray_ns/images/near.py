@@ -39,7 +39,7 @@ NOISE = 4.0  # variance, in grey levels, that compression alone may leave in a f
 BLUR = 1.5  # standard deviation, in thumbnail pixels, of the low frequencies that are taken away
 HONEST = 1e-3  # share of honest images that may be taken for copies
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BITS, _TABLES = 64, 4
 _CHUNK = 1 << 20  # look-ups and pairs that are held in memory at once, in elements
 
@@ -124,7 +124,7 @@ _BIT = _packed(np.eye(_BITS, dtype=bool)[: _BITS // _TABLES]).view(np.uint16)[::
 def _spectrum(thumbs: np.ndarray, view: int) -> np.ndarray:
     """The lowest frequencies, float32 (n, 64), of the luminance of ``thumbs`` seen through one of the 19 views."""
     rows, columns = _VIEWS[view]
-    return ((_LOW @ rows) @ (thumbs @ _LUMA) @ (_LOW @ columns).T)[:, _U, _V]
+    return ((_LOW @ rows) @ (thumbs @ LUMA) @ (_LOW @ columns).T)[:, _U, _V]
 
 
 def hashes(thumbs: np.ndarray, view: int = 0) -> np.ndarray:
@@ -139,12 +139,12 @@ def _tries(spectrum: np.ndarray) -> np.ndarray:
     return _BIT[weakest] @ chosen.T
 
 
-def _detail(pixels: np.ndarray) -> np.ndarray:
+def detail(pixels: np.ndarray) -> np.ndarray:
     """What is left of ``pixels``, float32 (n, 3, 32, 32), without their low frequencies."""
     return pixels - _BLUR @ pixels @ _BLUR.T
 
 
-def _score(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+def score(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Correlation of two stacks of details, float32 over their last three axes; noise alone does not correlate."""
     axes = (-3, -2, -1)
     power = ((one**2).mean(axes) + NOISE) * ((other**2).mean(axes) + NOISE)
@@ -192,7 +192,7 @@ class Guard:
         if own is not None:
             others = rows + own != of
             rows, of, views, mirrored = rows[others], of[others], views[others], mirrored[others]
-        details = _detail(thumbs.transpose(0, 3, 1, 2).astype(np.float32))
+        details = detail(thumbs.transpose(0, 3, 1, 2).astype(np.float32))
         scores = np.empty(len(rows), np.float32)
         for view in np.unique(views):
             scores[views == view] = self._compare(
@@ -255,5 +255,5 @@ class Guard:
             seen = np.where(mirrored[part, None, None, None], seen[..., ::-1], seen)
             kept = self.thumbs[of[part]].transpose(0, 3, 1, 2).astype(np.float32)[:, None]
             turned = down[:, None] @ kept @ right[:, None].transpose(0, 1, 3, 2)
-            best[part] = _score(seen[:, None], _detail(turned)).max(1)
+            best[part] = score(seen[:, None], detail(turned)).max(1)
         return best

@@ -10,7 +10,7 @@ import pytest
 
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Decode
-from ray_ns.images.divide import hold_out, look, named, without
+from ray_ns.images.divide import conflicts, hold_out, look, named, without
 from ray_ns.images.isolate import SafeDecode
 
 Write = Callable[..., Corpus]
@@ -75,6 +75,39 @@ def test_a_share_however_small_holds_out_one_of_each_class(corpus: Corpus) -> No
     assert counts == [[1, 1, 1], [1, 1, 1], [28, 18, 8]]
 
 
+@pytest.mark.parametrize("key", range(5))
+def test_a_group_of_copies_is_held_out_as_one(corpus: Corpus, key: int) -> None:
+    labels = corpus.labels(3)
+    truth, first = np.concatenate(labels), np.arange(60)
+    for label in range(3):  # pairs, and one group of half a class
+        members = np.flatnonzero(truth == label)
+        first[members] = np.repeat(members[::2], 2)
+        first[members[: len(members) // 4 * 2]] = members[0]
+    parts = hold_out(corpus, labels, 0.1, 2, key, first)
+    side = np.argmax([np.concatenate(rows) for rows in parts], 0)
+    assert (side == side[first]).all()
+    counts = [np.bincount(truth[side == part], minlength=3).tolist() for part in range(3)]
+    assert counts[:2] == [[2, 2, 2]] * 2, "about a tenth of 30, 20 and 10, by whole pairs"
+    assert np.sum(counts) == 60
+
+
+def test_a_class_of_one_group_is_divided_all_the_same(corpus: Corpus) -> None:
+    labels = corpus.labels(3)
+    truth = np.concatenate(labels)
+    first = np.array([np.flatnonzero(truth == label)[0] for label in truth])
+    assert hold_out(corpus, labels, 0.1, 2, 1, first)[0][0].tolist() == parts_rows(corpus)[0][0].tolist()
+
+
+def parts_rows(corpus: Corpus) -> list[list[np.ndarray]]:
+    return hold_out(corpus, corpus.labels(3), 0.1, 2, 1)
+
+
+def test_bytes_of_several_classes_are_found() -> None:
+    labels = [np.array([0, 1, 2]), np.array([1, 0, 1])]
+    assert conflicts([[b"a", b"b", b""], [b"a", b"", b"b"]], labels) == {b"a": [0, 1]}
+    assert conflicts([[b"a"], [b"b"]], [np.array([0]), np.array([1])]) == {}
+
+
 def test_a_part_of_a_part_keeps_its_own_rows(corpus: Corpus) -> None:
     part = parts_of(corpus)[2]
     every_other = [np.arange(sum(part.open(shard).group_rows)) % 2 == 0 for shard in part.shards]
@@ -105,6 +138,9 @@ def test_each_image_is_looked_at_once_and_the_bad_are_named(
     assert [len(of) for of in found.digests] == [5, 0, 1]
     assert len({it for of in found.digests for it in of}) == 6
     assert read(corpus.keeping(found.readable)) == good[:3]
+    for wanted, kept in {2: None, 3: 3, 9: 3}.items():
+        pixels = look(corpus, DECODE, pixels=wanted).pixels
+        assert (pixels and len(pixels)) == kept
 
 
 def test_images_with_the_same_bytes_are_left_out_and_named(write_corpus: Write) -> None:

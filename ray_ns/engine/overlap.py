@@ -1,0 +1,247 @@
+"""Which labelled images train and which evaluate, and that no image, nor a near-copy of it, is on both sides."""
+
+import itertools
+import os
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from ray_ns.engine import digests as known_images
+from ray_ns.engine.session import Session
+from ray_ns.errors import InputError
+from ray_ns.images import divide as division
+from ray_ns.images import near, twins
+from ray_ns.images.corpus import Corpus, count_per_class
+from ray_ns.images.isolate import SafeDecode
+from ray_ns.images.unreadable import in_words, refuse_above
+from ray_ns.keyed import seed
+
+LABELLED = ("labelled", "validation", "test")
+EVALUATED = ("validation", "test")
+HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
+
+Digests = dict[str, list[list[bytes]]]
+
+
+def divide(session: Session) -> Digests:
+    """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
+
+    What is held out is drawn from ``run.seed``, near-copies together. Left out of training with a warning, rather than
+    refused, is an image that cannot be read, one whose bytes have several classes, and one whose bytes are in
+    validation or test images too: it is seldom the user's doing, cannot be taken out of a tar or a Parquet file by
+    hand, and the run writes down what it left out. Such validation and test images stay, as wrong answers. Raises
+    ``InputError`` where more are unreadable or of several classes than ``data.max_quarantined`` allows, or a class has
+    too few left.
+
+    Returns the digests of the images that are left, per corpus and shard, in order of rows; nothing where the corpora
+    are too large to look at.
+    """
+    config, corpora = session.config, session.corpora
+    given = [name for name in LABELLED if getattr(config.data, name) is not None]
+    digests: Digests = {}
+    first: np.ndarray | None = None
+    if known_images.too_large(corpora):
+        session.reporter.note(
+            "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
+            "when training meets it, nobody looks for images that train and evaluate too, and what the pool has of "
+            "labelled, validation or test images is not known; ray-ns ingest --keep-out leaves it out."
+        )
+    else:
+        digests, thumbs = _looked_at(session, given)
+        _part_conflicts(session, digests, thumbs)
+        first = _twins(session, digests, thumbs)
+    if len(given) < len(LABELLED):
+        _hold_out(session, [name for name in EVALUATED if name not in given], digests, first)
+    if digests:
+        _part_twins(session, digests)
+    return digests
+
+
+def class_name(session: Session, label: int) -> str:
+    """What a class is called, its number where it has no name."""
+    return session.class_names[label] if session.class_names else str(label)
+
+
+def _looked_at(session: Session, names: Sequence[str]) -> tuple[Digests, dict[str, list[np.ndarray]]]:
+    """The digests of the images of these corpora, and their thumbnails where there are not too many.
+
+    The labelled corpus keeps those that can be read.
+    """
+    corpora, allowed = session.corpora, session.config.data.max_quarantined
+    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
+    digests: Digests = {}
+    thumbs: dict[str, list[np.ndarray]] = {}
+    few = True
+    done = itertools.count(1)
+    session.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
+    for name in names:
+        wanted = twins.MOST - sum(map(len, thumbs.values())) if few else 0
+        found = division.look(corpora[name], decode, lambda: session.reporter.progress(next(done)), wanted)
+        few = found.pixels is not None
+        thumbs[name] = found.pixels or []
+        images, reasons = sum(map(len, found.digests)), Counter(found.bad.values())
+        refuse_above(allowed, images, reasons, f"data.{name}", "data.max_quarantined", found.bad)
+        digests[name] = found.digests
+        if found.bad:
+            outcome = "are left out" if name == "labelled" else "count as wrong answers"
+            session.reporter.warn(
+                f"data.{name}: {len(found.bad):,} of {images:,} images cannot be read and {outcome} "
+                f"({in_words(reasons, found.bad)})"
+            )
+        if name == "labelled":
+            corpora[name] = corpora[name].keeping(found.readable)
+            digests[name] = _kept(found.digests, found.readable)
+    session.reporter.end(f"{sum(len(of) for it in digests.values() for of in it):,} of them can be used")
+    if not few:
+        session.reporter.note(
+            f"near-copies are not looked for among more than {twins.MOST:,} labelled, validation and test images."
+        )
+    return digests, thumbs if few else {}
+
+
+def _part_conflicts(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> None:
+    """Leave out of labelled images those whose bytes have several classes; of the others, tell."""
+    config, corpora = session.config, session.corpora
+    for name, own in digests.items():
+        corpus = corpora[name]
+        labels = corpus.labels(config.data.classes)
+        found = division.conflicts(own, labels)
+        rows = [np.array([it not in found for it in of], bool) for of in own]
+        images, many = sum(map(len, own)), sum(int((~of).sum()) for of in rows)
+        if not found:
+            continue
+        one = min(found)
+        such_as = " = ".join(
+            f"{_named_in_class(corpus, own, labels, one, label)} ({class_name(session, label)})" for label in found[one]
+        )
+        said = f"data.{name}: {many:,} of {images:,} images have the same bytes in several classes, such as {such_as}"
+        if many > config.data.max_quarantined * images:
+            raise InputError(
+                f"{said}; that is more than data.max_quarantined = {config.data.max_quarantined:g}. Leave each in one "
+                f"class, or raise it."
+            )
+        outcome = "They are left out" if name == "labelled" else "They stay, and all but one class is a wrong answer"
+        session.reporter.warn(f"{said}. {outcome}.")
+        if name == "labelled":
+            corpora[name] = corpus.keeping(rows)
+            digests[name] = _kept(own, rows)
+            thumbs[name] = list(itertools.compress(thumbs.get(name, []), np.concatenate(rows)))
+
+
+def _named_in_class(
+    corpus: Corpus, own: Sequence[Sequence[bytes]], labels: Sequence[np.ndarray], digest: bytes, label: int
+) -> str:
+    """The name of the first image of a class with that digest."""
+    of_class = [
+        [it if at == label else b"" for it, at in zip(*of, strict=True)] for of in zip(own, labels, strict=True)
+    ]
+    return division.named(corpus, of_class, digest) or ""
+
+
+def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
+    """Tell of near-copies, and return for each labelled image the first one of its group, within its class."""
+    whole = [it for of in thumbs.values() for it in of]
+    if not whole:
+        return None
+    config, labelled = session.config, session.corpora["labelled"]
+    pairs = twins.twins(np.stack(whole))
+    own = len(thumbs["labelled"])
+    across = pairs[(pairs[:, 0] < own) & (pairs[:, 1] >= own)]
+    held = {it for name in EVALUATED for of in digests.get(name, ()) for it in of}
+    same = np.array([it in held for of in digests["labelled"] for it in of], bool)  # which are left out and told of
+    across = across[~same[across[:, 0]]]
+    if len(across):
+        images = len(np.unique(across[:, 0]))
+        session.reporter.warn(
+            f"data.labelled: {images:,} images are near-copies (re-encoded, resized or mirrored) of validation or test "
+            f"images, such as {_labelled_name(labelled, int(across[0, 0]))}. They train all the same: scores may be "
+            f"too high. Take them out, or let the validation and test images be held out of the labelled ones."
+        )
+    inside = twins.within(pairs[pairs[:, 1] < own], np.concatenate(labelled.labels(config.data.classes)))
+    if len(inside) and len(thumbs) < len(LABELLED):
+        one, other = (_labelled_name(labelled, int(it)) for it in inside[0])
+        session.reporter.note(
+            f"data.labelled: {len(np.unique(inside)):,} images are near-copies (re-encoded, resized or mirrored) of "
+            f"others of their class, such as {one} and {other}; they are held out together."
+        )
+    return twins.groups_of(inside, own)
+
+
+def _labelled_name(corpus: Corpus, number: int) -> str:
+    """The name of an image by its number in the corpus."""
+    for reader in map(corpus.open, corpus.shards):
+        rows = sum(reader.group_rows)
+        if number < rows:
+            return reader.where(number)
+        number -= rows
+    raise IndexError(number)
+
+
+def _hold_out(session: Session, missing: Sequence[str], digests: Digests, first: np.ndarray | None) -> None:
+    """Draw the validation and test images that were not given from the labelled ones."""
+    config, corpora = session.config, session.corpora
+    labelled = corpora["labelled"]
+    labels = labelled.labels(config.data.classes)
+    key = seed(config.run.seed, HELD_OUT)
+    try:
+        parts = division.hold_out(labelled, labels, config.data.held_out / 2, len(missing), key, first)
+    except ValueError as error:
+        label = error.args[0]
+        images = sum(int((of == label).sum()) for of in labels)
+        raise InputError(
+            f"data.labelled: class {class_name(session, label)} has too few images to hold some out for "
+            f"{' and '.join(missing)}: {images} that can be used. {_needed(config.data.held_out / 2, len(missing))} "
+            f"Add some, or give {' and '.join(f'data.{name}' for name in missing)}."
+        ) from error
+    if first is not None:
+        side = np.argmax([np.concatenate(rows) for rows in parts], 0)
+        cut = np.unique(first[side != side[first]])
+        if len(cut):
+            session.reporter.warn(
+                f"data.labelled: {len(cut):,} groups of near-copies are on both sides, for their classes hold little "
+                f"else, such as {_labelled_name(labelled, int(cut[0]))}: scores may be too high."
+            )
+    of_all = digests.get("labelled")
+    for name, rows in zip((*missing, "labelled"), parts, strict=True):
+        corpora[name] = labelled.keeping(rows)
+        if of_all is not None:
+            digests[name] = _kept(of_all, rows)
+
+
+def _needed(share: float, parts: int) -> str:
+    """How many images of each class there have to be, or what else is wrong."""
+    if share * parts >= 0.5:
+        return f"data.held_out = {share * parts:g} leaves little: lower it."
+    return f"Each class needs {parts + 1} at least."
+
+
+def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> list[list[bytes]]:
+    """Those of the rows that are true, per shard."""
+    return [list(itertools.compress(of, kept)) for of, kept in zip(digests, rows, strict=True)]
+
+
+def _part_twins(session: Session, digests: Digests) -> None:
+    """Leave out of validation images what is a test image too, and of labelled ones what is either."""
+    corpora, classes = session.corpora, session.config.data.classes
+    whole, left = dict(corpora), dict(digests)
+    for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
+        held = [digest for other in others for digest in digests[other]]
+        corpora[name], shared = division.without(whole[name], digests[name], held)
+        left[name] = [[it for it in of if it not in shared] for of in digests[name]]
+        if shared:
+            one = min(shared)
+            twin = next(filter(None, (division.named(whole[it], digests[it], one) for it in others)))
+            session.reporter.warn(
+                f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
+                f"such as {division.named(whole[name], digests[name], one)} = {twin}"
+            )
+    digests |= left
+    if not any(map(len, corpora["validation"].labels(classes))):
+        raise InputError("data.validation: every image of it is a test image too. Give others.")
+    counts = count_per_class(corpora["labelled"].labels(classes), classes)
+    if not counts.all():
+        raise InputError(
+            f"data.labelled: every image of class {class_name(session, int(counts.argmin()))} is a validation or test "
+            f"image too, or cannot be read. Add others."
+        )
