@@ -165,7 +165,7 @@ class Model(Section):
     """A timm model."""
 
     name: str = Field(..., description="timm model name, such as efficientnet_b0 (timm.list_models())")
-    args: dict[str, Any] = Field({}, description="further keyword arguments of timm.create_model")
+    args: dict[str, Any] = Field({}, description="further arguments of the network, as timm.create_model takes them")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the classifier (drop_rate)")
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"

@@ -6,6 +6,7 @@ loads them without this package.
 
 import difflib
 import hashlib
+import inspect
 import json
 import tempfile
 from collections.abc import Mapping
@@ -29,6 +30,7 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
     """
     import timm
 
+    _check_arguments(model)
     if not timm.is_model(model.name):
         near = difflib.get_close_matches(model.name, timm.list_models(), 3, 0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
@@ -49,6 +51,43 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
             what = f"model.pretrained: the weights in {pretrained} do not fit {model.name} with {model.args or 'none'}"
         raise InputError(f"{what}: {error}") from error
     return network
+
+
+# Arguments of timm's that a setting of ours gives.
+_SETTINGS = {
+    "num_classes": "data.classes",
+    "in_chans": "data.channels",
+    "drop_rate": "model.dropout",
+    "drop_path_rate": "model.drop_path",
+    "checkpoint_path": "model.pretrained with model.sha256",
+    "pretrained": "model.pretrained with model.sha256",
+}
+# Those that make something else of the network than a classifier in float32 on the device that it is given.
+_OTHERS = {"features_only", "feature_cls", "out_indices", "device", "dtype"}
+
+
+def _check_arguments(model: Model) -> None:
+    """Refuse what would reach past the network itself: to weights whose hash nobody knows, or to another task."""
+    import timm
+    from timm.models import build_model_with_cfg
+
+    if ":" in model.name or "/" in model.name:
+        raise InputError(
+            f"model.name: {model.name} is a place, expected a name of timm's. Weights come by model.pretrained (a "
+            f".safetensors file) with model.sha256."
+        )
+    for name in model.args:
+        if name in _SETTINGS:
+            raise InputError(f"model.args: {name} is given by {_SETTINGS[name]}. Use that, and leave {name} out.")
+        factory = {
+            *inspect.signature(timm.create_model).parameters,
+            *inspect.signature(build_model_with_cfg).parameters,
+        }
+        if name in factory | _OTHERS or name.startswith("pretrained"):
+            raise InputError(
+                f"model.args: {name} says how timm makes a network, not which one. Leave it out; weights come by "
+                f"model.pretrained with model.sha256."
+            )
 
 
 def pretrained_file(model: Model) -> Path | None:

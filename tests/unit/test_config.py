@@ -698,6 +698,16 @@ def test_settings_that_need_each_other_are_refused_alone(file: Path, overrides: 
     assert words in refusal(file, *overrides)
 
 
+def test_first_weights_are_known_by_their_hash_and_not_by_where_they_lie(file: Path) -> None:
+    def results(path: str, sha256: str) -> dict[str, Any]:
+        own = [f"teacher.model.pretrained={path}", f"teacher.model.sha256={sha256}"]
+        return results_of(load(file, own))
+
+    assert results("a.safetensors", "a" * 64) == results("b/c.safetensors", "a" * 64)
+    (row,) = differences(results("a.safetensors", "a" * 64), results("a.safetensors", "b" * 64))
+    assert row.startswith("teacher.model.sha256: ")
+
+
 def test_patience_counts_scores_and_needs_some(file: Path) -> None:
     assert "teacher: patience = 2 counts scores and eval_steps is null" in refusal(file, "teacher.patience=2")
     assert load(file, ["teacher.patience=2", "teacher.eval_steps=10"]).teacher.patience == 2

@@ -1,5 +1,7 @@
 import hashlib
+import inspect
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 import timm
 import torch
 from timm.layers import DropPath
+from timm.models import build_model_with_cfg
 from torch import nn
 
 from ray_ns.config import Config, Data, Model
@@ -61,7 +64,6 @@ def test_a_name_like_no_other_is_refused(data: Data) -> None:
     "args",
     [
         {"nope": 1},
-        {"num_classes": 7},
         {"channels": "wide"},
         {"stem_type": 3},
         {"block": "basic"},
@@ -72,6 +74,56 @@ def test_a_name_like_no_other_is_refused(data: Data) -> None:
 def test_arguments_that_timm_cannot_use_are_refused_by_name(data: Data, args: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=rf"model\.args: timm cannot build resnet10t with .*{next(iter(args))}"):
         zoo.build(Model(name="resnet10t", args=args), data)
+
+
+SETTINGS = {
+    "num_classes": "data.classes",
+    "in_chans": "data.channels",
+    "drop_rate": "model.dropout",
+    "drop_path_rate": "model.drop_path",
+    "checkpoint_path": "model.pretrained with model.sha256",
+    "pretrained": "model.pretrained with model.sha256",
+}
+PAST = ["pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "scriptable", "exportable", "no_jit", "kwargs_filter"]
+PAST += ["features_only", "feature_cfg", "feature_cls", "out_indices", "device", "dtype", "model_cfg", "model_cls"]
+PAST += ["pretrained_strict", "pretrained_filter_fn", "pretrained_custom_load", "pretrained_model_args"]
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, *PAST])
+@pytest.mark.parametrize("value", [None, False, 1, "x", {"url": "http://127.0.0.1:9/w"}], ids=repr)
+def test_arguments_that_reach_past_the_network_are_refused_by_name(data: Data, name: str, value: Any) -> None:
+    with pytest.raises(InputError) as caught:
+        zoo.build(Model(name="resnet10t", args={**SMALL, name: value}), data)
+    assert f"model.args: {name} " in str(caught.value)
+    assert SETTINGS.get(name, "model.pretrained with model.sha256") in str(caught.value)
+
+
+def test_every_argument_of_timms_factories_is_refused(data: Data) -> None:
+    # A later timm may have others: none of them may reach a network unseen.
+    for function in (timm.create_model, build_model_with_cfg):
+        for name in inspect.signature(function).parameters:
+            with pytest.raises(InputError, match=f"model.args: {name} "):
+                zoo.build(Model(name="resnet10t", args={name: None}), data)
+
+
+def test_a_pickle_named_in_the_arguments_is_never_opened(data: Data, tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "opened",))
+
+    (tmp_path / "w.pth").write_bytes(pickle.dumps(Evil()))
+    state = zoo.build(Model(name="resnet10t", args=SMALL), data).state_dict()
+    torch.save({name: torch.zeros_like(it) for name, it in state.items()}, tmp_path / "zeros.pth")
+    for file in ("w.pth", "zeros.pth"):
+        with pytest.raises(InputError, match="checkpoint_path is given by"):
+            zoo.build(Model(name="resnet10t", args={**SMALL, "checkpoint_path": str(tmp_path / file)}), data)
+    assert not (tmp_path / "opened").exists()
+
+
+@pytest.mark.parametrize("name", ["hf-hub:timm/resnet18.a1_in1k", "hf_hub:x/y", "local-dir:/tmp/x", "timm/resnet18"])
+def test_a_place_instead_of_a_name_is_refused_with_the_settings(data: Data, name: str) -> None:
+    with pytest.raises(InputError, match=r"model\.name: .* is a place, .*model\.pretrained .*model\.sha256"):
+        zoo.build(Model(name=name), data)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "vgg11"])
