@@ -149,6 +149,9 @@ class Data(Section):
     std: list[Annotated[float, Field(gt=0)]] = Field(
         [0.229, 0.224, 0.225], description="divides them afterwards, one per channel"
     )
+    max_passed_over: Share = how(
+        0.05, "share of the files below a corpus's folder that may be no image that can be read (archives, videos, ...)"
+    )
     max_quarantined: Share = how(
         0.01, "share of a corpus that may be unreadable before a stage refuses to commit; unreadable ones are left out"
     )

@@ -13,6 +13,7 @@ from ray_ns.config import Cluster, Config, Student, Training
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
+from ray_ns.images import layout
 from ray_ns.images.classes import class_count, class_names
 from ray_ns.images.corpus import Corpus, Shard, count_per_class
 from ray_ns.observe import Reporter
@@ -36,6 +37,8 @@ def scan_corpora(
             corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
+        if name not in known and root == getattr(data, name):
+            layout.refuse(corpus, f"data.{name}", data.max_passed_over)
         corpora[name] = corpus
         if name in known and not (grow and name == "pool"):
             told = reporter if getattr(data, name) is not None else None  # else it was told of as the labelled one
@@ -121,16 +124,19 @@ def check(session: Session) -> None:
         counts = count_per_class(session.corpora[name].labels(config.data.classes), config.data.classes)
         if not counts.sum():
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
+        if getattr(config.data, name) is not None:
+            session.reporter.note(layout.line(f"data.{name}", session.corpora[name], counts, session.class_names))
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):
-            found = ", ".join(class_name(session, int(label)) for label in missing[:10])
+            lacks = ", ".join(class_name(session, int(label)) for label in missing[:10])
             raise InputError(
-                f"data.labelled: no labelled image of class {found} (data.classes = "
+                f"data.labelled: no labelled image of class {lacks} (data.classes = "
                 f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
             )
     pool = session.corpora["pool"]
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
+    session.reporter.note(layout.line("data.pool", pool, None, None))
     for warning in check_models(config):
         session.reporter.warn(warning)
     if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:

@@ -17,9 +17,20 @@ import pyarrow.compute as pc
 from ray_ns.errors import InputError
 from ray_ns.images import pack
 from ray_ns.images.formats import folder, meaning, tar
+from ray_ns.images.formats.listing import Listing, listing
 from ray_ns.images.formats.parquet import ParquetReader, holds_paths
-from ray_ns.images.formats.place import Kind, Place, Reader, Stat, recognise
+from ray_ns.images.formats.place import (
+    LABELS_CSV,
+    Kind,
+    Place,
+    Reader,
+    Stat,
+    is_image,
+    is_left_over,
+    recognise,
+)
 from ray_ns.images.formats.tar import TarReader
+from ray_ns.images.found import Found, by_suffix
 
 ROW_BITS = 32
 
@@ -70,6 +81,7 @@ class Corpus:
     texts: frozenset[str] | None = None
     folders: str = ""
     labels_from: str | None = None
+    found: Found = field(default=Found(), compare=False)
 
     @classmethod
     def scan(
@@ -86,9 +98,14 @@ class Corpus:
         folder, no image in it or several kinds, a known file gone or changed.
         """
         place = Place.of(root)
-        stats = pack.shards_of(place, place.files())
+        listed = listing(place)
+        stats = pack.shards_of(place, listed.files)
         kind, paths = recognise(
-            root, stats, label_column is not None, lambda path: holds_paths(place, path, image_column)
+            root,
+            stats,
+            label_column is not None,
+            lambda path: holds_paths(place, path, image_column),
+            lambda paths: folder.sniffed(place, paths),
         )
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
         if kind in {Kind.PARQUET, Kind.TAR}:
@@ -107,7 +124,9 @@ class Corpus:
             left, size = list(now.values()), folder.SHARD_FILES
             fresh = [_run_of(left[begin : begin + size]) for begin in range(0, len(left), size)]
         new = (replace(shard, ordinal=ordinal + number) for number, shard in enumerate(fresh))
-        corpus = cls(root, image_column, label_column, (*known, *new), kind, names)
+        own = paths if kind in {Kind.PARQUET, Kind.TAR} else [file.path for file in files]
+        found = _found(listed, own, kind, label_column is not None, stats is not listed.files)
+        corpus = cls(root, image_column, label_column, (*known, *new), kind, names, found=found)
         return corpus._with_meaning(len(known)) if kind in {Kind.PARQUET, Kind.TAR} else corpus
 
     def _with_meaning(self, known: int) -> "Corpus":
@@ -261,6 +280,25 @@ def _file_reader(corpus: Corpus, shard: Shard) -> ParquetReader | TarReader:
         return ParquetReader(place, shard.path, corpus.image_column, corpus.label_column)
     by_tar, stat = corpus.texts is not None, Stat(shard.size, shard.stamp)
     return TarReader(place, shard.path, stat, corpus.label_column, corpus.folders, by_tar)
+
+
+def _found(listed: Listing, own: Sequence[str], kind: Kind, labelled: bool, packed: bool) -> Found:
+    """What lies beside the corpus's ``own`` files; ``packed``: an ingest made it, and the rest is what that keeps."""
+    held = {*own, *([LABELS_CSV] if kind is Kind.CSV else ())}
+    if kind is Kind.PARQUET:  # those beside it are its own, whose paths it has
+        held |= {path for path in listed.files if is_image(path)}
+    beside = [path for path in listed.files if path not in held and not is_left_over(path)]
+    classes = {path for path in listed.folders if "/" not in path and not is_left_over(path)}
+    of_images = {path.partition("/")[0] for path in own}
+    return Found(
+        passed_over=() if packed else by_suffix(beside),
+        of=len(own) + len(beside),
+        sniffed=sum(not is_image(path) for path in own) if kind in {Kind.FOLDER, Kind.CSV} else 0,
+        empty=tuple(sorted(classes - of_images)) if labelled and kind is Kind.FOLDER else (),
+        links=len(listed.links),
+        repeats=len(listed.repeats),
+        broken=tuple(sorted(listed.broken)),
+    )
 
 
 def _run_of(files: Sequence[folder.File]) -> Shard:

@@ -73,6 +73,8 @@ HARMLESS = re.compile("unknown JFIF revision|Invalid SOS parameters|extraneous b
 
 _STAND_IN = b"\0ray_ns: too large to be read: "
 
+# How files begin that are read. BMP's two letters begin texts too.
+READ = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
 # How files begin that are pictures and yet not read; the last line is SVG, which is not an HTML page with one in it.
 OTHER_FORMATS = re.compile(
     rb"II[*+]\0|MM\0[*+]|P[1-7]\s|8BPS|\0\0[\1\2]\0|%!PS|\xc5\xd0\xd3\xc6|%PDF|\xff\x0a|\0{3}\x0cJXL |\0{3}\x0cjP  |"

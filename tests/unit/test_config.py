@@ -42,6 +42,7 @@ SETTINGS = [
     "data.image_column",
     "data.label_column",
     "data.labelled",
+    "data.max_passed_over",
     "data.max_quarantined",
     "data.mean",
     "data.pool",
@@ -177,6 +178,7 @@ HOW = {
     "cluster.train_loaders",
     "cluster.train_microbatch",
     "data.labelled",  # the images in these four folders decide, not where they lie
+    "data.max_passed_over",
     "data.max_quarantined",
     "data.pool",
     "data.test",

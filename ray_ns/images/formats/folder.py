@@ -6,6 +6,7 @@ carry as it is. So a label from a folder's name or from ``labels.csv`` cannot ch
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,14 +15,16 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.errors import InputError
-from ray_ns.images.decode import MAX_BYTES, stand_in
+from ray_ns.images.decode import MAX_BYTES, READ, stand_in
 from ray_ns.images.formats import ranges
-from ray_ns.images.formats.place import LABELS_CSV, Kind, Place, Stat, UnlabelledError
+from ray_ns.images.formats.place import BEGIN_BYTES, LABELS_CSV, Kind, Place, Stat, UnlabelledError
+from ray_ns.images.found import NOTES, by_suffix
 
 SHARD_FILES = 1024
 GROUP_ROWS = 256
 MAX_FILES = 1_000_000
 LABEL_DIGITS = 9
+SNIFFED = 1000  # remote files that are opened to see whether they are images: each is a request
 SEPARATORS = {"\t", "\n"}
 
 
@@ -69,7 +72,7 @@ def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], ki
                 f"{place.root}: {loose} lies in no class folder. Expected one sub-folder per class, or "
                 f"{LABELS_CSV} with the columns file and label."
             )
-        labels = {path: path.partition("/")[0] for path in paths}
+        labels = {path: unicodedata.normalize("NFC", path.partition("/")[0]) for path in paths}
     else:
         labels = dict.fromkeys(paths, "")
     return [File(path, stats[path].size, stats[path].stamp, labels[path]) for path in sorted(labels)]
@@ -85,6 +88,25 @@ def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
     if kind is Kind.CSV and numbers:
         return None
     return tuple(sorted(names, key=lambda name: (int(name) if numbers else 0, name)))
+
+
+def sniffed(place: Place, paths: Sequence[str]) -> set[str]:
+    """Those of the files that begin as an image does, and are no notes by their name. Others than local ones: few.
+
+    Names as ``photo.jpg?w=1200`` and names without a suffix come from crawlers and old data sets.
+    """
+    asked = [path for path in paths if by_suffix([path])[0][0] not in NOTES]
+    if not place.is_local:
+        asked = asked[:SNIFFED]
+
+    def begins(path: str) -> bool:
+        try:
+            with place.open(path) as file:
+                return READ.match(file.read(BEGIN_BYTES)) is not None
+        except OSError:
+            return False
+
+    return {path for path, yes in zip(asked, ranges.each(place, begins, asked), strict=True) if yes}
 
 
 class FolderReader:

@@ -158,23 +158,6 @@ class Place:
         """A file, for reading at any offset. Raises ``OSError``."""
         return self.filesystem.open_input_file(f"{self.base}/{path}")
 
-    def files(self) -> dict[str, Stat]:
-        """Every file below, by its path, but hidden ones. Raises ``InputError`` where it cannot be listed."""
-        try:
-            if self.filesystem.get_file_info(self.base or "/").type == fs.FileType.File:
-                raise InputError(f"{self.root}: is a file. Give the folder it lies in, with nothing else in it.")
-            entries = self.filesystem.get_file_info(fs.FileSelector(self.base, recursive=True))
-            found = {
-                entry.path[len(self.base) :].lstrip("/"): Stat(entry.size, entry.mtime_ns or 0)
-                for entry in entries
-                if entry.type == fs.FileType.File
-            }
-        except OSError as error:
-            raise InputError(f"{self.root}: cannot be listed ({error}). Give a folder of images.") from error
-        except UnicodeDecodeError as error:
-            raise InputError(f"{error.object!r}: the name is not UTF-8. Rename the file.") from error
-        return {path: stat for path, stat in found.items() if not is_hidden(path)}
-
 
 def check_begin(name: str, begin: bytes, kind: str) -> None:
     """Raise ``InputError`` where a file of that ``kind`` begins as another format does."""
@@ -188,7 +171,7 @@ def is_hidden(path: str) -> bool:
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
-def _left_over(path: str) -> bool:
+def is_left_over(path: str) -> bool:
     """True for what Spark and Hive leave beside their Parquet and do not read: _temporary/, _metadata."""
     return any(part.startswith("_") for part in path.split("/"))
 
@@ -199,19 +182,27 @@ def is_image(path: str) -> bool:
 
 
 def recognise(
-    root: str, files: Iterable[str], labelled: bool, holds_paths: Callable[[str], bool] = lambda _: False
+    root: str,
+    files: Iterable[str],
+    labelled: bool,
+    holds_paths: Callable[[str], bool] = lambda _: False,
+    sniff: Callable[[list[str]], set[str]] = lambda _: set(),
 ) -> tuple[Kind, list[str]]:
     """What kind of corpus these files make, and those of them that it consists of, by path.
 
     ``holds_paths``: whether a Parquet file has paths of images: those beside it are then no corpus of their own.
+    ``sniff``: which of the files that have no image's name are images all the same.
     Raises ``InputError`` where there is no image, or more than one kind, naming what was found.
     """
     ordered = sorted(files)
     found = {
-        Kind.PARQUET: [path for path in ordered if path.lower().endswith(PARQUET) and not _left_over(path)],
+        Kind.PARQUET: [path for path in ordered if path.lower().endswith(PARQUET) and not is_left_over(path)],
         Kind.TAR: [path for path in ordered if path.lower().endswith(".tar")],
         Kind.FOLDER: [path for path in ordered if is_image(path)],
     }
+    if not found[Kind.PARQUET] and not found[Kind.TAR]:
+        sniffed = sniff([path for path in ordered if not is_image(path)])
+        found[Kind.FOLDER] = [path for path in ordered if is_image(path) or path in sniffed]
     if any(path.startswith(DELTA) for path in ordered):
         raise InputError(
             f"{root}: is a Delta table, whose log says which of its files count. Write what it holds into a folder of "

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats.listing import listing
 from ray_ns.images.formats.place import Kind, Place, recognise
 
 
@@ -12,7 +13,7 @@ def found(root: Path, *names: str, labelled: bool = False) -> tuple[Kind, list[s
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
-    return recognise(str(root), Place.of(str(root)).files(), labelled)
+    return recognise(str(root), listing(Place.of(str(root))).files, labelled)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_nothing_or_a_mixture_is_refused_with_what_was_found(tmp_path: Path, nam
 def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"x")
     with pytest.raises(InputError, match=r"a\.tar: is a file\. Give the folder it lies in"):
-        Place.of(str(tmp_path / "a.tar")).files()
+        listing(Place.of(str(tmp_path / "a.tar")))
 
 
 @pytest.mark.parametrize(
