@@ -51,6 +51,7 @@ def line(name: str, corpus: Corpus, counts: np.ndarray | None, names: Sequence[s
         words = [f"{sum(sum(corpus.open(shard).group_rows) for shard in corpus.shards):,} images"]
     else:
         words = [f"{shards:,} shards, {sum(shard.size for shard in corpus.shards) / 1e9:,.1f} GB"]
+    words += [f"labels from {corpus.labels_from}"] if corpus.labels_from else []
     return f"{name}: {'; '.join([*words, *corpus.found.in_words()])}"
 
 

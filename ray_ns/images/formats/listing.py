@@ -35,7 +35,7 @@ def listing(place: Place) -> Listing:
         if isinstance(known, InputError):
             raise known from error
         raise InputError(f"{place.root}: cannot be listed ({error}). Give a folder of images.") from error
-    except UnicodeError as error:
+    except (UnicodeEncodeError, UnicodeDecodeError) as error:
         raise InputError(f"{os.fsencode(error.object)!r}: the name is not UTF-8. Rename the file.") from error
 
 
