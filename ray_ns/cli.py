@@ -175,12 +175,11 @@ def status(run: RunDirectory, as_json: AsJson = False) -> None:
 @app.command()
 def verify(run: RunDirectory, as_json: AsJson = False) -> None:
     """Re-hash everything that the run's commits name. Exit 0: all as written; 4: something is not."""
-    from ray_ns.store import run as runs
     from ray_ns.store.objects import open_store
-    from ray_ns.store.status import existing
+    from ray_ns.store.verify import verify as verified
 
     checked, faults = 0, {}
-    for key, fault in runs.verify(open_store(existing(run))):
+    for key, fault in verified(open_store(run)):
         checked += 1
         if fault is not None:
             faults[key] = fault

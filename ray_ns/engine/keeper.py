@@ -5,8 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster, Data, Training
-from ray_ns.seals import canonical
-from ray_ns.store import checkpoint
+from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Stage
 from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
@@ -66,7 +65,7 @@ class Keeper:
             self._said = time.monotonic()
             progress = {"step": state.step, "loss": loss, **self._curve(state)}
             self._fence()
-            self._store.put(f"{self._prefix}/{PROGRESS}", canonical(progress))
+            hints.write(self._store, f"{self._prefix}/{PROGRESS}", progress)
         self._ready = time.monotonic()
 
     def save(self, state: "TrainState") -> None:

@@ -84,7 +84,7 @@ def select(
         return summary, [parts[part] for part in sorted(parts)]
 
     made = session.ensure(prefix, inputs, work)
-    for key in session.store.list(tasks.place_aside(prefix)):
+    for key in filter(tasks.is_aside, session.store.list(tasks.place_aside(prefix))):
         session.lease.check()
         session.store.delete(key)
     return made

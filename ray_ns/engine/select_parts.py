@@ -3,6 +3,7 @@
 Ray's workers import this module before their first shard, so it loads nothing that they do not need.
 """
 
+import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -196,6 +197,11 @@ def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, 
 def place_aside(prefix: str) -> str:
     """Where undecided rows lie until the selection at ``prefix`` is committed."""
     return f"{prefix}/undecided/"
+
+
+def is_aside(key: str) -> bool:
+    """Whether this is the name of rows that were set aside."""
+    return re.search(r"/undecided/\d{6,}-[0-9a-f]{16}\.parquet$", key, re.ASCII) is not None
 
 
 def encoded(stage: Stage, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:

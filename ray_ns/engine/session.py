@@ -1,7 +1,6 @@
 """The run's one connection to Ray, opened when the first stage needs it, and the checks before anything starts."""
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -21,8 +20,7 @@ from ray_ns.exits import STOPPED
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
-from ray_ns.seals import canonical
-from ray_ns.store import commit
+from ray_ns.store import commit, hints
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Commit, Part, Stage
 from ray_ns.store.lease import Lease
@@ -114,7 +112,7 @@ class Session:
             began = time.monotonic()
             done = self._guarded(lambda: work(stage), prefix)
             self.lease.check()
-            self.store.put(f"{prefix}/{TIMING}", canonical({"seconds": round(time.monotonic() - began, 3)}))
+            hints.write(self.store, f"{prefix}/{TIMING}", {"seconds": round(time.monotonic() - began, 3)})
             return done
 
         return commit.ensure(self.store, prefix, inputs, timed, self.lease.check)
@@ -134,8 +132,8 @@ class Session:
 
     def seconds(self, prefix: str) -> float:
         """Seconds of the attempt that finished the stage at ``prefix``; 0 where unknown."""
-        data = self.store.get(f"{prefix}/{TIMING}")
-        return float(json.loads(data)["seconds"]) if data else 0.0
+        seconds = hints.read(self.store, f"{prefix}/{TIMING}").get("seconds")
+        return float(seconds) if hints.number(seconds) else 0.0
 
     @contextlib.contextmanager
     def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:

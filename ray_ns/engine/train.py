@@ -4,7 +4,6 @@
 run's own store, pointer last, and whoever starts a worker again goes on from the newest pointer that verifies.
 """
 
-import json
 import os
 import time
 import uuid
@@ -26,8 +25,8 @@ from ray_ns.images.corpus import Corpus
 from ray_ns.images.unreadable import in_words
 from ray_ns.keyed import seed
 from ray_ns.models.names import WEIGHTS
-from ray_ns.seals import canonical, digest
-from ray_ns.store import checkpoint
+from ray_ns.seals import digest
+from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore, open_store
@@ -200,7 +199,7 @@ def _run(session: Session, task: Task) -> None:
         raise ended.error
     if ended.cost:
         session.lease.check()
-        session.store.put(f"{task.prefix}/{COST}", canonical(_cost(ended.cost, time.monotonic() - began)))
+        hints.write(session.store, f"{task.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
@@ -215,11 +214,11 @@ def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
 
 def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
     """Steps done and the last score, as the first worker noted them."""
-    data = store.get(f"{prefix}/{PROGRESS}")
-    if data is None:
+    found = hints.read(store, f"{prefix}/{PROGRESS}")
+    if not hints.number(found.get("step")):
         return None
-    found = json.loads(data)
-    return int(found["step"]), scored(found["curve"]) if "curve" in found else ""
+    curve = hints.curve(found)
+    return int(found["step"]), scored(curve) if curve else ""
 
 
 @dataclass(frozen=True)

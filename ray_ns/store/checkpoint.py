@@ -108,7 +108,8 @@ class Writer:
 def clear(store: ObjectStore, prefix: str) -> None:
     """Remove all checkpoints of a training that has published its network."""
     for key in store.list(f"{prefix}/checkpoints/"):
-        store.delete(key)
+        if _NAME.fullmatch(key.rpartition("/")[2]):
+            store.delete(key)
 
 
 def latest(store: ObjectStore, place: str, warn: Callable[[str], None]) -> Checkpoint | None:

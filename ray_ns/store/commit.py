@@ -5,8 +5,12 @@ A stage is a prefix in the run with ``plan.json`` (the inputs it is made from), 
 first writer of a part wins) where a part is worth resuming from, and ``commit.json`` (put-if-absent). Only
 ``commit.json`` makes the output exist; readers open only what it names. None of them holds a time, a host or an
 attempt, so the same work gives the same bytes.
+
+``register/<stage>.json``, outside the stage, holds the digest of its commit, so that a commit that is lost is missed
+(``store.verify``).
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +22,8 @@ from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import digest, seal, sha256, unseal, unseal_with_digest
 from ray_ns.store.objects import ObjectStore
 
+_DONE = re.compile(r"\d{6,}\.json", re.ASCII)
+REGISTER = "register/"
 READERS = 16  # done records read at once: a ledger of thousands must not wait for each in turn
 
 
@@ -92,7 +98,7 @@ class Stage:
 
     def done(self) -> dict[int, Part]:
         """The parts that earlier attempts finished, by number."""
-        keys = self.store.list(f"{self.prefix}/done/")
+        keys = done_keys(self.store, self.prefix)
         with ThreadPoolExecutor(READERS) as readers:
             records = readers.map(lambda key: _read_sealed(self.store, key), keys)
         return {int(record["part"]): Part.from_json(record) for record in records if record is not None}
@@ -141,6 +147,12 @@ class Stage:
         return committed
 
 
+def done_keys(store: ObjectStore, prefix: str) -> list[str]:
+    """Keys of the records of finished parts of the stage at ``prefix``, from a listing."""
+    place = f"{prefix}/done/"
+    return [key for key in store.list(place) if _DONE.fullmatch(key.removeprefix(place))]
+
+
 def find_commit(store: ObjectStore, prefix: str) -> Commit | None:
     """The commit of the stage at ``prefix``, or None where there is none."""
     key = f"{prefix}/commit.json"
@@ -184,6 +196,9 @@ def ensure(
         commit = stage.commit(inputs, summary, parts)
     if commit.inputs != digest(inputs):
         _refuse_other_inputs(store, prefix, digest(inputs))
+    if not registered(store, f"{prefix}/commit.json", commit.digest):  # it was just made, or a kill came between
+        fence()
+        register(store, f"{prefix}/commit.json", commit.digest)
     return commit
 
 
@@ -195,23 +210,19 @@ def _refuse_other_inputs(store: ObjectStore, prefix: str, wanted: str) -> None:
     )
 
 
-def verify(store: ObjectStore, prefix: str) -> Iterator[tuple[str, IntegrityError | None]]:
-    """Re-hash all that the commit at ``prefix`` names; yields each key with what is wrong with it, or None."""
-    key = f"{prefix}/commit.json"
-    try:
-        found = find_commit(store, prefix)
-    except IntegrityError as error:
-        yield key, error
-        return
-    if found is None:
-        return
-    yield key, None
-    for stored in found.objects():
-        try:
-            stored.read(store)
-            yield stored.key, None
-        except IntegrityError as error:
-            yield stored.key, error
+def register_key(key: str) -> str:
+    """Where the digest of the record ``key`` is kept besides."""
+    return f"{REGISTER}{key.removesuffix('/commit.json').removesuffix('.json')}.json"
+
+
+def register(store: ObjectStore, key: str, of: str) -> None:
+    """Note that the record ``key`` exists, with the digest ``of``."""
+    store.put(register_key(key), seal({"key": key, "digest": of}))
+
+
+def registered(store: ObjectStore, key: str, of: str) -> bool:
+    """Whether ``register`` has noted that."""
+    return store.get(register_key(key)) == seal({"key": key, "digest": of})
 
 
 def _read_sealed(store: ObjectStore, key: str) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ watching it stand still, or on the same host by its process being gone: clocks o
 """
 
 import contextlib
-import json
 import os
 import re
 import socket
@@ -20,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
-from ray_ns.seals import canonical, seal, unseal
+from ray_ns.seals import seal, unseal
+from ray_ns.store import hints
 from ray_ns.store.objects import ObjectStore
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
 HEARTBEAT = "driver/heartbeat.json"
-_EPOCH = re.compile(r"driver/(\d{6,})\.json", re.ASCII)
+EPOCH = re.compile(r"driver/(\d{6,})\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,15 @@ def _began(pid: int) -> str:
 
 def heartbeat(store: ObjectStore) -> dict[str, Any]:
     """The last heartbeat; empty where there is none or it is damaged, for it is a hint and carries no seal."""
-    try:
-        beat = json.loads(store.get(HEARTBEAT) or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return beat if isinstance(beat, dict) and (beat.get("released") or "time" in beat) else {}
+    beat = hints.read(store, HEARTBEAT)
+    numbers, words = ["epoch"], []
+    if not beat.get("released"):
+        numbers.append("time")
+    if "stage" in beat:
+        numbers += ["done", "total", *(["rate", "seconds_left"] if beat.get("seconds_left") is not None else [])]
+        words = ["stage", "unit", *(["note"] if "note" in beat else [])]
+    right = all(hints.number(beat.get(name)) for name in numbers) and all(isinstance(beat.get(it), str) for it in words)
+    return {"seconds_left": None, **beat} if right and "stage" in beat else beat if right else {}
 
 
 class Lease:
@@ -116,7 +120,7 @@ class Lease:
             assert self.holder is not None
             with contextlib.suppress(LeaseLostError, IntegrityError):
                 fence(self.store, self.holder)()
-                self.store.put(HEARTBEAT, canonical({**vars(self.holder), "released": True}))
+                hints.write(self.store, HEARTBEAT, {**vars(self.holder), "released": True})
 
     def _take(self) -> Holder:
         epoch = self._highest()
@@ -128,6 +132,7 @@ class Lease:
         holder = Holder(epoch + 1, uuid.uuid4().hex)
         if not self.store.put_if_absent(_epoch_key(epoch + 1), seal({**vars(holder), **this_process()})):
             raise ResumableError(f"another driver has just started on {self.store.url} (epoch {epoch + 1}).")
+        self.store.sweep()
         self._beat(holder)
         self._thread = threading.Thread(target=self._keep_beating, args=[holder], name="heartbeat", daemon=True)
         self._thread.start()
@@ -135,15 +140,14 @@ class Lease:
 
     def _highest(self) -> int:
         """The highest epoch taken: from a listing as a hint, then by asking for the ones above it."""
-        listed = filter(None, map(_EPOCH.fullmatch, self.store.list("driver/")))
+        listed = filter(None, map(EPOCH.fullmatch, self.store.list("driver/")))
         epoch = max((int(found[1]) for found in listed), default=0)
         while self.store.get(_epoch_key(epoch + 1)) is not None:
             epoch += 1
         return epoch
 
     def _is_gone(self, epoch: int) -> bool:
-        first = self.store.get(HEARTBEAT)
-        beat = heartbeat(self.store)
+        beat = first = heartbeat(self.store)
         key = _epoch_key(epoch)
         holder = unseal(self.store.get(key) or b"", key)
         if beat.get("released") and beat.get("epoch") == epoch and beat.get("lease") == holder["lease"]:
@@ -153,13 +157,13 @@ class Lease:
         deadline = time.monotonic() + self._stale_seconds
         while time.monotonic() < deadline:
             time.sleep(min(BEAT_SECONDS, self._stale_seconds / 4))
-            if self.store.get(HEARTBEAT) != first:
+            if heartbeat(self.store) != first:
                 return False
         return True
 
     def _beat(self, holder: Holder) -> None:
         value = {**vars(holder), "time": time.time(), **this_process(), **self._progress()}
-        self.store.put(HEARTBEAT, canonical(value))
+        hints.write(self.store, HEARTBEAT, value)
 
     def _keep_beating(self, holder: Holder) -> None:
         held = fence(self.store, holder)

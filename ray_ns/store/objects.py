@@ -5,18 +5,30 @@ not at all; ``put_if_absent`` has one winner; what returned is durable; a failed
 """
 
 import contextlib
+import errno
 import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ray_ns.errors import InputError, ResumableError
+from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import check_key
+
+TEMPORARY = ".tmp"
+NOT_A_FILE = {errno.EISDIR: "is a folder", errno.ELOOP: "is a link that leads to itself"}
+
+
+class UnreadableError(ResumableError):
+    """What is there cannot be read, for want of a permission or by a fault of the disk: it must not count as absent."""
 
 
 class ObjectStore(Protocol):
-    """What a run needs of its storage. Keys are relative POSIX paths (``seals.check_key``)."""
+    """What a run needs of its storage. Keys are relative POSIX paths (``seals.check_key``).
+
+    Reading raises ``IntegrityError`` where something that is no object lies in an object's place, and
+    ``UnreadableError`` where what is there cannot be read.
+    """
 
     url: str
 
@@ -35,8 +47,15 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove the object; nothing happens where there is none."""
 
+    def sweep(self) -> None:
+        """Remove what killed writers have left. For a driver that has just taken the lease and written nothing yet."""
+
     def list(self, prefix: str) -> Iterator[str]:
-        """Keys that begin with ``prefix``, sorted. A hint for what to read and check, never a proof."""
+        """Names that begin with ``prefix``, sorted. A hint for what to read and check, never a proof.
+
+        Not all are keys of the run's: sync clients and users put files of their own there. Take those alone whose whole
+        name is one that the run gives.
+        """
 
 
 class LocalStore:
@@ -60,16 +79,15 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise ResumableError(
-                f"{self.path(key)}: cannot be read ({error.strerror or error}). Mend the disk or the permission, then "
-                f"run the same command again."
-            ) from None
+            raise _unreadable(self.path(key), error) from None
 
     def open(self, key: str) -> BinaryIO | None:
         try:
             return open(self.path(key), "rb")
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise _unreadable(self.path(key), error) from None
 
     def put(self, key: str, data: bytes) -> None:
         with self._written(key, data) as (temporary, target):
@@ -88,15 +106,20 @@ class LocalStore:
 
     def list(self, prefix: str) -> Iterator[str]:
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
-        found = (path for path in folder.rglob("*") if path.is_file())
-        keys = sorted(path.relative_to(self.root).as_posix() for path in found)
-        return (key for key in keys if key.startswith(prefix) and not key.startswith(".tmp/"))
+        keys = sorted(path.relative_to(self.root).as_posix() for path in _files(folder))
+        return (key for key in keys if key.startswith(prefix) and key.partition("/")[0] != TEMPORARY)
+
+    def sweep(self) -> None:
+        with contextlib.suppress(OSError):
+            for left in list((self.root / TEMPORARY).iterdir()):
+                with contextlib.suppress(OSError):
+                    left.unlink()
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         """``data`` in a durable temporary file, and the path it is meant for; the file is gone afterwards."""
         target = self.path(key)
-        temporary = self.root / ".tmp" / uuid.uuid4().hex
+        temporary = self.root / TEMPORARY / uuid.uuid4().hex
         try:
             _make_folder(temporary.parent)
             _make_folder(target.parent)
@@ -114,6 +137,32 @@ class LocalStore:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All that lies below ``folder`` in the place of an object: files, links, and folders that are called .json.
+
+    Raises ``UnreadableError`` where a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
+            raise _unreadable(Path(error.filename), error) from None
+
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        yield from (Path(place, name) for name in (*names, *folders) if name in names or name.endswith(".json"))
+
+
+def _unreadable(path: Path, error: OSError) -> IntegrityError | UnreadableError:
+    if error.errno in NOT_A_FILE:
+        return IntegrityError(
+            f"{path}: {NOT_A_FILE[error.errno]}; a file of the run belongs here. Restore it from a backup, or delete "
+            f"the stage's folder and run again to make it anew."
+        )
+    return UnreadableError(
+        f"{path}: cannot be read ({error.strerror or error}). Mend the disk or the permission, then run the same "
+        f"command again."
+    )
 
 
 def _make_folder(folder: Path) -> None:

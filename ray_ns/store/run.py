@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ray_ns.errors import InputError
-from ray_ns.seals import seal, unseal
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.seals import digest, seal, unseal
 from ray_ns.store import commit
 from ray_ns.store.objects import ObjectStore
 
 FORMAT = 1
 RUN = "run.json"
-CORPORA = re.compile(r"corpora-\d+\.json")
+# Every stage that there is, by its place in the run.
+_STAGE = re.compile(
+    r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/(?:train|finetune|evaluate|label|label/counts|select(?:-[0-9a-f]{12})?)"
+    r"|report)|(?:hashes|duplicates|ingest)-\d{4})/(?:plan\.json|commit\.json|(?:done|data)/.+)",
+    re.ASCII,
+)
 
 
 def corpora_key(generation: int) -> str:
@@ -82,6 +87,7 @@ def grow(store: ObjectStore, corpora: Mapping[str, Any], generation: int, fence:
     """Write the corpora of a further generation."""
     fence()
     _write(store, corpora_key(generation), {"corpora": corpora})
+    commit.register(store, corpora_key(generation), digest({"format": FORMAT, "corpora": corpora}))
 
 
 def _write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
@@ -99,6 +105,7 @@ def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Call
     """
     found = read(store, RUN)
     if found is None:
+        refuse_lost(store)
         return False
     if found["format"] != FORMAT:
         raise InputError(
@@ -113,6 +120,12 @@ def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Call
     return True
 
 
+def refuse_lost(store: ObjectStore) -> None:
+    """Raise ``IntegrityError`` where ``run.json`` is missing and the run is not: it has commits."""
+    if any(store.list(commit.REGISTER)):
+        raise IntegrityError(f"{store.url}: {RUN} is missing, and the run has commits. Restore it from a backup.")
+
+
 def last_stage(store: ObjectStore) -> str:
     """Prefix of the stage whose commit ends the work: the report, or the newest generation's shards of an ingest."""
     newest = max(len(generations(store)), 1)
@@ -120,25 +133,15 @@ def last_stage(store: ObjectStore) -> str:
     return f"ingest-{newest:04d}" if ingests else f"{place(newest)}report"
 
 
+def stage_of(name: str) -> str | None:
+    """The stage that a file belongs to, None where it is no stage's plan, commit, done record or data."""
+    found = _STAGE.fullmatch(name)
+    return found[1] if found else None
+
+
 def stages(store: ObjectStore) -> Iterator[str]:
     """Prefixes of the stages that have a plan, from a listing."""
     for key in store.list(""):
-        if key.endswith("/plan.json"):
-            yield key.removesuffix("/plan.json")
-
-
-def verify(store: ObjectStore) -> Iterator[tuple[str, str | None]]:
-    """Re-hash the whole run: every sealed object and all that commits name; each key with its fault, or None."""
-    for key in store.list(""):
-        name = key.rsplit("/", 1)[-1]
-        sealed = key == RUN or CORPORA.fullmatch(key) or name == "plan.json" or "/done/" in key
-        if sealed and "/data/" not in key:
-            try:
-                unseal(store.get(key) or b"", key)
-                yield key, None
-            except commit.IntegrityError as error:
-                yield key, str(error)
-    committed = [key.removesuffix("/commit.json") for key in store.list("") if key.endswith("/commit.json")]
-    for stage in committed:
-        for key, fault in commit.verify(store, stage):
-            yield key, None if fault is None else str(fault)
+        stage = stage_of(key)
+        if stage is not None and key == f"{stage}/plan.json":
+            yield stage

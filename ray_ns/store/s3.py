@@ -68,6 +68,9 @@ class S3Store:
     def delete(self, key: str) -> None:
         self._tried(key, "deleted", lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(key)))
 
+    def sweep(self) -> None:
+        """Nothing to do: a request that breaks off leaves nothing."""
+
     def list(self, prefix: str) -> Iterator[str]:
         def pages() -> list[str]:
             paginator = self._client.get_paginator("list_objects_v2")

@@ -1,17 +1,17 @@
 """Where a run stands, read from its directory alone."""
 
-import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ray_ns.errors import InputError
 from ray_ns.observe import in_time
+from ray_ns.store import hints
 from ray_ns.store import run as runs
-from ray_ns.store.commit import find_commit
+from ray_ns.store.commit import done_keys, find_commit
 from ray_ns.store.lease import STALE_SECONDS, heartbeat
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import open_store
 
 # What a training tells of itself while it is under way, below its stage's prefix.
 PROGRESS = "progress.json"
@@ -25,7 +25,9 @@ STAGES = (
 
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
-    if runs.read(open_store(url), runs.RUN) is None:
+    store = open_store(url)
+    if runs.read(store, runs.RUN) is None:
+        runs.refuse_lost(store)
         raise InputError(f"{url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
     return url
 
@@ -39,8 +41,8 @@ def read_status(url: str) -> dict[str, Any]:
     stages = []
     for prefix in sorted(runs.stages(store), key=run_order):
         commit = find_commit(store, prefix)
-        parts = len(commit.parts) if commit else sum(1 for _ in store.list(f"{prefix}/done/"))
-        curve = _curve(commit.summary if commit else _progress(store, prefix))
+        parts = len(commit.parts) if commit else len(done_keys(store, prefix))
+        curve = commit.summary.get("curve") if commit else hints.curve(hints.read(store, f"{prefix}/{PROGRESS}"))
         stages.append(
             {"stage": prefix, "state": "committed" if commit else "under way", "parts": parts}
             | ({"curve": curve} if curve else {})
@@ -59,23 +61,6 @@ def run_order(prefix: str) -> tuple[int, int, int, int, str]:
     ingested = int(number) if number.isdecimal() else 1
     place = STAGES.index(stage) if stage in STAGES else len(STAGES)
     return int(pool or ingested), after, int(turn or 0), place, prefix
-
-
-def _progress(store: ObjectStore, prefix: str) -> dict[str, Any]:
-    """What a training tells of itself; nothing where that is damaged, for it is a hint and carries no seal."""
-    try:
-        found = json.loads(store.get(f"{prefix}/{PROGRESS}") or b"{}")
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _curve(facts: Mapping[str, Any]) -> list[list[float]]:
-    """[step, loss, top-1] of every score; none where that is damaged."""
-    try:
-        return [[step, loss, top1] for step, loss, top1 in facts.get("curve", ()) if step + loss + top1 is not None]
-    except (TypeError, ValueError):
-        return []
 
 
 def scored(curve: Sequence[Sequence[float]]) -> str:

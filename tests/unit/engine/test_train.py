@@ -1,6 +1,8 @@
 """What a training reads is what labels and evaluates."""
 
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +11,10 @@ from PIL import Image
 
 from ray_ns.config import Config
 from ray_ns.engine.predict import Reader
-from ray_ns.engine.train import Task, labelled
+from ray_ns.engine.session import Session
+from ray_ns.engine.train import Task, _done, labelled
 from ray_ns.images.corpus import Corpus
+from ray_ns.store.objects import LocalStore
 
 
 @pytest.mark.parametrize("fit", ["squash", "crop"])
@@ -26,3 +30,27 @@ def test_without_a_random_crop_a_training_sees_images_as_a_teacher_does(
     seen, _ = Reader(config).read({"labelled": corpus}, row)
     np.testing.assert_array_equal(pixels, seen[0])
     assert (int(pixels[0, 0, 0]) > 30) == (fit == "crop"), "the corner is cut off"
+
+
+GARBAGE = (
+    b"",
+    b"\x00",
+    b"[]",
+    b"{}",
+    b'{"step":"x"}',
+    b'{"step":[1]}',
+    b'{"step":null}',
+    b'{"step":true}',
+    b"[" * 9999,
+)
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_for_progress_or_seconds_is_no_progress_and_no_seconds(tmp_path: Path, garbage: bytes) -> None:
+    store = LocalStore(tmp_path)
+    for key in ("t/progress.json", "t/timing.json"):
+        store.put(key, garbage)
+    assert _done(store, "t") is None
+    assert Session.seconds(SimpleNamespace(store=store), "t") == 0.0  # type: ignore[arg-type]
+    store.put("t/progress.json", b'{"step":3,"curve":[[1,2]]}')
+    assert _done(store, "t") == (3, "")

@@ -402,3 +402,13 @@ def test_names_of_sync_clients_are_no_epochs(store: LocalStore, new: Take, name:
     (store.root / name).write_bytes(b"{}")
     lease = new()
     assert lease.held().epoch == 1
+
+
+def test_what_killed_writers_left_is_removed_by_the_next_driver(store: LocalStore, new: Take) -> None:
+    left = store.root / ".tmp"
+    left.mkdir(parents=True)
+    (left / "0123").write_bytes(b"half")
+    (left / "a folder").mkdir()
+    lease = new()
+    lease.check()
+    assert [path.name for path in left.iterdir()] == ["a folder"]

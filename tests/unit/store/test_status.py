@@ -9,9 +9,10 @@ import pytest
 
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import canonical, seal
+from ray_ns.store import hints
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, ensure
-from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS
+from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS, Lease
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS as TRAINING
 from ray_ns.store.status import existing, read_status, run_order, scored
@@ -131,6 +132,36 @@ def test_a_finished_run_is_finished_whatever_the_heartbeat_says(store: LocalStor
     found = read_status(store.url)
     assert found["driver"] == "finished"
     assert found["finished"] is True
+
+
+GARBAGE = [
+    *(b"", b"\x00\xff", b'{"epoch":', b"[]", b"null", b"3", b'"x"', b'{"epoch":3}', b"[" * 100_000, b'{"curve":3}'),
+    *(b'{"curve":[[1]]}', b'{"curve":[["a","b","c"]]}', b'{"seconds":"x"}', b'{"seconds":[]}', b'{"step":"x"}'),
+    *(b'{"epoch":"3","time":1}', b'{"epoch":3,"time":"noon"}', b'{"epoch":3,"time":1e999}', b'{"epoch":3,"time":true}'),
+    b'{"epoch":3,"time":1%s}' % (b"0" * 400),
+    *(b'{"epoch":3,"time":1,"stage":"s"}', b'{"epoch":3,"time":9999999999,"stage":4,"done":1,"total":2,"unit":"x"}'),
+    *(b'{"epoch":3,"time":9999999999,"stage":"s","done":{},"total":2,"unit":"x","seconds_left":1,"rate":2}',),
+    *(b'{"epoch":3,"time":9999999999,"stage":"s","done":1,"total":2,"unit":"x","seconds_left":"1"}', b'{"released":1}'),
+    *(b'{"released":true,"epoch":[]}', b'{"step":1,"loss":2,"curve":[[1,2,NaN]]}', b"{" + b"1" * 5000 + b"}"),
+    b"1" * 5000,
+]
+
+
+@pytest.mark.parametrize("garbage", [*GARBAGE, None], ids=range(len(GARBAGE) + 1))
+@pytest.mark.parametrize("key", [HEARTBEAT, f"rounds/0/train/{TRAINING}", "rounds/0/train/timing.json"])
+def test_a_harmed_hint_costs_nothing_but_what_it_tells(store: LocalStore, key: str, garbage: bytes | None) -> None:
+    store.put("rounds/0/train/plan.json", seal({"stage": "rounds/0/train", "inputs": {}}))
+    before = read_status(store.url)
+    if garbage is None:
+        store.path(key).mkdir(parents=True)
+    else:
+        store.put(key, garbage)
+    assert read_status(store.url) == before
+    hints.write(store, key, {"seconds": 1})  # a folder in its place, or a full disk, is no harm either
+    if key == HEARTBEAT:
+        lease = Lease(store)
+        assert lease.held().epoch == 1
+        lease.release()
 
 
 @pytest.mark.parametrize("garbage", [b"", b"\x00\xff", b'{"epoch":', b"[]", b"null", b'{"epoch":3}'])

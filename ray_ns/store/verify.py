@@ -1,0 +1,131 @@
+"""Whether all of a run is there and as it was written: the chain from ``run.json`` to every byte a commit names.
+
+What must exist follows from what exists, never from a listing alone. ``run.json`` needs the corpora it began with, a
+stage of a later generation those of that generation; what a stage has needs its plan; a plan needs the commits it names
+as its inputs; ``register/`` names every commit, the last one too; a commit names its data, and so does a done record
+until the stage is committed. Whatever of this is missing, cannot be read, is no file or has another digest is a fault.
+
+Hints, whose loss costs time and never changes a result, and which nobody misses: done records (a part without one is
+made again; once the stage is committed nobody reads them), checkpoints (a training goes on from an earlier one), all in
+``driver/`` but a damaged epoch, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, and data that
+no record names. Other names are not the run's, such as the copies that sync clients make, and are passed over.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.seals import digest, unseal_with_digest
+from ray_ns.store import commit
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Part
+from ray_ns.store.lease import EPOCH
+from ray_ns.store.objects import ObjectStore, UnreadableError
+
+# Inputs in a plan that are digests of commits, or lists of them.
+UPSTREAM = (
+    *("teacher", "only", "labels", "before", "chosen", "selection", "begin", "network", "stages"),
+    *("hashes", "duplicates"),
+)
+_REGISTER = re.compile(rf"{commit.REGISTER}[A-Za-z0-9/-]+\.json", re.ASCII)
+_GENERATION = re.compile(r"(?:corpora-|pool-|hashes-|duplicates-|ingest-)(\d+)(?:\.json$|/)", re.ASCII)
+Found = Iterator[tuple[str, str | None]]
+Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its digest, what is wrong with it
+
+
+def verify(store: ObjectStore) -> Found:
+    """Each record and object of the run that was checked, by its key, with its fault, or None.
+
+    Raises ``InputError`` where no run has begun.
+    """
+    names, fault = _listed(store)
+    if fault is not None:
+        yield fault
+    elif runs.RUN not in names and not any(map(runs.stage_of, names)):
+        raise InputError(f"{store.url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
+    registered: dict[str, str] = {}
+    for key in filter(_REGISTER.fullmatch, names):
+        value, _, wrong = _sealed(store, key)
+        yield key, wrong
+        if value is not None and commit.register_key(value["key"]) == key:
+            registered[value["key"]] = value["digest"]
+    generations = {int(found[1]) for found in map(_GENERATION.match, (*names, *registered)) if found}
+    for key in (runs.RUN, *map(runs.corpora_key, range(1, max(generations, default=1) + 1))):
+        yield key, _as_registered(store, key, _sealed(store, key), registered)
+    for key in filter(EPOCH.fullmatch, names):
+        yield key, _sealed(store, key)[2]
+    stages = sorted({stage for stage in map(runs.stage_of, (*names, *registered)) if stage})
+    commits = {stage: _sealed(store, f"{stage}/commit.json") for stage in stages}
+    known = {of for _, of, _ in commits.values() if of} | set(registered.values())
+    for stage in stages:
+        key = f"{stage}/commit.json"
+        committed = commits[stage] if key in names or key in registered else None
+        yield from _plan(store, stage, known, committed and committed[0])
+        yield from _done(store, stage, committed is None)
+        if committed is not None:
+            yield key, _as_registered(store, key, committed, registered)
+            for part in committed[0]["parts"] if committed[0] else ():
+                yield from _data(store, part)
+
+
+def _listed(store: ObjectStore) -> tuple[set[str], tuple[str, str] | None]:
+    try:
+        return set(store.list("")), None
+    except UnreadableError as error:
+        return set(), (str(error).partition(": ")[0].removeprefix(f"{store.url}/"), str(error))
+
+
+def _sealed(store: ObjectStore, key: str) -> Sealed:
+    try:
+        data = store.get(key)
+        if data is not None:
+            return *unseal_with_digest(data, key), None
+    except (IntegrityError, UnreadableError) as error:
+        return None, None, str(error)
+    return None, None, f"{key} in {store.url} is missing, and what is there was made with it. Restore it from a backup."
+
+
+def _plan(store: ObjectStore, stage: str, known: set[str], committed: Mapping[str, Any] | None) -> Found:
+    """The plan of a stage. ``known``: digests of all commits; ``committed``: its own commit, where that can be read."""
+    key = f"{stage}/plan.json"
+    plan, _, wrong = _sealed(store, key)
+    if plan is not None:
+        if committed is not None and committed["inputs"] != digest(plan["inputs"]):
+            wrong = f"{key} in {store.url} is not what {stage}/commit.json was made from. Restore both from a backup."
+        for name, value in plan["inputs"].items():
+            made_from = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            lost = [it for it in made_from if it is not None and it not in known] if name in UPSTREAM else []
+            if lost:
+                wrong = (
+                    f"{key} in {store.url}: the stage was made from the commit {str(lost[0])[:12]} ({name}), which no "
+                    f"stage of the run has. Restore that stage from a backup, or delete {stage} and run again."
+                )
+    yield key, wrong
+
+
+def _as_registered(store: ObjectStore, key: str, found: Sealed, registered: Mapping[str, str]) -> str | None:
+    """What is wrong with a record that was registered, or may have been."""
+    _, of, wrong = found
+    if of is not None and registered.get(key, of) != of:
+        return f"{key} in {store.url} is not the one that was registered ({registered[key]}). Restore it from a backup."
+    return wrong
+
+
+def _done(store: ObjectStore, stage: str, under_way: bool) -> Found:
+    """The done records of a stage; the data they name until the commit names what counts."""
+    for key in commit.done_keys(store, stage):
+        record, _, wrong = _sealed(store, key)
+        yield key, wrong
+        if record is not None and under_way:
+            yield from _data(store, record)
+
+
+def _data(store: ObjectStore, record: Mapping[str, Any]) -> Found:
+    """Every data object that a commit's part or a done record names, hashed again."""
+    for stored in Part.from_json(record).objects.values():
+        try:
+            stored.read(store)
+            yield stored.key, None
+        except (IntegrityError, UnreadableError) as error:
+            yield stored.key, str(error)
