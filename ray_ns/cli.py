@@ -131,6 +131,9 @@ def ingest(
     max_quarantined: Annotated[
         float, typer.Option(min=0, max=1, help="Share of SRC that may be unreadable before nothing is committed.")
     ] = 0.01,
+    max_passed_over: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of SRC's files that may be no images: archives, videos, ...")
+    ] = 0.05,
     as_json: AsJson = False,
 ) -> None:
     """Pack a corpus into Parquet shards. Each image once; the same command resumes."""
@@ -148,6 +151,7 @@ def ingest(
         label_column=label_column,
         labels=labels,
         max_quarantined=max_quarantined,
+        max_passed_over=max_passed_over,
     )
     commits = packed(wanted, append, "json" if as_json else "auto")
     if as_json:

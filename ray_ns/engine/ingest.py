@@ -36,7 +36,7 @@ from ray_ns.engine.label import label_shards
 from ray_ns.engine.predict import Job
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
-from ray_ns.images import decode, near, pack
+from ray_ns.images import decode, layout, near, pack
 from ray_ns.images.corpus import Corpus, Shard
 from ray_ns.images.formats.place import UnlabelledError
 from ray_ns.images.unreadable import refuse_above
@@ -70,6 +70,7 @@ class Ingest:
     label_column: str = "label"
     labels: bool = True
     max_quarantined: float = 0.01
+    max_passed_over: float = 0.05
 
 
 def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
@@ -93,6 +94,10 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
     }
     runs.check_owner(store, settings, configs.differences)
     reporter = Reporter(mode)
+    if not begun or append:
+        layout.refuse_to_pack(corpora["source"], asked.max_passed_over)
+        for corpus in corpora.values():
+            reporter.note(layout.line(corpus.root, corpus, None, None))
     for name, shards in known.items():
         if not (append and name == "source"):
             mend = "--append" if name == "source" else "another destination"

@@ -12,6 +12,7 @@ from ray_ns.images.formats.place import Kind
 from ray_ns.images.found import NOTES, Found
 
 SHOWN = 10  # classes that are told with their counts
+SOURCE = "SRC"  # an ingest's, which has no settings
 COUNTED = 1000  # shards whose rows are counted for the line: each is opened
 SPLITS = {
     "train": ("train", "training"),
@@ -31,15 +32,30 @@ def refuse(corpus: Corpus, name: str, share: float) -> None:
     ``share`` (0..1): of its files, how many may be passed over that may be or hold images.
     """
     files = corpus.kind in {Kind.FOLDER, Kind.CSV}
-    listed = (it for shard in corpus.shards for it in folder.unpack(shard.files)) if files else corpus.shards
-    paths = [it.path for it in listed]
+    paths = _paths(corpus)
     labelled = corpus.label_column is not None
     if corpus.kind is not Kind.CSV:
         _refuse_splits(name, corpus.root, paths, not files)
     if corpus.kind is Kind.FOLDER and labelled:
         _refuse_wrapped(name, corpus.root, paths)
         _refuse_empty_class(corpus.found, name, corpus.root)
-    _refuse_overlooked(corpus.found, name, corpus.root, share)
+    _refuse_overlooked(corpus.found, name, corpus.root, share, "data.max_passed_over")
+
+
+def refuse_to_pack(corpus: Corpus, share: float) -> None:
+    """Raise ``InputError`` where an ingest would pack several parts of a data set as one, or pass over much.
+
+    Its folders need not be classes: what is packed is mostly a pool.
+    """
+    _refuse_splits(SOURCE, corpus.root, _paths(corpus), corpus.kind in {Kind.PARQUET, Kind.TAR})
+    _refuse_overlooked(corpus.found, SOURCE, corpus.root, share, "--max-passed-over")
+
+
+def _paths(corpus: Corpus) -> list[str]:
+    """The paths of a corpus's files."""
+    if corpus.kind in {Kind.FOLDER, Kind.CSV}:
+        return [it.path for shard in corpus.shards for it in folder.unpack(shard.files)]
+    return [it.path for it in corpus.shards]
 
 
 def line(name: str, corpus: Corpus, counts: np.ndarray | None, names: Sequence[str] | None) -> str:
@@ -55,7 +71,7 @@ def line(name: str, corpus: Corpus, counts: np.ndarray | None, names: Sequence[s
     return f"{name}: {'; '.join([*words, *corpus.found.in_words()])}"
 
 
-def _refuse_overlooked(found: Found, name: str, root: str, share: float) -> None:
+def _refuse_overlooked(found: Found, name: str, root: str, share: float, setting: str) -> None:
     """Raise ``InputError`` where more than ``share`` (0..1) of the files below ``root`` may be images passed over."""
     if found.overlooked() > share * found.of:
         kinds = [it for it in found.passed_over if it[0] not in NOTES]
@@ -64,7 +80,7 @@ def _refuse_overlooked(found: Found, name: str, root: str, share: float) -> None
         )
         raise InputError(
             f"{name}: {root}: {found.overlooked():,} of {found.of:,} files are no images that can be read, and are "
-            f"passed over: {said}. Unpack or convert them, move them elsewhere, or raise data.max_passed_over."
+            f"passed over: {said}. Unpack or convert them, move them elsewhere, or raise {setting}."
         )
 
 
@@ -93,18 +109,26 @@ def _refuse_splits(name: str, root: str, paths: Sequence[str], shards: bool) -> 
     folders = {path.split("/")[0] for path in paths if "/" in path}
     parts = {split: folder for folder in sorted(folders) if (split := split_of(folder))}
     if len(parts) == len(SPLITS) or (len(parts) > 1 and all(map(split_of, folders))):
-        wanted = ("pool", "validation", "test") if name == "data.pool" else ("labelled", "validation", "test")
-        mend = " ".join(f"{key}={root}/{parts[it]}" for key, it in zip(wanted, SPLITS, strict=True) if it in parts)
+        first = name.removeprefix("data.") if name != SOURCE else ""
+        keys = ("pool" if first == "pool" else "labelled", "validation", "test")
+        settings = " ".join(f"{key}={root}/{parts[it]}" for key, it in zip(keys, SPLITS, strict=True) if it in parts)
         raise InputError(
             f"{name}: {root}: {', '.join(parts.values())} are the parts of a data set and not "
-            f"{'one corpus' if shards or name == 'data.pool' else 'classes'}. Give each its own setting: {mend}"
+            f"{'classes' if name == 'data.labelled' and not shards else 'one corpus'}. "
+            + (f"Give each its own setting: {settings}" if first else "Ingest each by itself.")
+        )
+    below = {path.split("/")[1] for path in paths if path.count("/") > 1}
+    if len(set(map(split_of, below))) > 1 and all(map(split_of, below)):
+        raise InputError(
+            f"{name}: {root}: {', '.join(sorted(below))} lie below {', '.join(sorted(folders)[:SHOWN])}, and are the "
+            f"parts of a data set. Give each part a folder of its own, with the classes below it."
         )
     files = {split: path for path in sorted(paths) if (split := split_of(path.rpartition("/")[2].partition(".")[0]))}
     if shards and len(files) > 1:
         raise InputError(
             f"{name}: {root}: {', '.join(files.values())} belong to the parts of a data set and not to one corpus. "
-            f"Move the shards of each part into a folder of its own and give those as labelled=, validation=, test= or "
-            f"pool=."
+            f"Move the shards of each part into a folder of its own"
+            + (" and give those as labelled=, validation=, test= or pool=." if name != SOURCE else ".")
         )
 
 

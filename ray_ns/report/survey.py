@@ -35,6 +35,7 @@ def as_json(corpus: Corpus, found: Survey) -> dict[str, Any]:
             for name, counted in sizes.items()
         },
         "labels_from": corpus.labels_from,
+        "beside": corpus.found.in_words(),
         "per_class": None if corpus.label_column is None else [[it, found.labels[it]] for it in _ordered(found.labels)],
         "unreadable": found.reasons.total(),
         "reasons": dict(sorted(found.reasons.items())),
@@ -59,6 +60,7 @@ def words(report: dict[str, Any]) -> list[str]:
         f"{report['bytes_of_shards'] / 1e6:,.1f} MB",
         "formats: " + (", ".join(f"{name} {count:,}" for name, count in report["formats"].items()) or "none read"),
     ]
+    lines += report["beside"]
     if report["per_class"] is not None:
         shown = [f"{label}: {count:,}" for label, count in report["per_class"][:CLASSES_SHOWN]]
         more = len(report["per_class"]) - len(shown)

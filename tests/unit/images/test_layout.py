@@ -11,7 +11,7 @@ from PIL import Image
 
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, count_per_class
-from ray_ns.images.layout import line, refuse, split_of
+from ray_ns.images.layout import line, refuse, refuse_to_pack, split_of
 
 
 def encoded(kind: str) -> bytes:
@@ -150,6 +150,11 @@ def test_the_splits_of_a_data_set_are_no_classes(tmp_path: Path, folders: Sequen
     assert f"pool={tmp_path}/{folders[0]}" in refusal(tmp_path, labelled=False)
 
 
+def test_splits_below_the_classes_are_refused(tmp_path: Path) -> None:
+    laid(tmp_path, *(f"{label}/{split}/1.jpg" for label in ("cat", "dog") for split in ("train", "test")))
+    assert "test, train lie below cat, dog" in refusal(tmp_path)
+
+
 def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
     assert "bus 1, test 1, train 1" in told(laid(tmp_path, "bus/1.jpg", "train/1.jpg", "test/1.jpg"))
 
@@ -187,3 +192,29 @@ def test_names_of_classes_are_compared_in_one_form(tmp_path: Path) -> None:
     assert one.class_names() == other.class_names() == (composed, "the")
     assert [it.tolist() for it in other.labels(2)] == [[0, 0, 1]]
     assert other.open(other.shards[0]).images(0).to_pylist() == [JPEG] * 3
+
+
+def packable(root: Path) -> None:
+    refuse_to_pack(Corpus.scan(str(root), "image", None), 0.05)
+
+
+def test_what_is_packed_may_lie_in_any_folders(tmp_path: Path) -> None:
+    laid(tmp_path, "holiday/2024/1.jpg", "holiday/2025/1.jpg")
+    (tmp_path / "empty").mkdir()
+    packable(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["train/1.jpg", "val/1.jpg"], r"train, val are the parts .* and not one corpus\. Ingest each by itself\."),
+        (["1.jpg", "a.zip"], r"SRC: .*1 \.zip \(a\.zip\).*or raise --max-passed-over"),
+    ],
+)
+def test_parts_of_a_data_set_and_archives_are_not_packed_as_if_nothing_were(
+    tmp_path: Path, names: list[str], words: str
+) -> None:
+    for name in names:
+        laid(tmp_path, name, content=JPEG if name.endswith("jpg") else b"x")
+    with pytest.raises(InputError, match=words):
+        packable(tmp_path)
