@@ -31,6 +31,7 @@ SIZE, CRC32 = "image_size", "image_crc32"
 LENGTH_BYTES = 4
 BATCH_ROWS = 16  # read at once where one of them may be too large to be held beside many others
 EMPTY_CHUNK = 100  # bytes, about, of a column in which everything is null
+MAX_GROUP_BYTES = 8 << 30  # of a row group's images: it is held in memory whole
 MAX_ROWS = 2**32  # of a shard: an ImageId has room for that many
 PAGE_HEADER = 48  # bytes at most; measured 25 to 41, so that two pages have more
 
@@ -116,6 +117,8 @@ class ParquetReader:
         leaf = self._leaves.get(image, self._leaves.get(f"{image}.bytes"))
         for group, rows in enumerate(self.group_rows):
             values = rows if leaf is None else meta.row_group(group).column(leaf).num_values
+            if leaf is not None and meta.row_group(group).column(leaf).total_uncompressed_size > MAX_GROUP_BYTES:
+                raise self._too_much(group)
             if rows < 0 or rows != values:
                 raise self._damaged(ValueError(f"row group {group} has {rows:,} rows and {values:,} images"))
         if sum(self.group_rows) != meta.num_rows or meta.num_rows >= MAX_ROWS:
@@ -166,7 +169,9 @@ class ParquetReader:
 
     def _whole(self, group: int) -> pa.Array:
         chunks = self._chunks(group, [self._image_column])
-        if sum(it.total_uncompressed_size for it in chunks) > MAX_BYTES:
+        size = sum(it.total_uncompressed_size for it in chunks)
+        again = self.group_rows[group] if any(it.has_dictionary_page for it in chunks) else 1
+        if size > MAX_BYTES or size * again > MAX_GROUP_BYTES:  # a dictionary's values may come any number of times
             return self._sifted(group)
         column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
         self.bytes_read += sum(it.total_compressed_size for it in chunks)
@@ -186,6 +191,8 @@ class ParquetReader:
                 stands = pa.array(map(stand_in, names), pa.large_binary())
                 found.append(pc.replace_with_mask(column, large, stands))
                 row += len(column)
+                if sum(it.nbytes for it in found) > MAX_GROUP_BYTES:
+                    raise self._too_much(group)
         except _BROKEN as error:
             raise self._damaged(error) from error
         self.bytes_read += sum(it.total_compressed_size for it in self._chunks(group, [self._image_column]))
@@ -297,6 +304,12 @@ class ParquetReader:
             return read().column(0).combine_chunks()
         except _BROKEN as error:
             raise self._damaged(error) from error
+
+    def _too_much(self, group: int) -> InputError:
+        return InputError(
+            f"{self._name}: row group {group} holds more than {MAX_GROUP_BYTES >> 30} GB of images and is read at "
+            f"once. Write the file again in smaller ones: pyarrow.parquet.write_table(..., row_group_size=1000)."
+        )
 
     def _damaged(self, error: Exception) -> InputError:
         return InputError(f"{self._name}: damaged Parquet ({error}). Restore or remove the file.")

@@ -328,3 +328,26 @@ def test_paths_instead_of_images_are_seen_without_statistics_too(tmp_path: Path,
     write(tmp_path / "a.parquet", {"image": column}, write_statistics=statistics)
     with pytest.raises(InputError, match=r"only the path '/home/0\.jpg'"):
         Corpus.scan(str(tmp_path), "image", None)
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_a_group_that_fills_the_memory_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distinct: bool
+) -> None:
+    """Of many images it is refused at once; of one image that a dictionary repeats, before all of it is unpacked."""
+    images = [np.random.default_rng(row * distinct).bytes(1000) for row in range(200)]
+    write(tmp_path / "a.parquet", {"image": images}, use_dictionary=not distinct)
+    assert Corpus.scan(str(tmp_path), "image", None).open(Corpus.scan(str(tmp_path), "image", None).shards[0])
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 100_000)
+    with pytest.raises(InputError, match=r"a\.parquet: row group 0 holds more than .* row_group_size=1000"):
+        parquet.ParquetReader(Place.of(str(tmp_path)), "a.parquet", "image", None).images(0)
+    if distinct:
+        with pytest.raises(InputError, match="row group 0"):
+            Corpus.scan(str(tmp_path), "image", None)
+
+
+def test_an_image_that_a_dictionary_repeats_is_read_as_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "a.parquet", {"image": [b"x" * 1000] * 50})
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 60_000)
+    reader = parquet.ParquetReader(Place.of(str(tmp_path)), "a.parquet", "image", None)
+    assert reader.images(0).to_pylist() == [b"x" * 1000] * 50

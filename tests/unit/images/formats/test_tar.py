@@ -186,10 +186,16 @@ def test_a_damaged_tar_is_refused_rather_than_read_as_a_shorter_one(
     assert words in refusal(tmp_path)
 
 
-def test_no_mutation_of_a_tar_raises_anything_but_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize("label", [None, "label"])
+@pytest.mark.parametrize(
+    "extra", [("0.cls", b"3"), ("0.json", b'{"label": "cat", "x": [1, {"y": null}]}'), ("0.txt", b"cat")]
+)
+def test_no_mutation_of_a_tar_raises_anything_but_a_refusal(
+    tmp_path: Path, label: str | None, extra: tuple[str, bytes]
+) -> None:
     import numpy as np
 
-    members = [("p" * 120 + ".jpg", b"x" * 700), ("0.jpg", b"y" * 300), ("0.cls", b"3")]
+    members = [("p" * 120 + ".jpg", b"x" * 700), ("0.jpg", b"y" * 300), extra]
     whole = write(tmp_path / "whole" / "a.tar", members, tarfile.PAX_FORMAT).read_bytes()
     rng = np.random.default_rng(0)
     outcomes = set()
@@ -201,11 +207,14 @@ def test_no_mutation_of_a_tar_raises_anything_but_a_refusal(tmp_path: Path) -> N
         folder.mkdir()
         (folder / "a.tar").write_bytes(data)
         try:
-            images(scan(folder, None))
+            corpus = scan(folder, label)
+            images(corpus)
+            if label:
+                corpus.labels(10)
             outcomes.add("read")
         except InputError:
             outcomes.add("refused")
-    assert outcomes == {"read", "refused"}
+    assert outcomes == ({"read", "refused"} if label is None else {"refused"})  # an image has no label
 
 
 @pytest.mark.parametrize(
