@@ -33,7 +33,10 @@ def class_count(data: Data, names: tuple[str, ...] | None) -> int:
     if data.classes is not None:
         return data.classes
     if names is None:
-        raise InputError("data.classes: missing; the labels of data.labelled are numbers, which do not say how many.")
+        raise InputError(
+            "data.classes: missing; the labels of data.labelled are numbers, which do not say how many. Set it to one "
+            "more than the largest: ray-ns inspect --labelled counts them."
+        )
     return len(names)
 
 

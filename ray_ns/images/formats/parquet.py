@@ -182,7 +182,8 @@ class ParquetReader:
         row = sum(self.group_rows[:group])
         if self.group_rows[group] == 1:
             return pa.array([stand_in(self.where(row))], pa.large_binary())
-        found = []
+        found: list[pa.Array] = []
+        held = 0  # bytes
         try:
             for batch in self._file.iter_batches(BATCH_ROWS, [group], [self._image_column], use_threads=False):
                 column = self._binary(batch.column(0)).cast(pa.large_binary())
@@ -190,8 +191,8 @@ class ParquetReader:
                 names = [self.where(row + at) for at in np.flatnonzero(large.to_numpy(zero_copy_only=False)).tolist()]
                 stands = pa.array(map(stand_in, names), pa.large_binary())
                 found.append(pc.replace_with_mask(column, large, stands))
-                row += len(column)
-                if sum(it.nbytes for it in found) > MAX_GROUP_BYTES:
+                row, held = row + len(column), held + found[-1].nbytes
+                if held > MAX_GROUP_BYTES:
                     raise self._too_much(group)
         except _BROKEN as error:
             raise self._damaged(error) from error

@@ -366,7 +366,13 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
         depth = 0  # of folders that all have in common; the last may be a class
         while all(len(it) > depth + 1 for it in parts) and len({it[depth] for it in parts}) == 1:
             depth += 1
-        return frozenset(it[depth] for it in parts), "".join(f"{it}/" for it in parts[0][:depth])
+        classes = frozenset(it[depth] for it in parts)
+        if len(classes) > 1 and all(map(_SPLIT.fullmatch, classes)):
+            raise InputError(
+                f"{root}: the folders in the tars, {', '.join(sorted(classes))}, are the parts of a data set and not "
+                f"classes. Make tars of each part, in a folder of its own."
+            )
+        return classes, "".join(f"{it}/" for it in parts[0][:depth])
     if found.source is not None:
         return texts, ""
     names = [PurePosixPath(path).stem for path in paths]

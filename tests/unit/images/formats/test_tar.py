@@ -421,3 +421,10 @@ def test_a_corpus_says_what_holds_its_labels(tmp_path: Path, members: list, sour
     write(tmp_path / "c/cat.tar", [("0.jpg", b"x")])
     write(tmp_path / "c/dog.tar", [("0.jpg", b"x")])
     assert scan(tmp_path / "c").labels_from == "the names of the tars"
+
+
+@pytest.mark.parametrize("above", ["", "data/"])
+def test_the_parts_of_a_data_set_in_one_tar_are_no_classes(tmp_path: Path, above: str) -> None:
+    write(tmp_path / "a.tar", [(f"{above}{part}/cat/0.jpg", b"x") for part in ("train", "val", "test")])
+    with pytest.raises(InputError, match="the folders in the tars, test, train, val, are the parts of a data set"):
+        scan(tmp_path)
