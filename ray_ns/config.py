@@ -449,7 +449,7 @@ class Cluster(Section):
     train_loaders: Annotated[int, Field(ge=0)] | Literal["auto"] = how(
         "auto",
         "processes that read and decode images ahead of each training worker; 0: the worker does it itself; auto: for "
-        "a GPU worker its share of the machine's CPUs, 16 at most; for a CPU worker none",
+        "a GPU worker its share of the machine's CPUs (of cluster.cpus), 16 at most; for a CPU worker none",
     )
     train_microbatch: Positive | None = how(
         None,

@@ -1,6 +1,5 @@
 """One step of every stage, in this process, without Ray and without a write: ``ray-ns check``."""
 
-import os
 import resource
 import time
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from ray_ns import config_read
 from ray_ns.config import Config, Training
 from ray_ns.engine import overlap, precision, preflight
 from ray_ns.engine.selected import Selected
-from ray_ns.engine.session import Session
+from ray_ns.engine.session import Session, local_cpus
 from ray_ns.engine.train import Task, steps_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
@@ -54,7 +53,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     store = open_store(config.run.dir)
     config, automatic = precision.decide(config, runs.settings(store))
     if automatic:
-        yield Finding("precision", f"auto is here {precision.in_words(automatic)}", automatic)
+        yield Finding("precision", f"auto is here {precision.in_words(automatic, config)}", automatic)
     reporter = Reporter("plain")
     corpora = preflight.scan_corpora(config, {}, reporter)
     config, names = preflight.with_classes(config, corpora)
@@ -156,7 +155,7 @@ class _Steps:
             "loss": round(loss, 4),
             **self._memory(device),
         }
-        loaders = config.cluster.loaders(len(os.sched_getaffinity(0)) // config.cluster.worker_counts[0])
+        loaders = config.cluster.loaders(local_cpus(config) // config.cluster.worker_counts[0])
         hours = recipe.steps * (max(seconds, read / loaders) if loaders else seconds + read) / 3600
         line = (
             f"{recipe.model.name}, {figures['parameters']:,} parameters; a worker's share is {images} images a step: "

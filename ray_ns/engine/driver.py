@@ -34,7 +34,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
     if automatic and not begun:
-        reporter.note(f"precision auto, decided on this machine for the whole run: {precision.in_words(automatic)}")
+        reporter.note(f"precision auto, decided for the whole run: {precision.in_words(automatic, config)}")
     corpora = preflight.scan_corpora(config, known, reporter, grow)
     config, names = preflight.with_classes(config, corpora)
     pools = [len(generation["pool"]) for generation in pinned]

@@ -1,5 +1,6 @@
 """``precision: auto``, decided once when a run begins and recorded with its settings: it decides the result."""
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,9 +44,15 @@ def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, 
     return config.model_copy(update=changes), found
 
 
-def in_words(found: Mapping[str, str]) -> str:
-    """What ``decide`` decided, in one line: ``label.precision, teacher.precision: bfloat16``."""
+def in_words(found: Mapping[str, str], config: Config) -> str:
+    """What ``decide`` decided, in one line: ``label.precision, teacher.precision: bfloat16``.
+
+    Of a cluster that is joined it says that this machine decided: its workers may have other hardware.
+    """
     of_value: dict[str, list[str]] = {}
     for name, value in found.items():
         of_value.setdefault(value, []).append(name)
-    return "; ".join(f"{', '.join(names)}: {value}" for value, names in of_value.items())
+    told = "; ".join(f"{', '.join(names)}: {value}" for value, names in of_value.items())
+    if config.cluster.address or os.environ.get("RAY_ADDRESS"):
+        told += ". This machine decided, not the cluster's workers: set them where those have other hardware"
+    return told

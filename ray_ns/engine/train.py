@@ -18,7 +18,7 @@ import numpy as np
 from ray_ns.config import Config, Student, Training, results_of
 from ray_ns.engine.keeper import Keeper
 from ray_ns.engine.selected import Selected
-from ray_ns.engine.session import Session
+from ray_ns.engine.session import Session, local_cpus
 from ray_ns.errors import RayNsError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus
@@ -282,7 +282,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     network = ray.train.torch.prepare_model(state.network, move_to_device=device)
     steps = steps_of(task, rank, world, selected(task))
     leaving = _leaving(task)
-    cpus = len(os.sched_getaffinity(0)) // ray.train.get_context().get_local_world_size()
+    cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
     worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     keeper = None

@@ -2,11 +2,14 @@
 
 They are computed in float64. Processors sum in different orders, and 30 steps make a rounding error grow up to 100,000
 times: from 1e-7 to 1.3e-2 in float32, which hides real changes, but from 1e-15 to 1e-11 in float64. ``BOUND`` lies far
-above that and far below the least change of a recipe; a test shows each.
+above that and far below the least change of a recipe; a test shows each. What is left to a processor's family is which
+numbers torch draws for dropout (on x86 they are MKL's) and how Pillow rounds a pixel that it moves, so the recipes with
+dropout and RandAugment are compared on x86 alone.
 
 A curve that is meant to change: delete its file and run this test twice; the first run writes it anew.
 """
 
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "supervised-sgd-affine": {
         "optimizer": {"name": "sgd", "lr": 0.05, "warmup_steps": 5},
         "noise": {"augment": "affine", "magnitude": 0.7},
+        "model": {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8, "output_stride": 16}},
         "ema_decay": None,
     },
     "student-soft-randaugment-ema": {
@@ -42,6 +46,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "sum",
     },
 }
+ON_X86 = pytest.mark.skipif(platform.machine().lower() not in {"x86_64", "amd64"}, reason="other draws, other pixels")
+COMPARED = [name if name.startswith("supervised") else pytest.param(name, marks=ON_X86) for name in RECIPES]
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +83,7 @@ def curve(name: str, config: Config, folder: Path, error: float = 0.0, rate: flo
     return losses
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", COMPARED)
 def test_the_loss_curve_is_the_one_it_was(name: str, config: Config, tmp_path: Path) -> None:
     losses = curve(name, config, tmp_path)
     golden = Path(__file__).with_name(f"{name}.txt")

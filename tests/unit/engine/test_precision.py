@@ -8,7 +8,7 @@ import torch
 from tiny_run import write_tiny
 
 from ray_ns import config as configs
-from ray_ns.config import Config, results_of
+from ray_ns.config import Cluster, Config, results_of
 from ray_ns.engine import precision
 from ray_ns.train.precision import fast_precision
 
@@ -61,7 +61,9 @@ def test_each_setting_is_decided_by_what_computes_it(monkeypatch: pytest.MonkeyP
         "teacher": "float32",
         "student": "float32",
     }
-    assert precision.in_words(words) == "label.precision: bfloat16; teacher.precision, student.precision: float32"
+    assert (
+        precision.in_words(words, decided) == "label.precision: bfloat16; teacher.precision, student.precision: float32"
+    )
 
 
 @pytest.mark.parametrize("held", ["float32", "bfloat16"])
@@ -114,3 +116,18 @@ def test_check_says_what_auto_is_here(tmp_path: Path, monkeypatch: pytest.Monkey
     tiny = write_tiny(tmp_path)
     first = next(check(str(tiny), ["label.precision=auto", "teacher.precision=bfloat16", "student.precision=bfloat16"]))
     assert first.line == "auto is here label.precision: float32"
+
+
+@pytest.mark.parametrize("named_by", ["cluster.address", "RAY_ADDRESS"])
+def test_of_a_cluster_it_is_said_that_the_drivers_machine_decided(
+    monkeypatch: pytest.MonkeyPatch, auto: Config, named_by: str
+) -> None:
+    has(monkeypatch, {"avx512_bf16": True})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    found, words = precision.decide(auto, None)
+    assert "workers" not in precision.in_words(words, found)
+    if named_by == "RAY_ADDRESS":
+        monkeypatch.setenv(named_by, "10.0.0.1:6379")
+    else:
+        found = found.model_copy(update={"cluster": Cluster(address="10.0.0.1:6379")})
+    assert "This machine decided, not the cluster's workers" in precision.in_words(words, found)
