@@ -105,6 +105,7 @@ class Run(Section):
     )
 
 
+CorpusName = Literal["labelled", "validation", "test", "pool"]
 MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
 
 
@@ -118,7 +119,7 @@ class Data(Section):
     labelled: PathSetting = how(
         ...,
         "folder (or URL) of images with labels: Parquet shards, tars with .cls members, one sub-folder per class, or "
-        "files and a labels.csv with the columns file and label; what is in it decides, not where it lies",
+        "files and a CSV with a column of files and one of labels; what is in it decides, not where it lies",
     )
     validation: PathSetting | None = how(
         None, "the same, never trained on: chooses the best round; null: held out of labelled"
@@ -133,10 +134,19 @@ class Data(Section):
     )
     pool: PathSetting = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files")
     image_column: Annotated[str, AsWritten()] = Field(
-        "image", description="Parquet: column of encoded images: bytes, or a struct {bytes, path}"
+        "image",
+        description="Parquet: column of encoded images: bytes, or a struct {bytes, path}; CSV: column of files, "
+        "where it has none of the usual names (file, file_name, image_id, ...)",
     )
     label_column: Annotated[str, AsWritten()] = Field(
-        "label", description="Parquet: column of labels, numbers or names; tars: their key in .json members"
+        "label",
+        description="Parquet and CSV: column of labels, numbers or names; tars: their key in .json members",
+    )
+    image_columns: dict[CorpusName, str] = Field(
+        {}, description="labelled | validation | test | pool: image_column, where a corpus has its own"
+    )
+    label_columns: dict[CorpusName, str] = Field(
+        {}, description="labelled | validation | test: label_column, where a corpus has its own"
     )
     size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
     fit: Literal["squash", "crop"] = Field(

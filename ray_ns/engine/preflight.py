@@ -5,11 +5,12 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from ray_ns import config_read
-from ray_ns.config import Cluster, Config, Student, Training
+from ray_ns.config import Cluster, Config, CorpusName, Student, Training
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.session import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
@@ -30,11 +31,13 @@ def scan_corpora(
     data = config.data
     corpora: dict[str, Corpus] = {}
     for name in (*LABELLED, "pool"):
-        label_column = data.label_column if name in LABELLED else None
+        own = cast(CorpusName, name if getattr(data, name) is not None else "labelled")  # whose images they are
+        image_column = data.image_columns.get(own, data.image_column)
+        label_column = data.label_columns.get(own, data.label_column) if name in LABELLED else None
         root = getattr(data, name) or data.labelled
         try:
             names = corpora["labelled"].class_names() if name in EVALUATED else None
-            corpus = Corpus.scan(root, data.image_column, label_column, known.get(name, ()), names)
+            corpus = Corpus.scan(root, image_column, label_column, known.get(name, ()), names)
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
         if name not in known and root == getattr(data, name):

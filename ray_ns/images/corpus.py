@@ -16,11 +16,10 @@ import pyarrow.compute as pc
 
 from ray_ns.errors import InputError
 from ray_ns.images import pack
-from ray_ns.images.formats import folder, meaning, tar
+from ray_ns.images.formats import folder, meaning, table, tar
 from ray_ns.images.formats.listing import Listing, listing
 from ray_ns.images.formats.parquet import ParquetReader, holds_paths
 from ray_ns.images.formats.place import (
-    LABELS_CSV,
     Kind,
     Place,
     Reader,
@@ -69,7 +68,7 @@ class Corpus:
 
     ``names``: the classes that the labels are the numbers of, where they are names. ``texts``: the different names of
     a corpus of Parquet or tars whose labels are names; ``folders``: those that all images in the tars lie in.
-    ``labels_from``: what holds the labels of tars, for a person.
+    ``labels_from``: what holds the labels of tars or of files in a table, for a person.
     """
 
     root: str
@@ -103,18 +102,21 @@ class Corpus:
         kind, paths = recognise(
             root,
             stats,
-            label_column is not None,
             lambda path: holds_paths(place, path, image_column),
             lambda paths: folder.sniffed(place, paths),
         )
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
+        labels = None
         if kind in {Kind.PARQUET, Kind.TAR}:
             for shard in known:
                 _check_same(root, shard.path, Stat(shard.size, shard.stamp), stats.get(shard.path))
             old = {shard.path for shard in known}
             fresh = [Shard(0, path, stats[path].size, stats[path].stamp) for path in paths if path not in old]
         else:
-            files = folder.list_files(place, stats, paths, kind, label_column is not None)
+            if label_column is not None:
+                labels = table.find(place, stats, paths, image_column, label_column)
+            kind = Kind.FOLDER if labels is None else Kind.CSV
+            files = folder.list_files(place, stats, paths, labels, label_column is not None)
             now = {file.path: file for file in files}
             seen = [file for shard in known for file in folder.unpack(shard.files)]
             for file in seen:
@@ -125,8 +127,11 @@ class Corpus:
             fresh = [_run_of(left[begin : begin + size]) for begin in range(0, len(left), size)]
         new = (replace(shard, ordinal=ordinal + number) for number, shard in enumerate(fresh))
         own = paths if kind in {Kind.PARQUET, Kind.TAR} else [file.path for file in files]
-        found = _found(listed, own, kind, label_column is not None, stats is not listed.files)
+        table_path = (labels.path,) if labels is not None else ()
+        found = _found(listed, (*own, *table_path), kind, label_column is not None, stats is not listed.files)
         corpus = cls(root, image_column, label_column, (*known, *new), kind, names, found=found)
+        if labels is not None:
+            corpus = replace(corpus, labels_from=f"{labels.path} (columns {labels.file} and {labels.label})")
         return corpus._with_meaning(len(known)) if kind in {Kind.PARQUET, Kind.TAR} else corpus
 
     def _with_meaning(self, known: int) -> "Corpus":
@@ -284,7 +289,7 @@ def _file_reader(corpus: Corpus, shard: Shard) -> ParquetReader | TarReader:
 
 def _found(listed: Listing, own: Sequence[str], kind: Kind, labelled: bool, packed: bool) -> Found:
     """What lies beside the corpus's ``own`` files; ``packed``: an ingest made it, and the rest is what that keeps."""
-    held = {*own, *([LABELS_CSV] if kind is Kind.CSV else ())}
+    held = set(own)
     if kind is Kind.PARQUET:  # those beside it are its own, whose paths it has
         held |= {path for path in listed.files if is_image(path)}
     beside = [path for path in listed.files if path not in held and not is_left_over(path)]
@@ -293,7 +298,7 @@ def _found(listed: Listing, own: Sequence[str], kind: Kind, labelled: bool, pack
     return Found(
         passed_over=() if packed else by_suffix(beside),
         of=len(own) + len(beside),
-        sniffed=sum(not is_image(path) for path in own) if kind in {Kind.FOLDER, Kind.CSV} else 0,
+        sniffed=sum(not is_image(path) for path in own) if kind is Kind.FOLDER else 0,
         empty=tuple(sorted(classes - of_images)) if labelled and kind is Kind.FOLDER else (),
         links=len(listed.links),
         repeats=len(listed.repeats),

@@ -40,7 +40,9 @@ SETTINGS = [
     "data.fit",
     "data.held_out",
     "data.image_column",
+    "data.image_columns",
     "data.label_column",
+    "data.label_columns",
     "data.labelled",
     "data.max_passed_over",
     "data.max_quarantined",
@@ -220,7 +222,7 @@ def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[
 def leaves(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
     """Every setting of nested mappings with its dotted name; a setting that is a mapping is one setting."""
     for name, inner in value.items():
-        if isinstance(inner, dict) and name not in {"args", "quotas", "thresholds"}:
+        if isinstance(inner, dict) and name not in {"args", "quotas", "thresholds", "image_columns", "label_columns"}:
             yield from leaves(inner, f"{path}{name}.")
         else:
             yield f"{path}{name}", inner

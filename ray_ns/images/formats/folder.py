@@ -1,11 +1,9 @@
 """Folders of image files: shards that are fixed runs of files in path order, written down with the run.
 
 What a shard is made of is its ``files``: a line per file with size, mtime, label and path, as text that JSON and Arrow
-carry as it is. So a label from a folder's name or from ``labels.csv`` cannot change under a run that has begun.
+carry as it is. So a label from a folder's name or from a table cannot change under a run that has begun.
 """
 
-import csv
-import io
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,20 +15,20 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, READ, stand_in
 from ray_ns.images.formats import ranges
-from ray_ns.images.formats.place import BEGIN_BYTES, LABELS_CSV, Kind, Place, Stat, UnlabelledError
+from ray_ns.images.formats.place import BEGIN_BYTES, Kind, Place, Stat, UnlabelledError
+from ray_ns.images.formats.table import Table, labels_of
 from ray_ns.images.found import NOTES, by_suffix
 
 SHARD_FILES = 1024
 GROUP_ROWS = 256
 MAX_FILES = 1_000_000
-LABEL_DIGITS = 9
 SNIFFED = 1000  # remote files that are opened to see whether they are images: each is a request
 SEPARATORS = {"\t", "\n"}
 
 
 @dataclass(frozen=True)
 class File:
-    """One image file; ``label`` is the name of its class folder or what ``labels.csv`` says, empty in a pool."""
+    """One image file; ``label`` is the name of its class folder or what a table says, empty in a pool."""
 
     path: str
     size: int
@@ -49,11 +47,13 @@ def unpack(text: str) -> list[File]:
     return [File(path, int(size), int(stamp), label) for size, stamp, label, path in rows]
 
 
-def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], kind: Kind, labelled: bool) -> list[File]:
-    """The image files of a corpus by path, with their labels.
+def list_files(
+    place: Place, stats: Mapping[str, Stat], paths: Sequence[str], table: Table | None, labelled: bool
+) -> list[File]:
+    """The image files of a corpus by path, with their labels: those of ``table``, or their folders' names.
 
-    Raises ``InputError``: too many, a name that is no line of text, an image in no class folder, a ``labels.csv`` that
-    does not fit.
+    Raises ``InputError``: too many, a name that is no line of text, an image in no class folder, a table that does not
+    fit.
     """
     if len(paths) > MAX_FILES:
         raise InputError(
@@ -63,14 +63,14 @@ def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], ki
     odd = next((path for path in paths if SEPARATORS & {*path}), None)
     if odd is not None:
         raise InputError(f"{place.root}: {odd!r} has a tab or a line break in its name. Rename the file.")
-    if kind is Kind.CSV:
-        labels = _labels_of_csv(place, stats)
+    if table is not None:
+        labels = labels_of(place, table, paths)
     elif labelled:
         loose = next((path for path in paths if "/" not in path), None)
         if loose is not None:
             raise UnlabelledError(
                 f"{place.root}: {loose} lies in no class folder. Expected one sub-folder per class, or "
-                f"{LABELS_CSV} with the columns file and label."
+                f"labels.csv with the columns file and label."
             )
         labels = {path: unicodedata.normalize("NFC", path.partition("/")[0]) for path in paths}
     else:
@@ -79,7 +79,7 @@ def list_files(place: Place, stats: Mapping[str, Stat], paths: Sequence[str], ki
 
 
 def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
-    """The classes of labelled files, in the order of their numbers; None where ``labels.csv`` has numbers itself.
+    """The classes of labelled files, in the order of their numbers; None where a table has numbers itself.
 
     Names are sorted as text, and as numbers where all of them are.
     """
@@ -160,36 +160,3 @@ class FolderReader:
                 f"back, or start a new run with another run.dir."
             )
         return data
-
-
-def _labels_of_csv(place: Place, stats: Mapping[str, Stat]) -> dict[str, str]:
-    """The label of every file that ``labels.csv`` lists: numbers, or names."""
-    name = place.name(LABELS_CSV)
-    try:
-        with place.open(LABELS_CSV) as file:
-            rows = csv.DictReader(io.StringIO(file.read().decode("utf-8-sig")), strict=True)
-            columns = rows.fieldnames or []
-            listed = [(row.get("file"), row.get("label")) for row in rows]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name}: cannot be read as CSV ({error}).") from error
-    if not {"file", "label"} <= set(columns):
-        raise InputError(f"{name}: found the columns {', '.join(columns) or 'none'}; expected file and label")
-    labels: dict[str, str] = {}
-    for line, (path, label) in enumerate(listed, 2):
-        path, label = (path or "").strip().removeprefix("./"), (label or "").strip()
-        if path not in stats:
-            raise InputError(f"{name} line {line}: no file {path!r} below {place.root}")
-        if path in labels:
-            raise InputError(f"{name} line {line}: {path} is listed twice")
-        if not label or SEPARATORS & {*label} or (label.isdecimal() and len(label) > LABEL_DIGITS):
-            raise InputError(f"{name} line {line}: the label of {path} is {label!r}; expected a class")
-        labels[path] = label
-    named = next((label for label in labels.values() if not label.isdecimal()), None)
-    numbered = next((label for label in labels.values() if label.isdecimal()), None)
-    if named is not None and numbered is not None:
-        raise InputError(
-            f"{name}: some labels are numbers ({numbered}), some are names ({named}); expected one or other"
-        )
-    if not labels:
-        raise InputError(f"{name}: lists no file")
-    return labels

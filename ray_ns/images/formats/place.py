@@ -16,7 +16,6 @@ from ray_ns.errors import InputError
 IMAGE_SUFFIXES = frozenset(
     ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic")
 )
-LABELS_CSV = "labels.csv"
 PARQUET = (".parquet", ".parq", ".pq")
 DELTA = "_delta_log/"
 # What images come in that is not read, by name, and what makes of it what is.
@@ -54,7 +53,7 @@ _UNREAD = [
 
 
 class Kind(StrEnum):
-    """What a corpus is made of. FOLDER: image files; CSV: image files that ``labels.csv`` lists."""
+    """What a corpus is made of. FOLDER: image files; CSV: image files that a table lists (``table``)."""
 
     PARQUET = "parquet"
     TAR = "tar"
@@ -184,7 +183,6 @@ def is_image(path: str) -> bool:
 def recognise(
     root: str,
     files: Iterable[str],
-    labelled: bool,
     holds_paths: Callable[[str], bool] = lambda _: False,
     sniff: Callable[[list[str]], set[str]] = lambda _: set(),
 ) -> tuple[Kind, list[str]]:
@@ -223,7 +221,4 @@ def recognise(
         raise InputError(
             f"{root}: no *.parquet file, no *.tar and no image file (.jpg, .png, ...) in it; {others}.{mend}"
         )
-    kind = kinds[0]
-    if kind is Kind.FOLDER and labelled and LABELS_CSV in ordered:
-        return Kind.CSV, found[kind]
-    return kind, found[kind]
+    return kinds[0], found[kinds[0]]

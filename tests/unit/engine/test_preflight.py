@@ -327,3 +327,33 @@ def test_as_few_images_as_the_network_can_learn_from_pass(
 ) -> None:
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", SMALL, *overrides], "plain"):
         pass
+
+
+def test_each_corpus_may_have_columns_of_its_own(tiny: Path, tmp_path: Path) -> None:
+    table = pq.read_table(next((tiny.parent / "data/test").glob("*.parquet"))).rename_columns(["png", "digit"])
+    asked = [
+        copied(tiny, tmp_path, "test", table),
+        "data.image_columns={test: png}",
+        "data.label_columns={test: digit}",
+    ]
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", *asked], "plain") as session:
+        found = {name: (it.image_column, it.label_column) for name, it in session.corpora.items()}
+    assert found == {
+        "labelled": ("image", "label"),
+        "validation": ("image", "label"),
+        "test": ("png", "digit"),
+        "pool": ("image", None),
+    }
+
+
+def test_each_corpus_is_told_in_one_line_before_anything_starts(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}"], "plain"):
+        told = capsys.readouterr().err
+    for name, words in {
+        "labelled": "10 images in 10 classes: 0 1, 1 1",
+        "test": "100 images in",
+        "pool": "600",
+    }.items():
+        assert f"data.{name}: {words}" in told

@@ -76,7 +76,7 @@ def test_a_csv_gives_numbers_or_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("path,label\n1.jpg,0\n", "found the columns path, label; expected file and label"),
+        ("photo,label\n1.jpg,0\n", "found the columns photo, label; expected one of files (file, file_name"),
         ("", "found the columns none"),
         ("file,label\n", "lists no file"),
         ("file,label\n1.jpg,0\nnone.jpg,1\n", "line 3: no file 'none.jpg'"),

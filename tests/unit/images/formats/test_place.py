@@ -9,27 +9,24 @@ from ray_ns.images.formats.listing import listing
 from ray_ns.images.formats.place import Kind, Place, recognise
 
 
-def found(root: Path, *names: str, labelled: bool = False) -> tuple[Kind, list[str]]:
+def found(root: Path, *names: str) -> tuple[Kind, list[str]]:
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(b"x")
-    return recognise(str(root), listing(Place.of(str(root))).files, labelled)
+    return recognise(str(root), listing(Place.of(str(root))).files)
 
 
 @pytest.mark.parametrize(
-    ("names", "labelled", "kind", "paths"),
+    ("names", "kind", "paths"),
     [
-        (["b.parquet", "sub/a.parquet", "README.md"], True, Kind.PARQUET, ["b.parquet", "sub/a.parquet"]),
-        (["1.tar", "0.tar", "sizes.json"], True, Kind.TAR, ["0.tar", "1.tar"]),
-        (["cat/1.jpg", "dog/1.webp", "labels.txt"], True, Kind.FOLDER, ["cat/1.jpg", "dog/1.webp"]),
-        (["1.jpg", "labels.csv"], True, Kind.CSV, ["1.jpg"]),
-        (["1.jpg", "labels.csv"], False, Kind.FOLDER, ["1.jpg"]),
+        (["b.parquet", "sub/a.parquet", "README.md"], Kind.PARQUET, ["b.parquet", "sub/a.parquet"]),
+        (["1.tar", "0.tar", "sizes.json"], Kind.TAR, ["0.tar", "1.tar"]),
+        (["cat/1.jpg", "dog/1.webp", "labels.txt"], Kind.FOLDER, ["cat/1.jpg", "dog/1.webp"]),
+        (["1.jpg", "labels.csv"], Kind.FOLDER, ["1.jpg"]),
     ],
 )
-def test_the_kind_is_what_lies_there(
-    tmp_path: Path, names: list[str], labelled: bool, kind: Kind, paths: list[str]
-) -> None:
-    assert found(tmp_path, *names, labelled=labelled) == (kind, paths)
+def test_the_kind_is_what_lies_there(tmp_path: Path, names: list[str], kind: Kind, paths: list[str]) -> None:
+    assert found(tmp_path, *names) == (kind, paths)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +73,4 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
 )
 def test_what_is_not_read_is_named_with_its_mend(name: str, mend: str) -> None:
     with pytest.raises(InputError, match=f"{name}.*{mend}"):
-        recognise("r", [name, "README.md"], labelled=True)
+        recognise("r", [name, "README.md"])
