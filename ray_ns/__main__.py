@@ -2,12 +2,12 @@
 
 import sys
 
-from ray_ns.exits import guarded
+from ray_ns.exits import guarded, leave
 
 
 def main() -> None:
     """Run the command line; what it needs is loaded under guard too."""
-    sys.exit(guarded(_command_line, sys.argv[1:]))
+    leave(guarded(_command_line, sys.argv[1:]))
 
 
 def _command_line() -> None:

@@ -9,7 +9,7 @@ from typer.exceptions import TyperException
 
 from ray_ns import __version__, printed
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.exits import guarded
+from ray_ns.exits import guarded, leave
 
 EXIT_CODES = (
     "Exit codes: 0 done; 2 your input, one line says what and how to mend it; 3 stopped, the same command goes on; "
@@ -265,4 +265,4 @@ def command_line() -> None:
 
 def main() -> None:
     """The program, for who has imported this already; ``__main__`` looks after the moments before too."""
-    sys.exit(guarded(command_line, sys.argv[1:]))
+    leave(guarded(command_line, sys.argv[1:]))

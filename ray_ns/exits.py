@@ -2,15 +2,18 @@
 
 import os
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from ray_ns import printed
 from ray_ns.errors import RayNsError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+LEFT_BEHIND = "left behind"  # the name of a thread that waits for an answer nobody needs any more
 STOPPED = "stopped; the same command goes on from what is committed"
 
 
@@ -23,6 +26,8 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
     with _Stops() as stops, printed.only_door("--json" in words):
         try:
             command()
+            if stops.came:  # and typer has kept it to itself
+                raise KeyboardInterrupt
         except SystemExit as left:  # of -h and --version
             return left.code if isinstance(left.code, int) else 0
         except BaseException as error:
@@ -34,6 +39,13 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
             printed.tell_failure(str(known), known.exit_code, trace)
             return known.exit_code
     return 0
+
+
+def leave(code: int) -> NoReturn:
+    """End the process, without waiting for a thread that may be ``LEFT_BEHIND``, as libraries do."""
+    if all(thread.name != LEFT_BEHIND for thread in threading.enumerate()):
+        sys.exit(code)
+    os._exit(code)  # every line was flushed as it was written
 
 
 class _Stops:

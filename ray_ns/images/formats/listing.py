@@ -9,6 +9,7 @@ from pyarrow import fs
 
 from ray_ns.errors import InputError, of_system
 from ray_ns.images.formats.place import Place, Stat, is_hidden
+from ray_ns.images.formats.remote import answered
 
 
 @dataclass
@@ -40,10 +41,11 @@ def listing(place: Place) -> Listing:
 
 
 def _remote(place: Place) -> Listing:
-    if place.filesystem.get_file_info(place.base or "/").type == fs.FileType.File:
+    if answered(place.root, lambda: place.filesystem.get_file_info(place.base or "/")).type == fs.FileType.File:
         raise _is_a_file(place)
     found = Listing()
-    for entry in place.filesystem.get_file_info(fs.FileSelector(place.base, recursive=True)):
+    below = fs.FileSelector(place.base, recursive=True)
+    for entry in answered(place.root, lambda: place.filesystem.get_file_info(below), None):
         path = entry.path[len(place.base) :].lstrip("/")
         if not path or is_hidden(path):
             continue

@@ -11,6 +11,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from ray_ns.errors import InputError
+from ray_ns.images.formats import remote
 
 # What people call an image file; those that ``decode`` does not read are quarantined by name, not overlooked.
 IMAGE_SUFFIXES = frozenset(
@@ -133,15 +134,10 @@ class Place:
 
     @classmethod
     def of(cls, root: str) -> "Place":
-        """The place of a path or URL. Raises ``InputError`` for a URL that pyarrow does not know."""
+        """The place of a path or URL. Raises ``InputError`` for a URL that nobody reads or that does not answer."""
         if "://" not in root:
             return cls(root, fs.LocalFileSystem(), root.rstrip("/"))
-        try:
-            filesystem, base = fs.FileSystem.from_uri(root)
-        except pa.ArrowInvalid as error:
-            raise InputError(
-                f"{root}: not a place that pyarrow can read ({error}). Give a path or an s3:// URL."
-            ) from error
+        filesystem, base = remote.filesystem(root)
         return cls(root, filesystem, base.rstrip("/"))
 
     @property
