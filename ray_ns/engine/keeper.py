@@ -1,7 +1,7 @@
 """What the first worker keeps of a training: its curve, progress, checkpoints and, at the end, the network."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster, Data, Training
@@ -73,8 +73,8 @@ class Keeper:
         self._writer.save(lambda: self._checkpoint(state))
         self._writer.wait()
 
-    def publish(self, state: "TrainState") -> None:
-        """Make the finished network exist, with the weights that the recipe keeps."""
+    def publish(self, state: "TrainState", class_names: Sequence[str] | None = None) -> None:
+        """Make the finished network exist, with the weights that the recipe keeps and what its classes are called."""
         from ray_ns.models.zoo import parameters, to_files
 
         self._writer.wait()
@@ -90,7 +90,7 @@ class Keeper:
         if self._recipe.patience is not None:
             facts["kept"] = dict(zip(("step", "top1"), state.best_score, strict=True))
         state.take_best()
-        files = to_files(state.result, self._data)
+        files = to_files(state.result, self._data, class_names)
         Stage(self._store, self._prefix, self._fence).publish(0, files, facts)
 
     def cost(self) -> dict[str, Any]:

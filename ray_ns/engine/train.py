@@ -62,6 +62,7 @@ class Task:
     watched: bool
     first: StoredObject | None
     frozen: int
+    class_names: tuple[str, ...] | None = None
 
 
 def train(
@@ -117,6 +118,7 @@ def _committed(
         "frozen": frozen,
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
+        "class_names": digest(session.class_names),
     }
     used = ["labelled", "pool"]
     if recipe.eval_steps is not None:
@@ -136,7 +138,10 @@ def _committed(
             session.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
             url = session.store.url
-            task = Task(url, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen)
+            names = session.class_names
+            task = Task(
+                url, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen, names
+            )
             _run(session, task)
         session.lease.check()
         checkpoint.clear(session.store, prefix)
@@ -307,7 +312,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     if steps.unreadable:
         reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
-    keeper.publish(state)
+    keeper.publish(state, task.class_names)
     return keeper.cost()
 
 

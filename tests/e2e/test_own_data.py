@@ -98,6 +98,8 @@ def test_the_readmes_commands_label_select_train_and_show_the_table(here: Path) 
     assert "0: teacher" in done["run"].stdout
     assert "data.labelled: 1 of 201 images cannot be read and are left out (truncated 1; such as" in done["run"].stderr
     assert [row["model"] for row in result(here / "runs/own-data")] == ["resnet10t", "resnet10t"]
+    for path in (here / "runs/own-data/rounds").rglob("config.json"):
+        assert json.loads(path.read_text())["label_names"] == [f"digit {number}" for number in range(10)]
     commit = json.loads((here / "runs/own-data/rounds/1/label/commit.json").read_text())
     assert (commit["summary"]["rows"], commit["summary"]["quarantine"]) == (401, {"not_an_image": 1})
 

@@ -122,8 +122,10 @@ def test_an_error_in_the_writing_thread_stops_the_next_step(
 def test_what_is_published_holds_no_seconds(made: Made, store: LocalStore) -> None:
     keeper, state = made()
     walk(keeper, state, 12)
-    keeper.publish(state)
+    keeper.publish(state, ("cat", "dog", "owl"))
     done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
+    told = json.loads(store.get(done["objects"]["config.json"]["key"]) or b"")
+    assert told["label_names"] == ["cat", "dog", "owl"]
     assert "useful_seconds" not in json.dumps(done), "seconds would make two equal trainings differ"
 
 
