@@ -1,6 +1,5 @@
 """How a corpus lies there: told in one line before anything expensive, and refused where it means something else."""
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,20 +9,11 @@ from ray_ns.images.corpus import Corpus
 from ray_ns.images.formats import folder
 from ray_ns.images.formats.place import Kind
 from ray_ns.images.found import NOTES, Found
+from ray_ns.images.splits import SPLITS, split_of
 
 SHOWN = 10  # classes that are told with their counts
 SOURCE = "SRC"  # an ingest's, which has no settings
 COUNTED = 1000  # shards whose rows are counted for the line: each is opened
-SPLITS = {
-    "train": ("train", "training"),
-    "validation": ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test": ("test", "testing", "holdout"),
-}
-_WORDS = "|".join(word for words in SPLITS.values() for word in words)
-# imagenet_train, val2017, test-00000-of-00002
-_SPLIT = re.compile(
-    rf"(?:.*[-_. ])?({_WORDS})(?:[-_. ]?(?:\d+|set|split|images))*(?:[-_. ]of[-_. ]\d+)?", re.IGNORECASE
-)
 
 
 def refuse(corpus: Corpus, name: str, share: float) -> None:
@@ -92,12 +82,6 @@ def _refuse_empty_class(found: Found, name: str, root: str) -> None:
             f"{name}: {root}: no image that can be read lies in the class folder{'s' * (len(found.empty) > 1)} {said}. "
             f"Put images there, or remove the folder."
         )
-
-
-def split_of(name: str) -> str | None:
-    """``train``, ``validation`` or ``test`` where a folder's or a shard's name, without its suffix, says so."""
-    word = _SPLIT.fullmatch(name)
-    return next((split for split, words in SPLITS.items() if word and word[1].lower() in words), None)
 
 
 def _refuse_splits(name: str, root: str, paths: Sequence[str], shards: bool) -> None:

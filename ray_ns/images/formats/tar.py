@@ -23,6 +23,7 @@ from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.meaning import Meaning
 from ray_ns.images.formats.place import BEGIN_BYTES, Place, Stat, UnlabelledError, check_begin, is_hidden, is_image
+from ray_ns.images.splits import split_of
 
 GROUP_ROWS = 256
 GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
@@ -30,7 +31,6 @@ BLOCK = 512
 BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
 LABELS = ("cls", "json", "txt")
 FOLDERS = "the folders in it"
-_SPLIT = re.compile(r"(train|training|val|valid|validation|test|testing|dev|eval)\d*", re.IGNORECASE)
 LABEL_BYTES, LABEL_LETTERS, LABEL_DIGITS = {"cls": 400, "json": 2**20, "txt": 2**16}, 100, 9
 CAPTIONS = 16  # different texts from which on there are captions where more than half of all are different
 HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
@@ -367,7 +367,7 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
         while all(len(it) > depth + 1 for it in parts) and len({it[depth] for it in parts}) == 1:
             depth += 1
         classes = frozenset(it[depth] for it in parts)
-        if len(classes) > 1 and all(map(_SPLIT.fullmatch, classes)):
+        if len(classes) > 1 and all(map(split_of, classes)):
             raise InputError(
                 f"{root}: the folders in the tars, {', '.join(sorted(classes))}, are the parts of a data set and not "
                 f"classes. Make tars of each part, in a folder of its own."
@@ -378,7 +378,7 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
     names = [PurePosixPath(path).stem for path in paths]
     numbers = sorted(int("".join(filter(str.isdecimal, it))[-LABEL_DIGITS:] or 0) for it in names)
     counted_up = len({re.sub(r"\d+", "", it) for it in names}) == 1 and numbers[-1] - numbers[0] < 2 * len(names)
-    if len({*names}) < len(names) or counted_up or any(map(_SPLIT.fullmatch, names)):
+    if len({*names}) < len(names) or counted_up or any(map(split_of, names)):
         raise UnlabelledError(
             f"{root}: {len(names):,} tars ({PurePosixPath(paths[0]).name} ...) hold images and no label. Expected .cls "
             f"or .json beside each image, a folder for each class in the tars, or a tar for each class, with its name."

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, count_per_class
-from ray_ns.images.layout import line, refuse, refuse_to_pack, split_of
+from ray_ns.images.layout import line, refuse, refuse_to_pack
 
 
 def encoded(kind: str) -> bytes:
@@ -119,19 +119,6 @@ def test_a_class_without_an_image_is_refused_by_name(tmp_path: Path, beside: str
     assert "no image that can be read lies in the class folder wolf. " in refusal(tmp_path)
     if beside != "wolf/a.zip":
         assert told(tmp_path, labelled=False).startswith("data.x: 3 images")
-
-
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        *((name, "train") for name in ("train", "Training", "TRAIN", "train2017", "imagenet_train", "train-set")),
-        *((name, "validation") for name in ("val", "valid", "validation", "dev", "val_images", "eval")),
-        *((name, "test") for name in ("test", "testing", "test-00000-of-00002", "x.test", "test_3")),
-        *((name, None) for name in ("trains", "contest", "cat", "developer", "valley", "testament", "", "1")),
-    ],
-)
-def test_the_names_of_splits(name: str, split: str | None) -> None:
-    assert split_of(name) == split
 
 
 @pytest.mark.parametrize(
