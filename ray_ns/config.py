@@ -472,6 +472,9 @@ class Cluster(Section):
         2, "newest checkpoints of a training that are kept: where one is damaged, the one before it is used"
     )
     timeout_seconds: Annotated[float, Field(gt=0)] = how(1800.0, "a stage without progress for so long has failed")
+    store_seconds: Annotated[float, Field(gt=0)] = how(
+        300.0, "how long a request to a run in S3 is tried before the run stops, to be gone on with later"
+    )
 
     def loaders(self, cpus: int) -> int:
         """``train_loaders`` with ``auto`` decided. ``cpus``: those of the machine per training worker.

@@ -24,7 +24,7 @@ from ray_ns.labels import select as rule
 from ray_ns.observe import Reporter
 from ray_ns.store import run as runs
 from ray_ns.store.lease import Holder, Lease
-from ray_ns.store.objects import open_store
+from ray_ns.store.objects import LocalStore, open_store
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     a worker will meet; the rates are those of one step, a little low. Raises ``InputError`` for whatever cannot run.
     """
     config = config_read.load(path, overrides)
-    store = open_store(config.run.dir)
+    store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, runs.settings(store))
     if automatic:
         yield Finding("precision", f"auto is here {precision.in_words(automatic, config)}", automatic)
@@ -134,7 +134,9 @@ class _Steps:
         from ray_ns.train.step import Step
 
         config, device = self._config, self._device(bool(self._config.cluster.train_gpus))
-        task = Task("", place, "", Holder(0, ""), config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0)
+        task = Task(
+            LocalStore(""), place, "", Holder(0, ""), config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0
+        )
         state = TrainState.fresh(recipe, config.data, 0, device)
         steps = steps_of(task, 0, config.cluster.worker_counts[0], chosen)
         step = Step(recipe, config.data, 0, state.network, device, 0, config.cluster.train_microbatch)

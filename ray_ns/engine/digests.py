@@ -14,7 +14,7 @@ from ray_ns.images.divide import digests_of
 from ray_ns.images.known import Known
 from ray_ns.seals import digest
 from ray_ns.store.commit import Commit, Stage, StoredObject
-from ray_ns.store.objects import open_store
+from ray_ns.store.objects import ObjectStore
 
 STAGE = "digests"
 READ_BYTES = 20 * 10**9  # read and decoded in some minutes; beyond that, ingest does it, by tasks
@@ -53,7 +53,6 @@ def ensure(session: Session, found: Digests | None = None) -> Commit | None:
 
 
 @lru_cache(1)
-def load(store_url: str, stored: tuple[tuple[str, StoredObject], ...]) -> Known:
+def load(store: ObjectStore, stored: tuple[tuple[str, StoredObject], ...]) -> Known:
     """The look-up of these objects of the stage, by corpus; read once in a process."""
-    store = open_store(store_url)
     return Known({name: it.read(store) for name, it in stored})

@@ -26,7 +26,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
     config = config_read.load(path, overrides)
-    store = open_store(config.run.dir)
+    store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, runs.settings(store))
     settings = configs.results_of(config)
     begun = runs.check_owner(store, settings, configs.differences)
@@ -58,7 +58,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
     """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
     config = config_read.load(path, overrides)
-    store = open_store(existing(config.run.dir))
+    store = open_store(existing(config.run.dir), config.cluster.store_seconds)
     config, _ = precision.decide(config, runs.settings(store))
     runs.check_owner(store, configs.results_of(config), _differences_but_select)
     classes = runs.classes(store)

@@ -288,7 +288,7 @@ class _Work:
         import ray
 
         task = ray.remote(max_retries=ATTEMPTS)(on_part)
-        place = (self._session.store.url, stage.prefix, self._session.lease.held())
+        place = (self._session.store, stage.prefix, self._session.lease.held())
         references = [it if isinstance(it, ray.ObjectRef) else ray.put(it) for it in shared]
         left = iter([number for number in range(count) if number not in facts])
         slots = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)

@@ -18,17 +18,18 @@ from ray_ns.images.isolate import SafeDecode
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Stage, StoredObject
 from ray_ns.store.lease import Holder, fence
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import ObjectStore
 
 HASHES, DUPLICATES, LEFT_OUT = "hashes", "duplicates", "left_out.jsonl"
 ROWS_PER_GROUP = 16_384  # of a file of hashes: what is read for a range, at least
 OPEN_SHARDS = 16  # that are held open to name what others are copies of
 
 
-def on_part(place: tuple[str, str, Holder], function: Callable[..., Any], number: int, item: Any, *shared: Any) -> Any:
+def on_part(
+    place: tuple[ObjectStore, str, Holder], function: Callable[..., Any], number: int, item: Any, *shared: Any
+) -> Any:
     """One part, made and published by this task: its facts."""
-    url, prefix, holder = place
-    store = open_store(url)
+    store, prefix, holder = place
     objects, facts = function(store, item, *shared)
     return Stage(store, prefix, fence(store, holder)).publish(number, objects, facts).facts
 

@@ -27,10 +27,10 @@ from ray_ns.images.isolate import SafeDecode
 from ray_ns.images.known import Known
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
-from ray_ns.store.objects import open_store
+from ray_ns.store.objects import ObjectStore
 
 Row = dict[str, Any]
-KnownFrom = tuple[str, tuple[tuple[str, StoredObject], ...]]  # what ``digests.load`` takes
+KnownFrom = tuple[ObjectStore, tuple[tuple[str, StoredObject], ...]]  # what ``digests.load`` takes
 
 
 @dataclass(frozen=True)
@@ -96,11 +96,9 @@ def _execute(
         for number, job in enumerate(jobs)
         for at, it in enumerate(job.pieces)
     ]
-    list_them = partial(
-        list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows, store_url=session.store.url
-    )
+    list_them = partial(list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows, store=session.store)
     rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
-    known_from = None if known is None else (session.store.url, tuple(known.parts[0].objects.items()))
+    known_from = None if known is None else (session.store, tuple(known.parts[0].objects.items()))
     if config.label.layout_here == "tasks":
         decode_it = partial(decode_slice, corpora=session.corpora, config=config, known_from=known_from)
         rows = rows.map_batches(decode_it, batch_size=1)
@@ -116,7 +114,7 @@ def _execute(
         compute=actors,
         num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
         num_gpus=config.label.gpus_per_actor or None,
-        fn_constructor_args=(session.store.url, files, session.corpora, config, known_from),
+        fn_constructor_args=(session.store, files, session.corpora, config, known_from),
     )
     for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
         yield jobs[number], table
@@ -126,7 +124,7 @@ def _execute(
 LISTING_CPUS = 0.25
 
 
-def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url: str = "") -> list[Row]:
+def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store: ObjectStore) -> list[Row]:
     """The slices of one piece: runs of at most ``slice_rows`` rows of one row group, from the shard's footer alone.
 
     Where the row names selections (``only``), a slice holds that many selected rows, listed in ``at``.
@@ -134,7 +132,7 @@ def list_slices(row: Row, corpora: dict[str, Corpus], slice_rows: int, store_url
     corpus = corpora[row["corpus"]]
     shard = corpus.shard(row["shard"])
     only = row.pop("only", None)
-    wanted = None if only is None else selected_rows([StoredObject(**it) for it in only], store_url, shard)
+    wanted = None if only is None else selected_rows([StoredObject(**it) for it in only], store, shard)
     return slices_of(row, corpus.open(shard).group_rows, slice_rows, wanted)
 
 
@@ -156,9 +154,8 @@ def slices_of(row: Row, group_rows: Sequence[int], slice_rows: int, wanted: np.n
     return [{**row, **it, "slice": number, "slices": len(slices)} for number, it in enumerate(slices)]
 
 
-def selected_rows(selections: Sequence[StoredObject], store_url: str, shard: Shard) -> np.ndarray:
+def selected_rows(selections: Sequence[StoredObject], store: ObjectStore, shard: Shard) -> np.ndarray:
     """The rows of ``shard``, int64 ascending, that parts of a selection hold."""
-    store = open_store(store_url)
     tables = [schema.from_parquet(it.read(store), it.key, ["image_id"]) for it in selections]
     ordinals, rows = split_ids(pa.concat_tables(tables)["image_id"].to_numpy())
     return np.sort(rows[ordinals == shard.ordinal])
@@ -179,7 +176,7 @@ class TeacherActor:
 
     def __init__(
         self,
-        store_url: str,
+        store: ObjectStore,
         files: dict[str, Row],
         corpora: dict[str, Corpus],
         config: Config,
@@ -193,7 +190,6 @@ class TeacherActor:
 
         label = config.label
         keep_memory()
-        store = open_store(store_url)
         network = from_files({name: StoredObject(**it).read(store) for name, it in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)

@@ -140,7 +140,7 @@ class _Shards:
 
         task = ray.remote(tasks.on_run)
         shared = [ray.put(arg) for arg in args]
-        waiting = {task.remote(function, self._session.store.url, run, *shared): len(run) for run in self._runs}
+        waiting = {task.remote(function, self._session.store, run, *shared): len(run) for run in self._runs}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             self.passed += waiting.pop(done)

@@ -23,7 +23,7 @@ from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.seals import sha256
 from ray_ns.store.commit import Part, Stage, StoredObject
 from ray_ns.store.lease import Holder, fence, this_process
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import ObjectStore
 
 WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
 COLUMNS = ("image_id", "label", "confidence")
@@ -60,9 +60,9 @@ def worker() -> dict[str, Any]:
     return this_process()
 
 
-def on_run(function: Callable[..., Any], store_url: str, run: list[Shard], *args: Any) -> Any:
+def on_run(function: Callable[..., Any], store: ObjectStore, run: list[Shard], *args: Any) -> Any:
     """The task itself: ``function`` is one of those below."""
-    return function(open_store(store_url), run, *args)
+    return function(store, run, *args)
 
 
 def count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:

@@ -29,7 +29,7 @@ from ray_ns.seals import digest
 from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Commit, Part, Stage, StoredObject
 from ray_ns.store.lease import Holder, fence
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS, scored
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Task:
     ``watched``: Ray watches for machines that are about to be taken away.
     """
 
-    store_url: str
+    store: ObjectStore
     prefix: str
     checkpoints: str
     holder: Holder
@@ -137,10 +137,9 @@ def _committed(
             first = begin.parts[0].objects[WEIGHTS] if begin else None
             session.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
-            url = session.store.url
-            names = session.class_names
+            store, names = session.store, session.class_names
             task = Task(
-                url, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen, names
+                store, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen, names
             )
             _run(session, task)
         session.lease.check()
@@ -276,7 +275,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     keep_memory()
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
-    store = open_store(task.store_url)
+    store = task.store
     if _published(store, task, rank):
         return {}
     first = weights(task.first.read(store)) if task.first else None
@@ -391,7 +390,7 @@ def selected(task: Task) -> Selected | None:
     if not task.selection:
         return None
     soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
-    return Selected.read(open_store(task.store_url), task.selection, soft)
+    return Selected.read(task.store, task.selection, soft)
 
 
 def pseudo_labelled(task: Task, chosen: Selected) -> "Images":

@@ -25,6 +25,7 @@ from ray_ns.store.objects import ObjectStore
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
+BRIEF_SECONDS = 5.0  # a heartbeat that takes longer is left out: nobody waits for it when the driver ends
 HEARTBEAT = "driver/heartbeat.json"
 EPOCH = re.compile(r"driver/(\d{6,})\.json", re.ASCII)
 
@@ -84,6 +85,7 @@ class Lease:
 
     def __init__(self, store: ObjectStore, stale_seconds: float = STALE_SECONDS) -> None:
         self.store = store
+        self._brief = store.patient(BRIEF_SECONDS)
         self.holder: Holder | None = None
         self._stale_seconds = stale_seconds
         self._progress: Callable[[], Mapping[str, Any]] = dict
@@ -118,9 +120,9 @@ class Lease:
             self._thread.join()
             self._thread = None
             assert self.holder is not None
-            with contextlib.suppress(LeaseLostError, IntegrityError):
-                fence(self.store, self.holder)()
-                hints.write(self.store, HEARTBEAT, {**vars(self.holder), "released": True})
+            with contextlib.suppress(ResumableError, IntegrityError):
+                fence(self._brief, self.holder)()
+                hints.write(self._brief, HEARTBEAT, {**vars(self.holder), "released": True})
 
     def _take(self) -> Holder:
         epoch = self._highest()
@@ -163,10 +165,10 @@ class Lease:
 
     def _beat(self, holder: Holder) -> None:
         value = {**vars(holder), "time": time.time(), **this_process(), **self._progress()}
-        hints.write(self.store, HEARTBEAT, value)
+        hints.write(self._brief, HEARTBEAT, value)
 
     def _keep_beating(self, holder: Holder) -> None:
-        held = fence(self.store, holder)
+        held = fence(self._brief, holder)
         while not self._stop.wait(BEAT_SECONDS):
             try:
                 held()

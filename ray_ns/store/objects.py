@@ -16,6 +16,7 @@ from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import check_key
 
 TEMPORARY = ".tmp"
+STORE_SECONDS = 300.0
 NOT_A_FILE = {errno.EISDIR: "is a folder", errno.ELOOP: "is a link that leads to itself"}
 
 
@@ -26,11 +27,18 @@ class UnreadableError(ResumableError):
 class ObjectStore(Protocol):
     """What a run needs of its storage. Keys are relative POSIX paths (``seals.check_key``).
 
+    A store can be pickled, for workers; two of one address are equal.
+
     Reading raises ``IntegrityError`` where something that is no object lies in an object's place, and
     ``UnreadableError`` where what is there cannot be read.
     """
 
     url: str
+
+    def __hash__(self) -> int: ...
+
+    def patient(self, seconds: float) -> "ObjectStore":
+        """The same store, for one who cannot wait longer than that for an answer."""
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
@@ -68,6 +76,16 @@ class LocalStore:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
         self.url = str(self.root)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.root == self.root
+
+    def __hash__(self) -> int:
+        return hash(self.root)
+
+    def patient(self, seconds: float) -> "LocalStore":
+        """Itself: a disk answers at once."""
+        return self
 
     def path(self, key: str) -> Path:
         """Where ``key`` lies on disk."""
@@ -181,13 +199,16 @@ def _fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def open_store(url: str) -> ObjectStore:
-    """The store of a run directory: a local path or ``s3://bucket/prefix``; ``InputError`` for any other scheme."""
+def open_store(url: str, seconds: float = STORE_SECONDS) -> ObjectStore:
+    """The store of a run directory: a local path or ``s3://bucket/prefix``; ``InputError`` for any other scheme.
+
+    ``seconds``: how long a request over a network is tried.
+    """
     scheme, separator, _ = url.partition("://")
     if scheme == "s3" and separator:
         from ray_ns.store.s3 import S3Store
 
-        return S3Store(url)
+        return S3Store(url, seconds)
     if separator and scheme != "file":
         raise InputError(f"run.dir={url}: a run lives in a local directory or in s3://, not in {scheme}://.")
     return LocalStore(url.removeprefix("file://"))

@@ -18,10 +18,10 @@ from ray_ns.store.objects import ObjectStore
 
 FORMAT = 1
 RUN = "run.json"
-# Every stage that there is, by its place in the run.
+# What belongs to a stage, by its place in the run; a copy that somebody has made of one has another name.
 _STAGE = re.compile(
-    r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/(?:train|finetune|evaluate|label|label/counts|select(?:-[0-9a-f]{12})?)"
-    r"|report)|(?:hashes|duplicates|ingest)-\d{4})/(?:plan\.json|commit\.json|(?:done|data)/.+)",
+    r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"
+    r"/(?:plan\.json|commit\.json|(?:done|data)/.+)",
     re.ASCII,
 )
 

@@ -2,68 +2,118 @@
 
 ``put_if_absent`` is a conditional PUT (``If-None-Match: *``). Credentials, region and endpoint come from the
 environment as boto3 reads them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...) and are written nowhere.
+
+Every call has one deadline and is tried until then, with pauses that grow and are drawn at random. boto3 retries
+nothing: its retries leave bodies out that break off, and its quota of them would be drained by an earlier trouble.
+Until a first call has succeeded the deadline is short, and whatever fails is the user's to mend.
 """
 
 import io
+import random
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.seals import check_key
+from ray_ns.store.objects import STORE_SECONDS
 
 _T = TypeVar("_T")
-ATTEMPTS = 10
+FIRST_SECONDS = 15.0  # for the first call of all
+PAUSES = (0.1, 10.0)  # seconds: of the first pause at most, and of any
+# What no waiting mends, and what does.
+MENDS = {
+    "NoSuchBucket": "create the bucket, or give another one",
+    "InvalidBucketName": "give the bucket's name as it is",
+    "AccessDenied": "give these credentials the right to read, write, list and delete there",
+    "InvalidAccessKeyId": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to credentials of this store",
+    "SignatureDoesNotMatch": "set AWS_SECRET_ACCESS_KEY to the secret of AWS_ACCESS_KEY_ID",
+    "ExpiredToken": "renew the credentials",
+    "PermanentRedirect": "set AWS_REGION to the bucket's",
+    "AuthorizationHeaderMalformed": "set AWS_REGION to the bucket's",
+    "RequestTimeTooSkewed": "set this machine's clock",
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "PartialCredentialsError": "set both AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "CredentialRetrievalError": "see that the source of the credentials answers",
+    "ProfileNotFound": "set AWS_PROFILE to a profile that exists",
+    "NoRegionError": "set AWS_REGION",
+    "ParamValidationError": "give a bucket's name: s3://bucket/folder",
+}
+TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
+
+
+class _GarbledError(Exception):
+    """An answer that no S3 server gives: a proxy's page, or nothing at all."""
 
 
 class S3Store:
-    """Objects below ``s3://bucket/prefix``."""
+    """Objects below ``s3://bucket/prefix``. ``seconds``: how long a call is tried.
 
-    def __init__(self, url: str) -> None:
+    Pickled it is its address; where it is opened again, in a worker, the store is known to have answered before.
+    """
+
+    def __init__(self, url: str, seconds: float = STORE_SECONDS, answered: bool = False) -> None:
         try:
             import boto3
             from botocore.config import Config
+            from botocore.exceptions import BotoCoreError
         except ImportError as error:
             raise InputError(f"run.dir={url} needs boto3: pip install 'ray-ns[s3]'") from error
         self.url = url.rstrip("/")
+        self._seconds, self._answered = seconds, answered
         self._bucket, _, prefix = self.url.removeprefix("s3://").partition("/")
         self._prefix = f"{prefix}/" if prefix else ""
-        patient = Config(
-            retries={"max_attempts": ATTEMPTS, "mode": "standard"},
-            connect_timeout=10,
-            read_timeout=60,
+        once = Config(
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            connect_timeout=5,
+            read_timeout=30,
             max_pool_connections=32,
         )
-        self._client: Any = boto3.client("s3", config=patient)
+        try:
+            self._client: Any = boto3.client("s3", config=once)
+        except (BotoCoreError, ValueError) as error:
+            raise self._refused("", "reached", error) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return S3Store, (self.url, self._seconds, True)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.url == self.url
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def patient(self, seconds: float) -> "S3Store":
+        """The same store, whose calls are tried for at most so long."""
+        return S3Store(self.url, min(seconds, self._seconds), self._answered)
 
     def get(self, key: str) -> bytes | None:
-        # boto3 retries the request but not a body that breaks off, so the whole read is tried again.
-        def read() -> bytes | None:
-            try:
-                return bytes(self._client.get_object(Bucket=self._bucket, Key=self._key(key))["Body"].read())
-            except self._client.exceptions.NoSuchKey:
-                return None
-
-        return self._tried(key, "read", read)
+        return self._tried(key, "read", lambda: self._read(key))
 
     def open(self, key: str) -> BinaryIO | None:
         data = self.get(key)  # one request: several for parts of it would take longer than the rest of a shard
         return None if data is None else io.BytesIO(data)
 
     def put(self, key: str, data: bytes) -> None:
-        self._tried(key, "written", lambda: self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data))
+        self._tried(key, "written", lambda: self._write(key, data))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.exceptions import ClientError
 
-        try:
-            self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, IfNoneMatch="*")
-        except (ClientError, BotoCoreError) as error:
-            # A retry inside boto3 may be told 412 about its own first try: what the key holds now decides.
-            held = self.get(key)
-            if held is None:
-                raise self._failed(key, "written", error) from None
-            return held == data
-        return True
+        def write() -> bool:
+            try:
+                self._write(key, data, IfNoneMatch="*")
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in TAKEN:
+                    raise
+                # It may be told so about its own earlier try, whose answer was lost: what the key holds decides.
+                held = self._read(key)
+                if held is None:
+                    raise
+                return held == data
+            return True
+
+        return self._tried(key, "written", write)
 
     def delete(self, key: str) -> None:
         self._tried(key, "deleted", lambda: self._client.delete_object(Bucket=self._bucket, Key=self._key(key)))
@@ -74,29 +124,64 @@ class S3Store:
     def list(self, prefix: str) -> Iterator[str]:
         def pages() -> list[str]:
             paginator = self._client.get_paginator("list_objects_v2")
-            found = paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix)
-            return [it["Key"].removeprefix(self._prefix) for page in found for it in page.get("Contents", ())]
+            found = []
+            for page in paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                if page.get("Name") != self._bucket or "IsTruncated" not in page:
+                    raise _GarbledError("the answer is no listing")
+                found += [it["Key"].removeprefix(self._prefix) for it in page.get("Contents", ())]
+            return found
 
         return iter(self._tried(prefix, "listed", pages))
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            found = self._client.get_object(Bucket=self._bucket, Key=self._key(key))
+        except self._client.exceptions.NoSuchKey:
+            return None
+        return bytes(self._checked(found)["Body"].read())
+
+    def _write(self, key: str, data: bytes, **conditions: str) -> None:
+        self._checked(self._client.put_object(Bucket=self._bucket, Key=self._key(key), Body=data, **conditions))
+
+    def _checked(self, answer: Any) -> Any:
+        if not answer.get("ETag"):
+            raise _GarbledError("the answer is not that of an S3 server")
+        return answer
 
     def _key(self, key: str) -> str:
         return self._prefix + check_key(key)
 
     def _tried(self, key: str, what: str, call: Callable[[], _T]) -> _T:
+        """What ``call`` returns, tried until the deadline. Raises ``InputError`` at the first call of all, else 3."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        for attempt in range(3):
+        until = time.monotonic() + (self._seconds if self._answered else min(self._seconds, FIRST_SECONDS))
+        pause, longest = PAUSES
+        while True:
             try:
-                return call()
-            except ClientError as error:
-                raise self._failed(key, what, error) from None
-            except BotoCoreError as error:
-                if attempt == 2:
-                    raise self._failed(key, what, error) from None
-        raise AssertionError("the last attempt returns or raises")
+                found = call()
+                self._answered = True
+                return found
+            except (ClientError, BotoCoreError, OSError, _GarbledError) as error:
+                if not self._answered and _code(error) in MENDS:
+                    raise self._refused(key, what, error) from None
+                if time.monotonic() + pause > until:
+                    raise (self._failed if self._answered else self._refused)(key, what, error) from None
+            time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - no secret
+            pause = min(2 * pause, longest)
+
+    def _refused(self, key: str, what: str, error: Exception) -> InputError:
+        mend = MENDS.get(_code(error), "check the URL, AWS_ENDPOINT_URL and the network")
+        return InputError(f"{self.url}/{key} cannot be {what} ({error}): {mend}.")
 
     def _failed(self, key: str, what: str, error: Exception) -> ResumableError:
         return ResumableError(
-            f"{self.url}/{key} cannot be {what} ({error}). Nothing stored is lost: mend the access or wait for the "
-            f"store, then run the same command again."
+            f"{self.url}/{key} cannot be {what}, tried for {self._seconds:.0f} s ({error}). Nothing stored is lost: "
+            f"mend the access or wait for the store, then run the same command again."
         )
+
+
+def _code(error: Exception) -> str:
+    """What kind of failure it is, as S3 or botocore names it."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else type(error).__name__

@@ -28,6 +28,7 @@ SETTINGS = [
     "cluster.gpus",
     "cluster.max_failures",
     "cluster.object_store_mb",
+    "cluster.store_seconds",
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
@@ -175,6 +176,7 @@ HOW = {
     "cluster.gpus",
     "cluster.max_failures",
     "cluster.object_store_mb",
+    "cluster.store_seconds",
     "cluster.timeout_seconds",
     "cluster.train_gpus",
     "cluster.train_loaders",
@@ -423,7 +425,7 @@ OUT_OF_RANGE = [
     ),
     *(("cluster.cpus", "0"), ("cluster.object_store_mb", "79"), ("cluster.train_workers", "0")),
     *(("cluster.train_gpus", "2"), ("cluster.train_loaders", "-1"), ("cluster.max_failures", "-1")),
-    *(("cluster.checkpoint_steps", "0"), ("cluster.timeout_seconds", "0")),
+    *(("cluster.checkpoint_steps", "0"), ("cluster.timeout_seconds", "0"), ("cluster.store_seconds", "0")),
 ]
 
 

@@ -33,7 +33,7 @@ def loaded(run: Path) -> Known:
     store = open_store(str(run))
     commit = find_commit(store, digests.STAGE)
     assert commit is not None
-    return digests.load(store.url, tuple(commit.parts[0].objects.items()))
+    return digests.load(store, tuple(commit.parts[0].objects.items()))
 
 
 @pytest.mark.parametrize("held_out", [False, True])

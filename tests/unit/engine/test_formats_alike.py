@@ -11,6 +11,7 @@ from ray_ns.config import Config
 from ray_ns.engine.predict import Reader, list_slices, slices_of
 from ray_ns.images.corpus import image_ids, split_ids
 from ray_ns.images.decode import Decode
+from ray_ns.store.objects import LocalStore
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -23,7 +24,7 @@ def test_pixels_and_reasons_are_those_of_the_bytes(
     row = {"job": 0, "piece": 0, "corpus": "pool", "shard": 0, "part": 0, "parts": 1}
     reader = Reader(config)
     pixels, reasons, ids = [], [], []
-    for it in list_slices(row, corpora, 64):
+    for it in list_slices(row, corpora, 64, LocalStore("")):
         some, why = reader.read(corpora, it)
         pixels.append(some)
         reasons += why

@@ -14,6 +14,7 @@ from ray_ns.engine.predict import Reader, list_slices
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.labels.schema import label_table
+from ray_ns.store.objects import LocalStore
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def labelled(config: Config, write_corpus: Callable[..., Corpus]) -> pa.Table:
     tables = []
     for shard in corpus.shards:
         row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1}
-        for it in list_slices(row, {"pool": corpus}, slice_rows=3):
+        for it in list_slices(row, {"pool": corpus}, 3, LocalStore("")):
             images, reasons = reader.read({"pool": corpus}, it)
             assert not images[[reason is not None for reason in reasons]].any()
             ids = image_ids(shard.ordinal, it["first"] + it["begin"] + np.arange(it["rows"]))

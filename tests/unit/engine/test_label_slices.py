@@ -30,7 +30,7 @@ def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[dict[str, A
         "part": piece.part,
         "parts": piece.parts,
     }
-    return list_slices(row, {"pool": corpus}, slice_rows)
+    return list_slices(row, {"pool": corpus}, slice_rows, LocalStore(""))
 
 
 @pytest.mark.parametrize("slice_rows", [1, 2, 3, 4, 100])
@@ -73,7 +73,7 @@ def test_a_selection_restricts_the_slices_to_its_rows(
     ]
     only = [vars(part.objects[SELECTION]) for part in parts]
     row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1, "only": only}
-    slices = list_slices(row, {"pool": corpus}, slice_rows, store.url)
+    slices = list_slices(row, {"pool": corpus}, slice_rows, store)
     assert [int(it["first"] + at) for it in slices for at in rows_in(it)] == rows
     assert all(len(rows_in(it)) == it["rows"] <= slice_rows for it in slices)
 

@@ -24,7 +24,7 @@ def test_without_a_random_crop_a_training_sees_images_as_a_teacher_does(
     ramp = np.add.outer(np.arange(40), 3 * np.arange(60)).astype(np.uint8)
     corpus = write_corpus("labelled", [[encode(Image.fromarray(ramp))]], [[1]])
     config = config.model_copy(update={"data": config.data.model_copy(update={"fit": fit})})
-    task = Task("", "", "", HOLDER, config, config.teacher, 1, {"labelled": corpus}, (), 0, False, None, 0)
+    task = Task(LocalStore(""), "", "", HOLDER, config, config.teacher, 1, {"labelled": corpus}, (), 0, False, None, 0)
     pixels, _ = labelled(task).image(0, 0)
     row = {"corpus": "labelled", "shard": 0, "group": 0, "begin": 0, "rows": 1}
     seen, _ = Reader(config).read({"labelled": corpus}, row)
