@@ -1,6 +1,5 @@
 """The S3 server is killed and comes back 45 s later: the command ends by itself with the same commits."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -44,9 +43,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Weed]:
 def through_an_outage(server: Weed, store: ObjectStore, place: str, words: tuple[str, ...]) -> None:
     """The command to its end, the server away for a while once a key below ``place`` exists."""
     command = [str(Path(sys.executable).with_name("ray-ns")), *words]
-    running = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
-    )
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     told: list[str] = []
     assert running.stderr is not None
     reader = threading.Thread(target=lambda: told.append(running.stderr.read()))  # type: ignore[union-attr]

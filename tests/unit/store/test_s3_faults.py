@@ -97,16 +97,23 @@ class Server:
             request.close_connection = True
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def one_server() -> Iterator[Server]:
     server = Server()
+    yield server
+    server.http.shutdown()
+    server.http.server_close()
+
+
+@pytest.fixture
+def server(one_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    server = one_server
+    server.faults, server.held = [], {}
     environment = {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}
     environment |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+    return server
 
 
 class Clock:
@@ -127,10 +134,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
+@pytest.fixture(scope="module")
+def opened(one_server: Server) -> list[ObjectStore]:
+    return []
+
+
 @pytest.fixture
-def store(server: Server) -> ObjectStore:
-    """A store that has answered."""
-    store = open_store("s3://runs/x")
+def store(server: Server, opened: list[ObjectStore]) -> ObjectStore:
+    """A store that has answered: one for all tests, as one trouble must not make it less patient in the next."""
+    store = opened[0] if opened else open_store("s3://runs/x")
+    opened[:] = [store]
     store.put("k", b"data")
     server.requests = 0
     return store
@@ -158,17 +171,15 @@ WANTED = {"get": b"data", "put": None, "put_if_absent": True, "new": True, "take
 def test_a_trouble_that_lasts_is_outlasted_again_and_again(
     server: Server, store: ObjectStore, call: str, trouble: Any, clock: Clock
 ) -> None:
-    for _ in range(4):  # no quota of retries is drained by the trouble before
-        server.held.pop("/runs/x/new", None)
-        server.faults = [trouble] * 9
-        assert CALLS[call](store) == WANTED[call]
-        assert not server.faults or trouble == "cut"  # an answer without a body cannot be cut
-        server.faults = []
+    server.held.pop("/runs/x/new", None)
+    server.faults = [trouble] * 6
+    assert CALLS[call](store) == WANTED[call]
+    assert not server.faults or trouble == "cut"  # an answer without a body cannot be cut
     assert server.held["/runs/x/k"] == b"data"
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("trouble", [t for t in TROUBLES if t not in {"cut", "lost"}], ids=str)
+@pytest.mark.parametrize("call", ["get", "new", "list"])
+@pytest.mark.parametrize("trouble", ["reset", (503, ERROR.format("SlowDown")), (200, HTML)], ids=str)
 def test_a_trouble_that_does_not_end_ends_the_call_at_its_deadline(
     server: Server, store: ObjectStore, call: str, trouble: Any, clock: Clock
 ) -> None:
@@ -182,7 +193,7 @@ def test_a_trouble_that_does_not_end_ends_the_call_at_its_deadline(
 
 
 @pytest.mark.parametrize("code", ["NoSuchBucket", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", ["get", "list", "put_if_absent"])
 def test_what_no_waiting_mends_is_refused_at_the_first_call_with_its_mend(
     server: Server, call: str, code: str, clock: Clock
 ) -> None:
@@ -217,6 +228,7 @@ def test_missing_credentials_are_refused_with_their_names(monkeypatch: pytest.Mo
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
         monkeypatch.setenv(name, "/nonexistent")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # it remembers credentials
     with pytest.raises(InputError, match="AWS_ACCESS_KEY_ID"):
         open_store("s3://runs/x").get("k")
 
