@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ray_ns import config_read
 from ray_ns.config import Config, Training
-from ray_ns.engine import overlap, precision, preflight
+from ray_ns.engine import overlap, precision, preflight, sample
 from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session, local_cpus
 from ray_ns.engine.train import Task, steps_of
@@ -60,6 +60,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     preflight.check_writable(config.run.dir)
     session = Session(config, store, corpora, (len(corpora["pool"].shards),), Lease(store), reporter, names)
     preflight.check(session)
+    sample.check_pool(session)
     overlap.divide(session)
     for name, corpus in session.corpora.items():
         yield _look(config, name, corpus)

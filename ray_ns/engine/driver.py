@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_ns import config as configs
 from ray_ns import config_read
-from ray_ns.engine import digests, overlap, precision, preflight
+from ray_ns.engine import digests, overlap, precision, preflight, sample
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
@@ -44,6 +44,8 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
         if find_commit(store, f"{session.place}report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)
+        if not pinned:
+            sample.check_pool(session)
         found = {} if pinned else overlap.divide(session)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:

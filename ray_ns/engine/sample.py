@@ -1,0 +1,59 @@
+"""An evenly spread sample of the pool, looked at before a run: too many images that cannot be read are refused then."""
+
+import math
+import time
+from collections import Counter
+
+import numpy as np
+
+from ray_ns.engine.session import Session, local_cpus
+from ray_ns.errors import InputError
+from ray_ns.images import near
+from ray_ns.images.decode import Reason
+from ray_ns.images.isolate import SafeDecode
+from ray_ns.images.unreadable import in_words, refuse_above
+
+IMAGES, SHARDS, SECONDS = 500, 25, 20.0
+SURE = 1e-3  # how seldom a pool within the limit is refused
+
+
+def check_pool(session: Session) -> None:
+    """Raise ``InputError`` where more of the pool is unreadable than ``data.max_quarantined``, as far as one can tell.
+
+    A pool of at most ``IMAGES`` images in ``SHARDS`` shards is looked at whole.
+    """
+    pool, allowed = session.corpora["pool"], session.config.data.max_quarantined
+    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, local_cpus(session.config))
+    chosen = np.unique(np.linspace(0, len(pool.shards) - 1, SHARDS).round().astype(int)).tolist()
+    each = -(-IMAGES // len(chosen))
+    bad: dict[str, str] = {}
+    seen, whole, began = 0, len(chosen) == len(pool.shards), time.monotonic()
+    for shard in (pool.shards[at] for at in chosen):
+        reader = pool.open(shard)
+        left, first = each, 0
+        for group, rows in enumerate(reader.group_rows):
+            take = min(rows, left)
+            whole &= take == rows
+            if take and time.monotonic() - began < SECONDS:
+                images = reader.images(group, np.arange(take)).to_pylist()
+                for row, outcome in enumerate(decode(f"sample {pool.root} {shard.path} {shard.stamp} {group}", images)):
+                    if isinstance(outcome, Reason):
+                        bad[reader.where(first + row)] = str(outcome)
+                seen += take
+                left -= take
+            else:
+                whole &= not rows
+            first += rows
+    reasons = Counter(bad.values())
+    if whole:
+        refuse_above(allowed, seen, reasons, "data.pool", "data.max_quarantined", bad)
+    elif seen and _chance(len(bad), seen, allowed) < SURE:
+        raise InputError(
+            f"data.pool: {len(bad)} of {seen} images looked at cannot be read ({in_words(reasons, bad)}), so surely "
+            f"more than data.max_quarantined = {allowed:g} of all. Mend the images, or raise it."
+        )
+
+
+def _chance(bad: int, seen: int, share: float) -> float:
+    """The chance of at least ``bad`` of ``seen`` where that share is bad."""
+    return 1 - sum(math.comb(seen, it) * share**it * (1 - share) ** (seen - it) for it in range(bad))
