@@ -255,6 +255,9 @@ def demo_data(
 
 def command_line() -> None:
     """Run the command line. Raises ``InputError`` where it cannot be read."""
+    for word in sys.argv[1:]:
+        if not word.isprintable() and any("\ud800" <= it <= "\udfff" for it in word):
+            raise InputError(f"{word}: the name is not UTF-8. Rename the file.")
     try:
         app(standalone_mode=False)
     except TyperException as error:

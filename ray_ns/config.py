@@ -63,7 +63,7 @@ class AsWritten:
 
 def _absolute(path: str) -> str:
     """A path from ``/``, its ``~`` the home folder; a URL as it is, but ``file://`` as the path that it means."""
-    if not path.strip() or "\0" in path:
+    if not path.strip() or "\0" in path or (not path.isprintable() and any("\ud800" <= it <= "\udfff" for it in path)):
         raise ValueError(f"found {path!r}; expected a path or a URL")
     scheme, separator, rest = path.partition("://")
     if separator and scheme == "file":

@@ -110,7 +110,13 @@ def only_door(for_machines: bool) -> Iterator[None]:
     for stream in before[:2]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to end
-    _Door.out, _Door.err, _Door.for_machines = sys.stdout, sys.stderr, for_machines
+    for number in range(3):  # a closed one would be given to the next file that is opened, and be written to
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    _Door.out, _Door.err = (it or open(os.devnull, "w") for it in before[:2])  # noqa: SIM115 - for the whole program
+    _Door.for_machines = for_machines
     sys.stdout = _Strays(_tell_stray if for_machines else say)
     sys.stderr = _Strays(_tell_stray)
     warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "warning")

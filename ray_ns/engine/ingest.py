@@ -13,6 +13,7 @@ written twice.
 
 import itertools
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
@@ -125,6 +126,11 @@ def _check_places(asked: Ingest, store: ObjectStore) -> None:
         one = _as_path(corpus)
         if one.is_relative_to(other) or other.is_relative_to(one):
             raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
+    same = next((it for it in asked.keep_out if _as_path(it) == _as_path(asked.source)), None)
+    if same is not None:
+        raise InputError(
+            f"--keep-out {same} is SRC itself, so nothing of it could be packed. Give the images to keep out."
+        )
     if runs.read(store, runs.RUN) is None:
         ours = (runs.corpora_key(1), "driver/")
         other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
@@ -137,7 +143,7 @@ def _as_path(place: str) -> PurePath:
     scheme, separator, rest = place.partition("://")
     if separator and scheme != "file":
         return PurePosixPath(f"{scheme}/{rest}")
-    return Path(rest if separator else place).resolve()
+    return Path(os.path.realpath(rest if separator else place))  # which bears a loop of links
 
 
 def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:

@@ -7,12 +7,13 @@ not at all; ``put_if_absent`` has one winner; what returned is durable; a failed
 import contextlib
 import errno
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from ray_ns.errors import InputError, IntegrityError, ResumableError
+from ray_ns.errors import InputError, IntegrityError, ResumableError, of_system
 from ray_ns.seals import check_key
 
 TEMPORARY = ".tmp"
@@ -204,11 +205,22 @@ def open_store(url: str, seconds: float = STORE_SECONDS) -> ObjectStore:
 
     ``seconds``: how long a request over a network is tried.
     """
-    scheme, separator, _ = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if scheme == "s3" and separator:
+        if not rest.partition("/")[0]:
+            raise InputError(f"run.dir={url}: names no bucket. Write s3://bucket/folder.")
         from ray_ns.store.s3 import S3Store
 
         return S3Store(url, seconds)
     if separator and scheme != "file":
         raise InputError(f"run.dir={url}: a run lives in a local directory or in s3://, not in {scheme}://.")
-    return LocalStore(url.removeprefix("file://"))
+    path = url.removeprefix("file://")
+    try:
+        if not stat.S_ISDIR(os.stat(path).st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+    except FileNotFoundError:
+        pass  # a run that begins makes it
+    except (OSError, ValueError) as error:  # a NUL, say
+        refused = of_system(error, path) if isinstance(error, OSError) else None
+        raise refused or InputError(f"{path}: cannot be a path ({error}). Give another.") from None
+    return LocalStore(path)

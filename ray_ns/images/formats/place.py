@@ -135,6 +135,10 @@ class Place:
     @classmethod
     def of(cls, root: str) -> "Place":
         """The place of a path or URL. Raises ``InputError`` for a URL that nobody reads or that does not answer."""
+        if "\0" in root or any("\ud800" <= it <= "\udfff" for it in root):
+            raise InputError(f"{root}: cannot be a path (a NUL, or not UTF-8). Rename the folder, or give another.")
+        if root.startswith("s3://") and not root.removeprefix("s3://").partition("/")[0]:
+            raise InputError(f"{root}: names no bucket. Write s3://bucket/folder.")
         if "://" not in root:
             return cls(root, fs.LocalFileSystem(), root.rstrip("/"))
         filesystem, base = remote.filesystem(root)
