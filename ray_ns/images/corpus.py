@@ -6,7 +6,7 @@ given when a shard is first seen and never changes, so ids never move. Filesyste
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -108,6 +108,7 @@ class Corpus:
         ordinal = 1 + max((shard.ordinal for shard in known), default=-1)
         labels = None
         if kind in {Kind.PARQUET, Kind.TAR}:
+            _check_root(root, [shard.path for shard in known], stats)
             for shard in known:
                 _check_same(root, shard.path, Stat(shard.size, shard.stamp), stats.get(shard.path))
             old = {shard.path for shard in known}
@@ -119,6 +120,7 @@ class Corpus:
             files = folder.list_files(place, stats, paths, labels, label_column is not None)
             now = {file.path: file for file in files}
             seen = [file for shard in known for file in folder.unpack(shard.files)]
+            _check_root(root, [file.path for file in seen], now)
             for file in seen:
                 _check_same(root, file.path, file, now.pop(file.path, None))
             if label_column is not None and names is None:
@@ -311,6 +313,15 @@ def _run_of(files: Sequence[folder.File]) -> Shard:
     stamp = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
     path = f"{files[0].path} .. {files[-1].path}" if len(files) > 1 else files[0].path
     return Shard(0, path, sum(it.size for it in files), stamp, text)
+
+
+def _check_root(root: str, known: Sequence[str], now: Container[str]) -> None:
+    """Raise ``InputError`` where none of the files that the run knows lies here: it was begun with another folder."""
+    if len(known) > 1 and not any(path in now for path in known):
+        raise InputError(
+            f"{root}: none of the {len(known):,} files that this run was begun with lies here ({known[0]}, ...), so it "
+            f"is another corpus. Give the one it was begun with, or another run.dir."
+        )
 
 
 def _check_same(root: str, path: str, then: Stat | folder.File, now: Stat | folder.File | None) -> None:

@@ -159,6 +159,21 @@ def test_class_folders_name_the_classes_and_are_divided_once_for_all(tiny: Path,
         assert session.corpora["validation"] != first["validation"]
 
 
+def test_a_run_that_was_begun_with_another_folder_says_so(tiny: Path, folders: list[str], tmp_path: Path) -> None:
+    with drive(str(tiny), folders, "plain"):
+        pass
+    other = tmp_path / "other"
+    for number, image in enumerate(sorted((tmp_path / "classes").rglob("*.png"))):
+        place = other / image.parent.name
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(image, place / f"new-{number}.png")
+    with (
+        pytest.raises(InputError, match=r"other: none of the 40 files that this run was begun with lies here"),
+        drive(str(tiny), [f"labelled={other}", *folders[1:]], "plain"),
+    ):
+        pass
+
+
 def test_one_missing_corpus_is_held_out_beside_the_one_given(tiny: Path, folders: list[str], tmp_path: Path) -> None:
     test = as_class_folders(tiny, tmp_path / "test", per_class=1)
     words = [word for word in folders if not word.startswith("test=")]
