@@ -68,6 +68,11 @@ def _check_alike(place: Place, first: str, then: Meaning, path: str, now: Meanin
     )
 
 
+def in_one_form(texts: pa.Array) -> pa.Array:
+    """Labels that are names in one Unicode form, as those of folders are: systems write "é" as one sign or as two."""
+    return pc.utf8_normalize(texts, form="NFC")
+
+
 def class_names(texts: Iterable[str]) -> tuple[str, ...]:
     """Classes in the order of their numbers: sorted as text, or as numbers where all are."""
     found = {*texts}

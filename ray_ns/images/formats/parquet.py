@@ -11,6 +11,7 @@ begins as many bytes before as it and those behind it take
 import contextlib
 import json
 import posixpath
+import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -24,7 +25,7 @@ import pyarrow.parquet as pq
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
-from ray_ns.images.formats.meaning import SHOWN, Meaning
+from ray_ns.images.formats.meaning import SHOWN, Meaning, in_one_form
 from ray_ns.images.formats.place import BEGIN_BYTES, Place, UnlabelledError, check_begin
 
 SIZE, CRC32 = "image_size", "image_crc32"
@@ -252,13 +253,13 @@ class ParquetReader:
     def labels(self) -> pa.Array:
         if self._in_path is not None:
             number = self._in_path.isdecimal()
-            value = pa.scalar(int(self._in_path)) if number else pa.scalar(self._in_path, pa.string())
+            value = pa.scalar(int(self._in_path)) if number else pa.scalar(unicodedata.normalize("NFC", self._in_path))
             return pa.array([value.as_py()] * self._file.metadata.num_rows, value.type)
         column = self._read(lambda: self._file.read(columns=[self._label_column]))
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if _is_text(column.type):
-            return self._read(lambda: pa.table([column.cast(pa.string())], ["label"]))
+            return in_one_form(self._read(lambda: pa.table([column.cast(pa.string())], ["label"])))
         if pa.types.is_integer(column.type):
             return column
         try:
@@ -291,7 +292,10 @@ class ParquetReader:
         try:
             found = json.loads(written).get("info", {}).get("features", {}).get(self._label_column, {}).get("names")
             names = tuple(found or ())
-            if isinstance(found, str) or any(not isinstance(it, str) for it in names) or len({*names}) < len(names):
+            if isinstance(found, str) or any(not isinstance(it, str) for it in names):
+                raise ValueError("the names of the classes are no list of texts")
+            names = tuple(unicodedata.normalize("NFC", it) for it in names)
+            if len({*names}) < len(names):
                 raise ValueError("the names of the classes are no list of different texts")
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(

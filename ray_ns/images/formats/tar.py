@@ -9,6 +9,7 @@ dot of its file name; of the members only images count, and where labels are ask
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -21,7 +22,7 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 from ray_ns.images.formats import ranges
-from ray_ns.images.formats.meaning import Meaning
+from ray_ns.images.formats.meaning import Meaning, in_one_form
 from ray_ns.images.formats.place import BEGIN_BYTES, Place, Stat, UnlabelledError, check_begin, is_hidden, is_image
 from ray_ns.images.splits import split_of
 
@@ -91,7 +92,7 @@ class TarReader:
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
         self._bounds = ranges.groups(self._index.sizes.tolist(), GROUP_ROWS)
-        self._class = PurePosixPath(path).stem if by_tar and self._index.source is None else None
+        self._class = unicodedata.normalize("NFC", PurePosixPath(path).stem) if by_tar and self._index.source is None else None
 
     @property
     def group_rows(self) -> list[int]:
@@ -175,6 +176,8 @@ class _Headers:
             key = min(orphans).lstrip("/")
             raise self._refused(f"{key}.cls", "is the label of no image", f"Expected one beside it, {key}.jpg")
         column, source = self._labels(images, labels)
+        if pa.types.is_string(column.type):
+            column = in_one_form(column)
         found = list(images.values())
         offsets = np.array([it.offset for it in found], np.int64)
         return Index([it.name for it in found], offsets, np.array([it.size for it in found], np.int64), column, source)
@@ -375,7 +378,7 @@ def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozens
         return classes, "".join(f"{it}/" for it in parts[0][:depth])
     if found.source is not None:
         return texts, ""
-    names = [PurePosixPath(path).stem for path in paths]
+    names = [unicodedata.normalize("NFC", PurePosixPath(path).stem) for path in paths]
     numbers = sorted(int("".join(filter(str.isdecimal, it))[-LABEL_DIGITS:] or 0) for it in names)
     counted_up = len({re.sub(r"\d+", "", it) for it in names}) == 1 and numbers[-1] - numbers[0] < 2 * len(names)
     if len({*names}) < len(names) or counted_up or any(map(split_of, names)):

@@ -3,6 +3,7 @@
 import io
 import json
 import tarfile
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,30 @@ def labels(root: Path) -> list[Any]:
     names = corpus.class_names()
     numbers = [label for part in corpus.labels(100) for label in part.tolist()]
     return [names[label] for label in numbers] if names else numbers
+
+
+APART = unicodedata.normalize("NFD", "café")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        parquet(label=[APART, "tea"]),
+        parquet(names=(APART, "tea")),
+        tar((f"{APART}/0.jpg", b"x"), ("tea/1.jpg", b"y")),
+        tar((f"{APART}/{APART}/0.jpg", b"x"), (f"{APART}/tea/1.jpg", b"y")),
+        tar(("0.jpg", b"x"), ("0.cls", APART.encode()), ("1.jpg", b"y"), ("1.cls", b"tea")),
+    ],
+)
+def test_names_of_classes_are_in_one_unicode_form(tmp_path: Path, make: Make) -> None:
+    make(tmp_path / "r" / "0")
+    assert labels(tmp_path / "r") == ["café", "tea"]
+
+
+def test_names_of_tars_are_in_one_unicode_form(tmp_path: Path) -> None:
+    for name in (APART, "tea"):
+        tar(("0.jpg", b"x"))(tmp_path / "r" / name)
+    assert labels(tmp_path / "r") == ["café", "tea"]
 
 
 STRUCTS = [{"bytes": b"x", "path": "x"}, {"bytes": b"y", "path": "y"}]
