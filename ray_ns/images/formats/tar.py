@@ -92,7 +92,9 @@ class TarReader:
         except OSError as error:
             raise InputError(f"{self._name}: cannot be read ({error}). Restore or remove the file.") from error
         self._bounds = ranges.groups(self._index.sizes.tolist(), GROUP_ROWS)
-        self._class = unicodedata.normalize("NFC", PurePosixPath(path).stem) if by_tar and self._index.source is None else None
+        self._class = (
+            unicodedata.normalize("NFC", PurePosixPath(path).stem) if by_tar and self._index.source is None else None
+        )
 
     @property
     def group_rows(self) -> list[int]:
