@@ -44,5 +44,5 @@ def test_a_corpus_of_no_readable_image_is_refused_by_name(tiny: Path, tmp_path: 
     folder = tmp_path / "pool"
     folder.mkdir()
     pq.write_table(pa.table({"image": pa.array([b"text", b""], pa.binary())}), folder / "0.parquet")
-    with pytest.raises(InputError, match=r"data\.pool: none of the first 2 images can be read"):
+    with pytest.raises(InputError, match=r"data\.pool: 2 of 2 images cannot be read"):
         list(check(str(tiny), [f"data.pool={folder}"]))
