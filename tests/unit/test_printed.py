@@ -202,7 +202,7 @@ def test_inspect_of_hostile_names(
         [tmp_path / "folders", f"--{NAME}"],
     ):
         code, out, err = ray_ns_("inspect", *words, *flags)
-        assert code in {0, 2}
+        assert code in {0, 2}, err
         clean(out + err)
         for line in (out + err).splitlines() if flags else ():
             json.loads(line)
