@@ -52,24 +52,63 @@ class Visit:
         return self.first + np.flatnonzero(self.copies > self.copy)
 
 
-def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> list[Visit]:
+class Visits(Sequence[Visit]):
+    """All visits of a corpus, 40 bytes each: a big selection has millions, and loader processes share one array.
+
+    ``table``: one row of ``COLUMNS`` per visit, ``shard`` being its place in ``shards``; the visit's images are
+    ``ids[first:end]``.
+    """
+
+    COLUMNS = np.dtype(
+        [(name, np.int32) for name in ("shard", "group", "copy", "size")]
+        + [(name, np.int64) for name in ("base", "first", "end")]
+    )
+
+    def __init__(self, shards: Sequence[Shard], ids: np.ndarray, copies: np.ndarray, table: np.ndarray) -> None:
+        self._shards, self._ids, self._copies, self._table = shards, ids, copies, table
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def __getitem__(self, at: Any) -> Any:
+        shard, group, copy, size, base, first, end = self._table[at].item()
+        return Visit(self._shards[shard], group, copy, size, base, first, self._ids[first:end], self._copies[first:end])
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Images of each."""
+        return self._table["size"]
+
+    @cached_property
+    def images(self) -> int:
+        """Different images of all."""
+        return int(self.sizes[self._table["copy"] == 0].sum())
+
+
+def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> Visits:
     """The visits that give image ``ids[i]`` ``copies[i]`` times: copy j of an image lies in the group's j-th visit.
 
     ``ids`` int64 (n,) ascending, ``copies`` int (n,). Targets are numbered as ``ids`` are.
     """
-    visits = []
-    for shard in corpus.shards:
+    tables = [np.empty(0, Visits.COLUMNS)]
+    for number, shard in enumerate(corpus.shards):
         low, high = np.searchsorted(ids, image_ids(shard.ordinal, np.array([0, 2**32 - 1])))
         if low == high:
             continue
         bounds = image_ids(shard.ordinal, np.concatenate([[0], np.cumsum(corpus.open(shard).group_rows)]))
-        edges = low + np.searchsorted(ids[low:high], bounds)
-        for group, (begin, end) in enumerate(itertools.pairwise(edges)):
-            many = copies[begin:end]
-            for copy in range(int(many.max(initial=0))):
-                size = int(np.count_nonzero(many > copy))
-                visits.append(Visit(shard, group, copy, size, int(bounds[group]), int(begin), ids[begin:end], many))
-    return visits
+        edges = np.searchsorted(ids[low:high], bounds)
+        many = copies[low:high]
+        for_copy = []
+        for copy in range(int(many.max())):
+            sizes = np.diff(np.concatenate([[0], np.cumsum(many > copy)])[edges])
+            (groups,) = np.nonzero(sizes)
+            table = np.empty(len(groups), Visits.COLUMNS)
+            table["shard"], table["group"], table["copy"], table["size"] = number, groups, copy, sizes[groups]
+            table["base"], table["first"], table["end"] = bounds[groups], low + edges[groups], low + edges[groups + 1]
+            for_copy.append(table)
+        of_shard = np.concatenate(for_copy)
+        tables.append(of_shard[np.lexsort((of_shard["copy"], of_shard["group"]))])
+    return Visits(corpus.shards, ids, copies, np.concatenate(tables))
 
 
 @dataclass
@@ -98,7 +137,7 @@ class Images:
     def __init__(
         self,
         corpus: Corpus,
-        visits: Sequence[Visit],
+        visits: Visits,
         decode: Decode,
         targets: Callable[[np.ndarray], np.ndarray],
         max_quarantined: float = 0.0,
@@ -109,6 +148,7 @@ class Images:
         self.bytes_read = 0
         self.bytes_used = 0
         self.unreadable: dict[str, str] = {}
+        self._reasons: Counter[str] = Counter()
         self._max_quarantined = max_quarantined
         self._corpus = corpus
         self._open: Callable[[Shard], ShardReader] = lru_cache(OPEN_SHARDS)(corpus.open)
@@ -119,9 +159,9 @@ class Images:
         self._decoded_room = CACHE_BYTES
 
     @property
-    def sizes(self) -> list[int]:
+    def sizes(self) -> np.ndarray:
         """Entries of each visit."""
-        return [visit.size for visit in self.visits]
+        return self.visits.sizes
 
     def image(self, visit: int, entry: int) -> tuple[np.ndarray, int]:
         """Pixels, uint8 (size, size, channels), and the row of the target table; black and ``NO_TARGET`` if unreadable.
@@ -163,14 +203,9 @@ class Images:
     def _leave_out(self, place: Visit, row: int, reason: Reason) -> None:
         reader = self._open(place.shard)
         self.unreadable[reader.where(sum(reader.group_rows[: place.group]) + row)] = str(reason)
-        reasons = Counter(self.unreadable.values())
+        self._reasons[reason] += 1
         share, setting = self._max_quarantined, "data.max_quarantined"
-        refuse_above(share, self._images, reasons, self._corpus.root, setting, self.unreadable)
-
-    @cached_property
-    def _images(self) -> int:
-        """How many different ones there are."""
-        return sum(visit.size for visit in self.visits if not visit.copy)
+        refuse_above(share, self.visits.images, self._reasons, self._corpus.root, setting, self.unreadable)
 
     def _visit(self, visit: int) -> _Held:
         """The visit, the one used last; for a new one those go that nobody has used for longest."""

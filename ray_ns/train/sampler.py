@@ -36,7 +36,7 @@ class Order:
         self._batch = batch
         self.streams = math.gcd(batch, STREAMS)
         self._seed = seed
-        self._epoch = lru_cache(4)(self._read_epoch)
+        self._epoch = lru_cache(2)(self._read_epoch)  # one that ends and one that begins; 16 bytes per visit each
         self._window = lru_cache(4 * self.streams)(self._read_window)
 
     def slots(self, step: int, rank: int = 0, world: int = 1) -> list[tuple[int, int]]:
