@@ -67,7 +67,8 @@ def find(
     if not found and headers and not in_classes:
         raise InputError(
             f"{headers[0]}; expected one of files ({', '.join(FILES[:3])}, ...) and one of labels "
-            f"({', '.join(LABELS[:3])}, ...) in its first line. Name them: data.image_column, data.label_column."
+            f"({', '.join(LABELS[:3])}, ...) in its first line. Name them (data.image_column, data.label_column), or "
+            f"write that line where it is missing."
         )
     return found[0] if found else None
 
@@ -84,8 +85,10 @@ def labels_of(place: Place, table: Table, files: Iterable[str]) -> dict[str, str
         path = index.find(name, f"{where} line {line}", place.root)
         label = unicodedata.normalize("NFC", label)
         if path in labels:
-            raise InputError(f"{where} line {line}: {path} is listed twice")
-        if not label or {"\t", "\n"} & {*label} or (label.isdecimal() and len(label) > LABEL_DIGITS):
+            raise InputError(
+                f"{where} line {line}: {path} is listed twice, as {labels[path]!r} and as {label!r}. Keep one line."
+            )
+        if not label.isprintable() or not label or (label.isdecimal() and len(label) > LABEL_DIGITS):
             raise InputError(f"{where} line {line}: the label of {path} is {label!r}; expected a class")
         labels[path] = label
     named = next((label for label in labels.values() if not label.isdecimal()), None)

@@ -123,8 +123,8 @@ def test_images_that_the_table_does_not_list_are_counted(tmp_path: Path) -> None
     ("text", "words"),
     [
         ("IMG_0.jpg,cat\nIMG_1.jpg,dog\n", "found the columns IMG_0.jpg, cat; expected one of files (file, file_name"),
-        ("photo,breed\nIMG_0.jpg,cat\n", "Name them: data.image_column, data.label_column"),
-        ("file,label\nIMG_0.jpg,cat\nIMG_0,dog\n", "line 3: IMG_0.jpg is listed twice"),
+        ("photo,breed\nIMG_0.jpg,cat\n", "Name them (data.image_column, data.label_column), or write that line"),
+        ("file,label\nIMG_0.jpg,cat\nIMG_0,dog\n", "line 3: IMG_0.jpg is listed twice, as 'cat' and as 'dog'"),
         ("file,label\nsub/IMG_0.jpg,cat\n", "line 2: no file 'sub/IMG_0.jpg'"),
         ("file,label\n/a/b/IMG_0.jpg,cat\n", "line 2: no file '/a/b/IMG_0.jpg'"),
         ("file,label\n../IMG_0.jpg,cat\n", "line 2: no file '../IMG_0.jpg'"),
@@ -133,6 +133,8 @@ def test_images_that_the_table_does_not_list_are_counted(tmp_path: Path) -> None
         ("file,label\nIMG_0.jpg,caf\xe9\n".encode("latin-1"), "save it as CSV UTF-8"),
         (b"\xff\xfea", "cannot be read as CSV"),
         ("file,label\nIMG_0.jpg\n", "line 2: the label of IMG_0.jpg is ''"),
+        ("file,label\nIMG_0.jpg,cat\0\n", "line 2: the label of IMG_0.jpg is 'cat"),
+        ('file,label\nIMG_0.jpg,"a\nb"\n', "line 3: the label of IMG_0.jpg is"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused_with_its_line(tmp_path: Path, text: str | bytes, words: str) -> None:
