@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ray_ns import config_read
 from ray_ns.config import Config, Training
-from ray_ns.engine import overlap, precision, preflight, sample
+from ray_ns.engine import estimate, overlap, precision, preflight, sample
 from ray_ns.engine.selected import Selected
 from ray_ns.engine.session import Session, local_cpus
 from ray_ns.engine.train import Task, steps_of
@@ -21,7 +21,7 @@ from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.labels import schema
 from ray_ns.labels import select as rule
-from ray_ns.observe import Reporter
+from ray_ns.observe import Reporter, in_time
 from ray_ns.store import run as runs
 from ray_ns.store.lease import Holder, Lease
 from ray_ns.store.objects import LocalStore, open_store
@@ -64,7 +64,12 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     overlap.divide(session)
     for name, corpus in session.corpora.items():
         yield _look(config, name, corpus)
-    yield from _Steps(config, session.corpora).all()
+    figures = {}
+    for found in _Steps(config, session.corpora).all():
+        figures[found.what] = found.figures
+        yield found
+    whole = estimate.in_all(config, session.corpora, figures)
+    yield Finding("in all", estimate.in_words(whole), whole)
 
 
 def _look(config: Config, name: str, corpus: Corpus) -> Finding:
@@ -159,14 +164,15 @@ class _Steps:
             **self._memory(device),
         }
         loaders = config.cluster.loaders(local_cpus(config) // config.cluster.worker_counts[0])
-        hours = recipe.steps * (max(seconds, read / loaders) if loaders else seconds + read) / 3600
+        per_step = max(seconds, read / loaders) if loaders else seconds + read
         line = (
             f"{recipe.model.name}, {figures['parameters']:,} parameters; a worker's share is {images} images a step: "
             f"read at {figures['read_img_s']:,.0f}, trained at {figures['step_img_s']:,.0f} images/s; "
-            f"{recipe.steps:,} such steps take about {f'{hours:,.1f} h' if hours > 1 else f'{60 * hours:.1f} min'}; "
+            f"{recipe.steps:,} such steps take about {in_time(recipe.steps * per_step)}; "
             f"memory {self._said(figures)}"
         )
-        return state, Finding(f"train {place}", line, {**figures, "hours": round(hours, 2)})
+        figures |= {"step_seconds": round(per_step, 6), "size": config.data.size}
+        return state, Finding(f"train {place}", line, figures)
 
     def _label(self, teacher: "TrainState") -> tuple[pa.Table, Finding]:
         label = self._config.label

@@ -1,0 +1,75 @@
+"""What a run will take, stage by stage: the rates of one step of each, times what there is to do."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_ns.config import Config, Student, Training
+from ray_ns.images.corpus import Corpus
+from ray_ns.observe import in_time
+
+COUNTED = 16  # shards whose rows are counted; the others are taken to be as dense
+STATES = 4  # of a training's weights in a checkpoint: themselves, their average, two moments of an optimiser at most
+FLOAT = 4  # bytes
+ROW = 14  # bytes of a label without its soft part: image_id, label, confidence
+
+
+def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Seconds of each kind of stage, their sum and bytes of the run's directory, from the figures of ``check``.
+
+    ``found``: by finding. Ray's start, selection and waiting for machines are not in it: seconds on a laptop.
+    """
+    label, rounds = config.label, config.run.rounds
+    pool, scored = rows(corpora["pool"]), sum(rows(corpora[name]) for name in ("validation", "test"))
+    rate = found["label"]["img_s"] * label.actors
+    students = [_place(config, number) for number in range(rounds)]
+    trained = {
+        "teacher": _seconds(config.teacher, found["train teacher"]),
+        "students": sum(_seconds(config.students[number], found[place]) for number, place in enumerate(students)),
+        "control": _seconds(config.students[-1], found[students[-1]]) if config.control.enabled else 0.0,
+    }
+    networks = 1 + rounds + config.control.enabled
+    seconds = {
+        "teacher": trained["teacher"],
+        "label": (pool if config.run.mode == "every_round" else pool / rounds) * rounds / rate,
+        "students": trained["students"],
+        "control": trained["control"],
+        "evaluate": networks * scored / rate,
+    }
+    weights = [found[place]["parameters"] * FLOAT for place in ("train teacher", *students)]
+    checkpoints = config.cluster.checkpoints_kept * STATES * max(weights)
+    soft = {"hard": 0, "top": 4 * min(label.top, config.data.classes), "full": 2 * config.data.classes}[label.keep]
+    size = sum(weights) + checkpoints + rounds * pool * 2 * (ROW + soft)  # labels, and at most as many selected
+    return {"seconds": {name: round(it, 1) for name, it in seconds.items()}, "bytes": int(size)}
+
+
+def in_words(estimate: Mapping[str, Any]) -> str:
+    """``about 1 h 50 min (teacher 12 min, ...); 2.1 GB in run.dir at most``."""
+    seconds = estimate["seconds"]
+    stages = ", ".join(f"{name} {in_time(it)}" for name, it in seconds.items() if it)
+    gigabytes = estimate["bytes"] / 1e9
+    size = f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{1000 * gigabytes:,.0f} MB"
+    return f"about {in_time(sum(seconds.values()))} ({stages}); up to {size} in run.dir"
+
+
+def rows(corpus: Corpus) -> int:
+    """Images of a corpus, estimated from its first shards where there are many."""
+    counted = corpus.shards[:COUNTED]
+    held = sum(sum(corpus.open(shard).group_rows) for shard in counted)
+    if len(counted) == len(corpus.shards):
+        return held
+    return int(held * sum(shard.size for shard in corpus.shards) / max(sum(shard.size for shard in counted), 1))
+
+
+def _place(config: Config, number: int) -> str:
+    """The finding of the student of a round, from 0 on."""
+    if not isinstance(config.student, list):
+        return "train student"
+    return f"train student.{min(number, len(config.student) - 1)}"
+
+
+def _seconds(recipe: Training | Student, figures: Mapping[str, Any]) -> float:
+    """Of a training, and of its fine-tuning by the area of its images."""
+    per_step = figures["step_seconds"]
+    tuning = recipe.finetune
+    scale = ((tuning.size or figures["size"]) / figures["size"]) ** 2
+    return float(per_step * (recipe.steps + tuning.steps * scale))
