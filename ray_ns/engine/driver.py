@@ -67,6 +67,7 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]
     config = config_read.with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in runs.generations(store))
     with Session(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as session:
+        session.check_cluster()
         yield session
 
 

@@ -110,6 +110,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
     # There is no network and no training here: of a config, only how Ray is reached is needed.
     parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
     with Session(Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter) as session:
+        session.check_cluster()
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
             runs.begin(store, settings, seen, session.lease.check, None)

@@ -1,6 +1,5 @@
 """Everything that can be refused before anything expensive starts, is refused here."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -121,8 +120,9 @@ def check_models(config: Config) -> list[str]:
 
 
 def check(session: Session) -> None:
-    """Raise ``InputError`` for what would fail later: data, models, resources of a local cluster."""
+    """Raise ``InputError`` for what would fail later: the cluster, data, models, resources of a local cluster."""
     config = session.config
+    session.check_cluster()
     for name in LABELLED:
         counts = count_per_class(session.corpora[name].labels(config.data.classes), config.data.classes)
         if not counts.sum():
@@ -142,7 +142,7 @@ def check(session: Session) -> None:
     session.reporter.note(layout.line("data.pool", pool, None, None))
     for warning in check_models(config):
         session.reporter.warn(warning)
-    if config.cluster.address is None and "RAY_ADDRESS" not in os.environ:
+    if session.local:
         import torch
 
         gpus = torch.cuda.device_count() if config.cluster.gpus is None else config.cluster.gpus

@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ray_ns.config import Config
-from ray_ns.engine import local
+from ray_ns.engine import connection, local
 from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.exits import STOPPED
 from ray_ns.images.corpus import Corpus
@@ -71,18 +72,21 @@ class Session:
         """Prefix of the stages that depend on the pool as it is now."""
         return runs.place(len(self.pools))
 
+    def check_cluster(self) -> None:
+        """Raise ``InputError`` where the cluster does not answer, or is open to whoever reaches it. Asks once."""
+        self._address  # noqa: B018 - asked when it is read first
+
     def ray(self) -> None:
         """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""
         if self._started:
             return
-        address = self._address()
-        _check_auth(address)
+        self.check_cluster()
         if self.local:
             local.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
         else:
             import ray
 
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
             self._warn_of_resources(ray.cluster_resources())
         signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
         self._started = True
@@ -120,7 +124,7 @@ class Session:
     @property
     def local(self) -> bool:
         """Whether Ray is a cluster of this process alone."""
-        return self._address() == "local"
+        return self._address == "local"
 
     def scratch(self) -> str:
         """Where Ray Train keeps its own records, which nothing of ours reads: every node must reach it."""
@@ -180,8 +184,12 @@ class Session:
         except InputError as error:
             self.reporter.warn(f"{error} Waiting for more: an autoscaling cluster may bring them.")
 
+    @cached_property
     def _address(self) -> str:
-        return self.config.cluster.address or os.environ.get("RAY_ADDRESS") or "local"
+        """The cluster's address, once it is known that the run may join it."""
+        address = connection.address_of(self.config.cluster.address)
+        connection.check(address)
+        return address
 
     def _guarded(self, work: Callable[[], _T], stage: str) -> _T:
         """What ``work`` returns; errors raised inside Ray come out as ours."""
@@ -244,16 +252,6 @@ def check_resources(config: Config, cpus: float, gpus: float) -> None:
     }.items():
         if need_gpus > gpus:
             raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")
-
-
-def _check_auth(address: str) -> None:
-    host = address.removeprefix("ray://").rsplit(":", 1)[0]
-    loopback = host in {"local", "auto", "localhost"} or host.startswith("127.")
-    if not loopback and os.environ.get("RAY_AUTH_MODE") != "token":
-        raise InputError(
-            f"cluster.address = {address} is not on this machine and RAY_AUTH_MODE is not 'token': whoever reaches "
-            f"such a cluster can run code on it. Start it with token authentication and set RAY_AUTH_MODE=token."
-        )
 
 
 def _cause(error: BaseException | None) -> RayNsError | None:

@@ -12,6 +12,7 @@ import faulthandler
 import fcntl
 import hashlib
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from ray_ns.errors import InputError
 from ray_ns.images.decode import VERSION, Decode, Reason
 
 Outcome = np.ndarray | Reason
@@ -46,7 +48,7 @@ class SafeDecode:
         self._seconds = seconds
         self._threads = ThreadPoolExecutor(threads) if threads > 1 else None
         self._folder = folder or Path(tempfile.gettempdir()) / f"ray_ns-decoding-{os.getuid()}"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(self._folder)
 
     def __call__(self, run: str, images: Iterable[bytes | None]) -> Iterator[Outcome]:
         """The outcome of each of ``images``, in order. ``run`` names them: the same words for the same bytes."""
@@ -80,6 +82,24 @@ class SafeDecode:
                     _end_process_in(self._seconds)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+
+def _make_private(folder: Path) -> None:
+    """Make ``folder``, or take the one that is there if it is this user's own and nobody else's.
+
+    Its name can be foreseen, because successors must find it: in a shared place others might lay a link there, or a
+    folder of theirs. Raises ``InputError``.
+    """
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700, parents=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "no folder" if not stat.S_ISDIR(found.st_mode) else ""
+        what = what or f"of user {found.st_uid} with mode {stat.S_IMODE(found.st_mode):o}"
+        raise InputError(
+            f"{folder}: is {what}; expected a folder of user {os.geteuid()} with mode 700. Remove it, or set TMPDIR to "
+            f"a folder of your own."
+        )
 
 
 def isolated(decode: Decode, seconds: float, images: Iterable[bytes | None]) -> Iterator[Outcome]:

@@ -44,31 +44,6 @@ def test_an_error_that_is_not_ours_is_not_taken_for_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("address", "mode", "allowed"),
-    [
-        ("local", None, True),
-        ("auto", None, True),
-        ("127.0.0.1:6379", None, True),
-        ("ray://localhost:10001", None, True),
-        ("10.0.0.5:6379", None, False),
-        ("ray://head.example:10001", "disabled", False),
-        ("ray://head.example:10001", "token", True),
-    ],
-)
-def test_a_cluster_beyond_this_machine_needs_token_authentication(
-    monkeypatch: pytest.MonkeyPatch, address: str, mode: str | None, allowed: bool
-) -> None:
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
-    if mode:
-        monkeypatch.setenv("RAY_AUTH_MODE", mode)
-    if allowed:
-        session._check_auth(address)
-    else:
-        with pytest.raises(InputError, match="RAY_AUTH_MODE=token"):
-            session._check_auth(address)
-
-
-@pytest.mark.parametrize(
     ("changes", "cpus", "gpus", "words"),
     [
         ({"label": {"actors": 1, "threads": 1}}, 2, 0, None),

@@ -1,6 +1,7 @@
 """A decoder that dies or hangs, in processes of their own."""
 
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ray_ns.errors import InputError
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.images.isolate import SafeDecode, isolated
 
@@ -74,6 +76,7 @@ def test_another_jobs_run_is_not_taken_for_a_dead_one(tmp_path: Path, images: li
 DECODER = """
 import sys
 from pathlib import Path
+from ray_ns.errors import InputError
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.images.isolate import SafeDecode
 
@@ -108,3 +111,32 @@ def test_an_alarm_ends_a_process_whose_decoder_hangs(tmp_path: Path, images: lis
     assert died.returncode == 1
     assert "Timeout" in died.stderr
     assert "sitecustomize.py" in died.stderr, "where it hung"
+
+
+def test_a_trace_folder_is_made_for_this_user_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "new/traces"
+    SafeDecode(decode, 1.0, folder=folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    SafeDecode(decode, 1.0, folder=folder)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file", "open to others", "of another user"])
+def test_a_trace_folder_that_others_may_have_laid_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    folder, elsewhere = tmp_path / "traces", tmp_path / "elsewhere"
+    if kind == "link":
+        elsewhere.mkdir(mode=0o700)
+    if "link" in kind:
+        folder.symlink_to(elsewhere)
+    elif kind == "file":
+        folder.write_text("x")
+    else:
+        folder.mkdir(mode=0o700)
+        if kind == "open to others":
+            folder.chmod(0o777)
+        else:
+            monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    with pytest.raises(InputError, match=r"traces: is .*; expected a folder of user \d+ with mode 700\."):
+        SafeDecode(decode, 1.0, folder=folder)
+    assert not elsewhere.exists() or not list(elsewhere.iterdir())

@@ -1,0 +1,123 @@
+"""Which Ray cluster a run joins, and that it may: asked before anything is written.
+
+Whoever reaches a cluster can run code on it as its user, unless it asks for a token. So a cluster beyond this machine's
+loopback must refuse whoever has none; the cluster itself is asked, not this process's own settings.
+"""
+
+import ipaddress
+import os
+import socket
+import subprocess
+import sys
+
+from ray_ns.errors import InputError
+
+LOCAL = "local"
+CONNECT_SECONDS, ASK_SECONDS = 10.0, 20.0
+PORT = 6379  # of a cluster's head where an address names none
+_CLIENT = "ray://"
+# Without any of these a process has no token.
+_OURS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
+_ASK = """
+import sys
+address = sys.argv[1]
+try:
+    if address.startswith("ray://"):
+        import ray
+        ray.init(address, logging_level="ERROR")
+    else:
+        from ray._raylet import GcsClient
+        GcsClient(address=address).get_all_node_info(timeout=15)
+except Exception as error:
+    said = f"{type(error).__name__} {error}".lower()
+    print("refused" if "unauthenticated" in said or "authenticat" in said or "token" in said else said)
+else:
+    print("open")
+"""
+
+
+def address_of(asked: str | None) -> str:
+    """The cluster's address: the one asked for, that of RAY_ADDRESS, or ``local``. ``auto`` is found as Ray finds it.
+
+    Raises ``InputError`` where ``auto`` finds none.
+    """
+    address = asked or os.environ.get("RAY_ADDRESS") or LOCAL
+    if address != "auto":
+        return address
+    from ray._private.services import canonicalize_bootstrap_address_or_die
+
+    try:
+        return str(canonicalize_bootstrap_address_or_die("auto"))
+    except (ConnectionError, ValueError) as error:
+        raise InputError(
+            "cluster.address = auto: no Ray cluster runs on this machine. Start one, give its address, or leave "
+            "cluster.address and RAY_ADDRESS out: the run starts its own."
+        ) from error
+
+
+def check(address: str) -> None:
+    """Raise ``InputError`` where nobody answers at ``address``, or whoever reaches that cluster can run code on it."""
+    if address == LOCAL:
+        return
+    host, port = parted(address)
+    try:
+        with socket.create_connection((host, port), CONNECT_SECONDS):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cluster.address = {address}: nobody answers there ({error.strerror or error}). Start the cluster, or "
+            f"mend cluster.address or RAY_ADDRESS."
+        ) from error
+    if is_loopback(host):
+        return
+    said = ask(address)
+    if said == "open":
+        raise InputError(
+            f"cluster.address = {address} answers without a token: whoever reaches that cluster can run code on it. "
+            f"Start it with token authentication (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on every node)."
+        )
+    if said != "refused":
+        raise InputError(
+            f"cluster.address = {address}: cannot be asked whether it refuses who has no token ({said}). Is a Ray "
+            f"cluster there, of this version?"
+        )
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        raise InputError(
+            f"cluster.address = {address} asks for a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or "
+            f"RAY_AUTH_TOKEN."
+        )
+
+
+def parted(address: str) -> tuple[str, int]:
+    """Host and port of ``host:port``, ``[::1]:port``, ``ray://host:port``. ``InputError`` for anything else."""
+    place = address.removeprefix(_CLIENT)
+    host, separator, port = place.rpartition(":") if not place.endswith("]") else (place, "", "")
+    if not separator:
+        host, port = place, str(10001 if address.startswith(_CLIENT) else PORT)
+    bare = host.removeprefix("[").removesuffix("]")
+    if not bare or not (port.isascii() and port.isdecimal()) or not 0 < int(port) < 2**16 or set(bare) & set("/@? "):
+        raise InputError(
+            f"cluster.address = {address}: expected host:port, ray://host:port, auto or local, such as 10.0.0.5:6379"
+        )
+    return bare, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's loopback: by its number, or ``localhost``; no other name is trusted."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def ask(address: str) -> str:
+    """``open`` where the cluster answers a process without a token, ``refused``, or what went wrong."""
+    environment = {name: value for name, value in os.environ.items() if name not in _OURS}
+    environment |= {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent", "RAY_USAGE_STATS_ENABLED": "0"}
+    try:
+        done = subprocess.run(  # noqa: S603 - this very Python, and an address that was parsed
+            [sys.executable, "-c", _ASK, address], env=environment, capture_output=True, timeout=ASK_SECONDS, text=True
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer in {ASK_SECONDS:.0f} s"
+    return (done.stdout.strip().splitlines() or [f"exit {done.returncode}"])[-1]
