@@ -15,6 +15,10 @@ class InputError(RayNsError):
     exit_code = 2
 
 
+class RepeatingError(InputError):
+    """Code failed over what it was given, unforeseen by us, and the same command would meet it again."""
+
+
 class ResumableError(RayNsError):
     """The run stopped before its end and loses nothing: the same command goes on from there."""
 

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ray_ns import printed
-from ray_ns.errors import RayNsError, ResumableError, of_system
+from ray_ns.errors import RayNsError, RepeatingError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 LEFT_BEHIND = "left behind"  # the name of a thread that waits for an answer nobody needs any more
@@ -78,7 +78,7 @@ class _Stops:
 def _known(error: BaseException) -> tuple[RayNsError, str]:
     """The error as one of ours, and where it arose if nobody foresaw it."""
     if isinstance(error, RayNsError):
-        cause = error.__cause__ if isinstance(error, ResumableError) else None
+        cause = error.__cause__ if isinstance(error, ResumableError | RepeatingError) else None
         return error, "".join(traceback.format_exception(cause)) if cause else ""
     if isinstance(error, OSError) and (known := of_system(error, error.filename)):
         return known, ""

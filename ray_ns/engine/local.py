@@ -15,9 +15,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from ray_ns.engine import reaper
+from ray_ns.errors import InputError
 from ray_ns.printed import tell
 
 # Ray 2.60: a finished training asks the dashboard of whatever cluster answers on port 8265 whether its controller
@@ -49,9 +51,34 @@ CLOSED = {
     "NCCL_SOCKET_IFNAME": "lo",
 }
 LEFT_OUT = ("start_monitor", "start_log_monitor", "start_api_server")
+# The longest path that Ray makes below its folder, and the most bytes that Linux takes for a socket's.
+SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+SOCKET_BYTES = 107
 LOOK_SECONDS = 0.02
 READY_SECONDS = 10.0
 _watching: list[Any] = []  # held until this process ends, which is what each of them waits for
+
+
+def folder() -> Path:
+    """Where Ray keeps the sockets and the logs of a local cluster: below RAY_TMPDIR, TMPDIR or /tmp."""
+    return Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp") / "ray"  # noqa: S108 - as Ray does
+
+
+def check_folder() -> None:
+    """Raise ``InputError`` where Ray could not start in its ``folder``: it is too long a path, or another user's."""
+    place = folder()
+    longest = len(os.fsencode(place)) + len(SOCKET)
+    if longest > SOCKET_BYTES:
+        raise InputError(
+            f"{place}: too long by {longest - SOCKET_BYTES} bytes for the sockets that Ray makes there. Set RAY_TMPDIR "
+            f"to a shorter folder, such as RAY_TMPDIR=/tmp."
+        )
+    there = next(it for it in (place, *place.parents) if it.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(
+            f"{place}: {there} cannot be written by this user, and Ray keeps its sockets and logs there. Set "
+            f"RAY_TMPDIR to a folder of your own."
+        )
 
 
 def start(cpus: int, gpus: int | None, object_store_mb: int) -> None:

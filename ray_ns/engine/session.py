@@ -10,13 +10,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
 from ray_ns.config import Config
 from ray_ns.engine import connection, local
-from ray_ns.errors import InputError, RayNsError, ResumableError
+from ray_ns.errors import InputError, RayNsError, RepeatingError, ResumableError
 from ray_ns.exits import STOPPED
 from ray_ns.images.corpus import Corpus
 from ray_ns.observe import Reporter
@@ -28,6 +27,8 @@ from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore
 
 TIMING = "timing.json"
+# Raised by code over its arguments, and so again; what a machine's or a network's trouble raises is none of them.
+AGAIN = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError, AssertionError)
 _T = TypeVar("_T")
 
 
@@ -189,6 +190,8 @@ class Session:
         """The cluster's address, once it is known that the run may join it."""
         address = connection.address_of(self.config.cluster.address)
         connection.check(address)
+        if address == connection.LOCAL:
+            local.check_folder()
         return address
 
     def _guarded(self, work: Callable[[], _T], stage: str) -> _T:
@@ -201,11 +204,14 @@ class Session:
             found = _cause(error)
             if found is not None:
                 raise type(found)(str(found)) from error
-            log = Path(tempfile.gettempdir()) / "ray" / "session_latest" / "logs"
-            raise ResumableError(
-                f"{stage} failed: {_last_line(error)}. What is committed stays; the same command goes on from there. "
-                f"Ray's logs: {log}"
-            ) from error
+            logs = local.folder() / "session_latest" / "logs"
+            told = f" Ray's logs: {logs.resolve()}" if self.local and logs.exists() else ""
+            words = f"{stage} failed: {_last_line(error)}. What is committed stays."
+            if _would_repeat(error):
+                raise RepeatingError(
+                    f"{words} The same command would meet this again: mend its cause.{told}"
+                ) from error
+            raise ResumableError(f"{words} The same command goes on from there.{told}") from error
 
 
 def local_cpus(config: Config) -> int:
@@ -269,6 +275,23 @@ def _cause(error: BaseException | None) -> RayNsError | None:
         queue += [inner if isinstance(inner, BaseException) else None, current.__cause__, current.__context__]
         queue += list((getattr(current, "worker_failures", None) or {}).values())
     return None
+
+
+def _would_repeat(error: BaseException) -> bool:
+    """Whether code has raised it over what it was given, and no crash, machine or network is behind it."""
+    seen: list[BaseException] = []
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or current in seen:
+            continue
+        seen.append(current)
+        if isinstance(current, AGAIN) and not type(current).__module__.startswith("ray"):
+            return True
+        inner = getattr(current, "cause", None)
+        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__]
+        queue += list((getattr(current, "worker_failures", None) or {}).values())
+    return False
 
 
 def _last_line(error: BaseException) -> str:

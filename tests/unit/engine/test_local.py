@@ -4,12 +4,15 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 from ray._private import services, worker
 from ray._private.node import Node
 
 from ray_ns.engine import local
+from ray_ns.errors import InputError
 
 
 def test_ray_is_itself_again_after_the_start() -> None:
@@ -94,3 +97,29 @@ for name in ("monitor.py", "log_monitor.py", "dashboard/dashboard.py"):
     env.pop("OMP_WAIT_POLICY", None)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_folder_too_long_for_rays_sockets_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    longest = local.SOCKET_BYTES - len(local.SOCKET) - len("//ray")
+    monkeypatch.setenv("TMPDIR", f"/{'x' * longest}")
+    local.check_folder()
+    monkeypatch.setenv("TMPDIR", f"/{'x' * (longest + 1)}")
+    with pytest.raises(InputError, match=r"x/ray: too long by 1 bytes .* RAY_TMPDIR=/tmp"):
+        local.check_folder()
+    monkeypatch.setenv("RAY_TMPDIR", "/tmp")
+    local.check_folder()
+
+
+@pytest.mark.parametrize("kind", ["file", "of another user"])
+def test_a_folder_that_cannot_be_written_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:
+        monkeypatch.setenv("RAY_TMPDIR", short)
+        local.check_folder()
+        if kind == "file":
+            (Path(short) / "ray").write_text("x")
+        else:
+            (Path(short) / "ray").mkdir()
+            monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("/ray"))
+        with pytest.raises(InputError, match=r"cannot be written by this user.*Set RAY_TMPDIR"):
+            local.check_folder()

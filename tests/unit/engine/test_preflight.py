@@ -93,7 +93,7 @@ def test_a_run_directory_that_cannot_be_written_is_refused(tiny: Path, tmp_path:
         run.write_text("not a folder")
         run = run / "run"
     with (
-        pytest.raises(InputError, match="cannot be (written|used)"),
+        pytest.raises(InputError, match=r"cannot be (written|used)"),
         drive(str(tiny), [f"run.dir={run}"], "plain"),
     ):
         pass

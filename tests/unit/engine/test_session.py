@@ -37,6 +37,28 @@ def test_an_error_of_ours_is_found_inside_rays_wrappings(wrap) -> None:
     assert session._cause(wrap(inner)) is inner
 
 
+class Lost(Exception):
+    """As Ray tells of a worker that died."""
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (Wrapped(ValueError("shapes differ")), True),
+        (WorkersFailed({0: Wrapped(ImportError("no module timm"))}), True),
+        (chained(KeyError("weight")), True),
+        (Lost("the worker died"), False),
+        (WorkersFailed({0: Lost("the node died")}), False),
+        (Wrapped(ConnectionError("reset")), False),
+        (Wrapped(TimeoutError("slow")), False),
+        (Wrapped(OSError(28, "No space left on device")), False),
+        (Wrapped(MemoryError()), False),
+    ],
+)
+def test_only_what_would_end_otherwise_is_said_to_go_on(error: BaseException, again: bool) -> None:
+    assert session._would_repeat(error) == again
+
+
 def test_an_error_that_is_not_ours_is_not_taken_for_one() -> None:
     circle = RuntimeError("a")
     circle.__cause__ = chained(circle)
