@@ -126,11 +126,15 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """A folder: as the user wrote it, and as its filesystem knows it."""
+    """A folder: as the user wrote it, and as its filesystem knows it.
+
+    ``filesystem`` lists and says soon where nobody answers; ``reading`` is the same one and outlasts a trouble.
+    """
 
     root: str
     filesystem: fs.FileSystem
     base: str
+    reading: fs.FileSystem
 
     @classmethod
     def of(cls, root: str) -> "Place":
@@ -140,9 +144,10 @@ class Place:
         if root.startswith("s3://") and not root.removeprefix("s3://").partition("/")[0]:
             raise InputError(f"{root}: names no bucket. Write s3://bucket/folder.")
         if "://" not in root:
-            return cls(root, fs.LocalFileSystem(), root.rstrip("/"))
+            disk = fs.LocalFileSystem()
+            return cls(root, disk, root.rstrip("/"), disk)
         filesystem, base = remote.filesystem(root)
-        return cls(root, filesystem, base.rstrip("/"))
+        return cls(root, filesystem, base.rstrip("/"), remote.patient(filesystem))
 
     @property
     def is_local(self) -> bool:
@@ -155,7 +160,7 @@ class Place:
 
     def open(self, path: str) -> pa.NativeFile:
         """A file, for reading at any offset. Raises ``OSError``."""
-        return self.filesystem.open_input_file(f"{self.base}/{path}")
+        return self.reading.open_input_file(f"{self.base}/{path}")
 
 
 def check_begin(name: str, begin: bytes, kind: str) -> None:

@@ -21,6 +21,8 @@ _MENDS = {
 }
 _MENDS["gcs"] = _MENDS["gs"]
 _T = TypeVar("_T")
+# The pauses double from 25 ms to 20 s: some three minutes in all, of which none is waited where all is well.
+_PATIENT = fs.AwsStandardS3RetryStrategy(max_attempts=18)
 
 
 def shown(url: str) -> str:
@@ -42,6 +44,17 @@ def filesystem(url: str) -> tuple[fs.FileSystem, str]:
             f"{shown(url)}: not a place that pyarrow can read ({_line(error)}). Give a path or an s3://, gs:// or "
             f"hf:// URL."
         ) from error
+
+
+def patient(found: fs.FileSystem) -> fs.FileSystem:
+    """The same filesystem for reading, which outlasts a trouble of minutes; ``found`` itself where it is not S3."""
+    if not isinstance(found, fs.S3FileSystem):
+        return found
+    _, (settings,) = found.__reduce__()  # what it is pickled as: its settings
+    given = {name: value for name, value in settings.items() if value not in ("", -1.0)}
+    if not given["proxy_options"]["host"]:
+        del given["proxy_options"]
+    return fs.S3FileSystem(**given, retry_strategy=_PATIENT)
 
 
 def answered(url: str, question: Callable[[], _T], seconds: float | None = ANSWER_SECONDS) -> _T:

@@ -77,7 +77,8 @@ def test_a_file_that_ends_too_early_is_said_to() -> None:
 
 
 def test_a_remote_place_is_asked_several_times_at_once(tmp_path: Path) -> None:
-    remote = Place("far", fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem()), "")
+    elsewhere = fs.SubTreeFileSystem(str(tmp_path), fs.LocalFileSystem())
+    remote = Place("far", elsewhere, "", elsewhere)
     together = threading.Barrier(ranges.REQUESTS, timeout=10)
 
     def doubled(number: int) -> int:

@@ -6,12 +6,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.formats import remote
+from ray_ns.images.formats.place import Place
 
 S3 = "s3://key:secret@bucket/x?scheme=http&region=us-east-1&endpoint_override={}"
 
@@ -96,3 +99,49 @@ def test_a_silent_server_can_be_left(silent: str, number: signal.Signals) -> Non
     assert process.returncode == 3
     assert said.count("\n") == 1
     assert "stopped" in said
+
+
+HELD = bytes(range(256)) * 4
+
+
+@pytest.fixture
+def faulty() -> Iterator[tuple[str, list[str]]]:
+    """An S3 server that holds one object; how each of its next answers goes wrong."""
+    faults: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            fault = faults.pop(0) if faults else ""
+            self.close_connection = bool(fault)
+            if fault == "reset":
+                return
+            begin, _, end = (self.headers.get("Range") or "bytes=0-1023").removeprefix("bytes=").partition("-")
+            data = HELD[int(begin) : int(end) + 1]
+            self.send_response(503 if fault == "503" else 206 if "Range" in self.headers else 200)
+            self.send_header("Content-Length", "0" if fault == "503" else str(len(data)))
+            self.send_header("Content-Range", f"bytes {begin}-{end}/{len(HELD)}")
+            self.end_headers()
+            if self.command == "GET" and fault != "503":
+                self.wfile.write(data[:1] if fault == "cut" else data)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}", faults
+        server.shutdown()
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "cut"])
+def test_reading_outlasts_what_pyarrows_three_tries_do_not(faulty: tuple[str, list[str]], fault: str) -> None:
+    address, faults = faulty
+    place = Place.of(S3.format(address))
+    file = place.open("1.jpg")
+    faults += [fault] * 3
+    assert file.read_at(100, 500) == HELD[500:600]
+    assert not faults
