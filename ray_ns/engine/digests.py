@@ -45,11 +45,19 @@ def ensure(session: Session, found: Digests | None = None) -> Commit | None:
         stage.publish(
             0,
             {name: known.packed(of[name]) for name in known.IN},
-            {"rows": {name: [len(rows) for rows in of[name]] for name in known.IN}},
+            {
+                "rows": {name: [len(rows) for rows in of[name]] for name in known.IN},
+                "labels": {name: of_labels(corpora[name], session.config.data.classes) for name in known.IN},
+            },
         )
         return {name: sum(map(len, of[name])) for name in known.IN}, 1
 
     return session.ensure(STAGE, inputs, work)
+
+
+def of_labels(corpus: Corpus, classes: int) -> list[str]:
+    """A digest of the labels of every shard, in order."""
+    return [known.digest_of(labels.tobytes()).hex() for labels in corpus.labels(classes)]
 
 
 @lru_cache(1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_ns import config as configs
 from ray_ns import config_read
-from ray_ns.engine import digests, overlap, precision, preflight, sample
+from ray_ns.engine import digests, overlap, precision, preflight, sample, touched
 from ray_ns.engine.session import Session
 from ray_ns.images.corpus import Shard
 from ray_ns.observe import Mode, Reporter
@@ -41,6 +41,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
     with Session(config, store, corpora, tuple(pools), Lease(store), reporter, names) as session:
+        touched.compare(session)
         if find_commit(store, f"{session.place}report") is None:
             preflight.check_writable(store.url)
             preflight.check(session)

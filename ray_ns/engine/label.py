@@ -11,13 +11,13 @@ import pyarrow as pa
 from ray_ns import __version__
 from ray_ns.config import Config, results_of
 from ray_ns.engine import counts, digests
-from ray_ns.engine.predict import Job, Piece, predict
+from ray_ns.engine.predict import CONTENT, Job, Piece, predict
 from ray_ns.engine.session import Session
 from ray_ns.engine.tables import SELECTION, label_objects
 from ray_ns.errors import InputError
 from ray_ns.images import decode
-from ray_ns.images.corpus import Corpus
-from ray_ns.images.known import in_words, parted
+from ray_ns.images.corpus import Corpus, split_ids
+from ray_ns.images.known import digest_of, in_words, parted
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.seals import digest
 from ray_ns.store import run as runs
@@ -62,7 +62,7 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         for job, table in predict(session, teacher, list(left), known):
             counts.add(tally, table, f"{prefix}, label shard {left[job]}")
-            objects, checksum = label_objects(table, lineage)
+            objects, checksum = label_objects(table.drop_columns(CONTENT), lineage)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = stage.publish(left[job], objects, facts)
             session.reporter.progress(len(done))
@@ -140,10 +140,21 @@ def _facts(job: Job, table: pa.Table, classes: int) -> dict[str, Any]:
     reasons = table["quarantine"].drop_null().value_counts()
     return {
         "shards": [[it.shard.path, it.part, it.parts] for it in job.pieces],
+        **({} if job.only else {CONTENT: _content(job, table)}),
         "rows": table.num_rows,
         "per_class": np.bincount(labels, minlength=classes).tolist(),
         "quarantine": {str(it["values"]): it["counts"] for it in reasons.to_pylist()},
     }
+
+
+def _content(job: Job, table: pa.Table) -> list[str]:
+    """The digest of all images of each piece: of their own digests in order of rows (``touched`` compares them)."""
+    ordinals, _ = split_ids(table["image_id"].to_numpy())
+    found = []
+    for piece in job.pieces:
+        begin, end = ordinals.searchsorted([piece.shard.ordinal, piece.shard.ordinal + 1])
+        found.append(digest_of(b"".join(table[CONTENT][begin:end].to_pylist())).hex())
+    return found
 
 
 def _committed(part: Part) -> Part:

@@ -24,11 +24,12 @@ from ray_ns.engine.session import Session
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.known import Known
+from ray_ns.images.known import DIGEST_BYTES, Known, digest_of, packed
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import ObjectStore
 
+CONTENT = "content"
 Row = dict[str, Any]
 KnownFrom = tuple[ObjectStore, tuple[tuple[str, StoredObject], ...]]  # what ``digests.load`` takes
 
@@ -56,7 +57,8 @@ def predict(
 ) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
-    ``known``: digests of images (``engine.digests``) that get no label but the reason where they are known from.
+    ``known``: digests of images (``engine.digests``) that get no label but the reason where they are known from. Beside
+    the columns of ``labels.schema`` a table has ``CONTENT``, the digest of each image's bytes.
 
     Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
     """
@@ -167,8 +169,10 @@ def decode_slice(
     """The layout ``tasks``: one slice in, the same with its pixels (uint8) and quarantine reasons out."""
     row = {name: column[0] for name, column in batch.items()}
     known = known_from and digests.load(*known_from)
-    images, reasons = Reader.of_process(config).read(corpora, row, known)
-    return {**batch, "images": images[None], "reasons": np.array([[reason or "" for reason in reasons]], object)}
+    content: list[bytes] = []
+    images, reasons = Reader.of_process(config).read(corpora, row, known, content)
+    found = {"reasons": np.array([[reason or "" for reason in reasons]], object)}
+    return {**batch, "images": images[None], **found, CONTENT: np.array([packed([content])], object)}
 
 
 class TeacherActor:
@@ -207,10 +211,14 @@ class TeacherActor:
         row = {name: column[0] for name, column in batch.items()}
         if "images" in row:
             images, reasons = row["images"], [reason or None for reason in row["reasons"]]
+            content = row[CONTENT]
         else:
-            images, reasons = self._reader.read(self._corpora, row, self._known)
+            own: list[bytes] = []
+            images, reasons = self._reader.read(self._corpora, row, self._known, own)
+            content = packed([own])
         ids = image_ids(int(row["shard"]), int(row["first"]) + rows_of(row))
         table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
+        table = table.append_column(CONTENT, _fixed(content))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -245,11 +253,12 @@ class Reader:
         return _reader
 
     def read(
-        self, corpora: dict[str, Corpus], row: Row, known: Known | None = None
+        self, corpora: dict[str, Corpus], row: Row, known: Known | None = None, content: list[bytes] | None = None
     ) -> tuple[np.ndarray, list[str | None]]:
         """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank.
 
-        What is ``known`` is not decoded and gets the reason where it is known from.
+        What is ``known`` is not decoded and gets the reason where it is known from. ``content``, where it is given,
+        gets the digest of each image's bytes.
         """
         count, group = int(row["rows"]), int(row["group"])
         images = np.empty((count, *self._shape), np.uint8)
@@ -271,7 +280,10 @@ class Reader:
         def unknown() -> Iterator[bytes | None]:
             for place, value in enumerate(encoded):
                 image = value.as_py()
-                reasons[place] = known(image) if known else None
+                digest = b"" if known is None and content is None else digest_of(image)
+                reasons[place] = known(digest) if known else None
+                if content is not None:
+                    content.append(digest)
                 yield image if reasons[place] is None else None
 
         with self._one_run:
@@ -288,6 +300,12 @@ class Reader:
 
 
 _reader: Reader | None = None
+
+
+def _fixed(content: bytes) -> pa.Array:
+    """``known.packed`` digests as a column."""
+    kind = pa.binary(DIGEST_BYTES)
+    return pa.Array.from_buffers(kind, len(content) // DIGEST_BYTES, [None, pa.py_buffer(content)])
 
 
 def rows_of(row: Row) -> np.ndarray:

@@ -24,7 +24,8 @@ def scan_corpora(
 ) -> dict[str, Corpus]:
     """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals.
 
-    What a corpus has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
+    Known files of which the time alone differs are ``Corpus.touched``: ``touched.compare`` looks at them. What a corpus
+    has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
     that are held out of the labelled corpus begin as all of it; ``overlap.divide`` parts them.
     """
     data = config.data
@@ -36,7 +37,7 @@ def scan_corpora(
         root = getattr(data, name) or data.labelled
         try:
             names = corpora["labelled"].class_names() if name in EVALUATED else None
-            corpus = Corpus.scan(root, image_column, label_column, known.get(name, ()), names)
+            corpus = Corpus.scan(root, image_column, label_column, known.get(name, ()), names, True)
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
         if name not in known and root == getattr(data, name):

@@ -6,7 +6,7 @@ given when a shard is first seen and never changes, so ids never move. Filesyste
 
 import hashlib
 from bisect import bisect_left
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -68,7 +68,9 @@ class Corpus:
 
     ``names``: the classes that the labels are the numbers of, where they are names. ``texts``: the different names of
     a corpus of Parquet or tars whose labels are names; ``folders``: those that all images in the tars lie in.
-    ``labels_from``: what holds the labels of tars or of files in a table, for a person.
+    ``labels_from``: what holds the labels of tars or of files in a table, for a person. ``touched``: known files that
+    have another time and the same size, as (their shard's ordinal, path, mtime in ns); their contents are still to be
+    compared.
     """
 
     root: str
@@ -81,6 +83,7 @@ class Corpus:
     folders: str = ""
     labels_from: str | None = None
     found: Found = field(default=Found(), compare=False)
+    touched: tuple[tuple[int, str, int], ...] = field(default=(), compare=False)
 
     @classmethod
     def scan(
@@ -90,11 +93,13 @@ class Corpus:
         label_column: str | None,
         known: Sequence[Shard] = (),
         names: tuple[str, ...] | None = None,
+        compared: bool = False,
     ) -> "Corpus":
         """What lies below ``root``: the ``known`` shards with their ordinals, then new ones by path.
 
-        ``names``: the classes of another corpus, whose numbers the labels shall have. Raises ``InputError``: no such
-        folder, no image in it or several kinds, a known file gone or changed.
+        ``names``: the classes of another corpus, whose numbers the labels shall have. ``compared``: the caller compares
+        what is ``touched``, which is refused otherwise. Raises ``InputError``: no such folder, no image in it or
+        several kinds, a known file gone or changed.
         """
         place = Place.of(root)
         listed = listing(place)
@@ -109,8 +114,8 @@ class Corpus:
         labels = None
         if kind in {Kind.PARQUET, Kind.TAR}:
             _check_root(root, [shard.path for shard in known], stats)
-            for shard in known:
-                _check_same(root, shard.path, Stat(shard.size, shard.stamp), stats.get(shard.path))
+            seen = [(it.ordinal, it.path, Stat(it.size, it.stamp)) for it in known]
+            touched = _touched(root, seen, stats, compared)
             old = {shard.path for shard in known}
             fresh = [Shard(0, path, stats[path].size, stats[path].stamp) for path in paths if path not in old]
         else:
@@ -119,19 +124,19 @@ class Corpus:
             kind = Kind.FOLDER if labels is None else Kind.CSV
             files = folder.list_files(place, stats, paths, labels, label_column is not None)
             now = {file.path: file for file in files}
-            seen = [file for shard in known for file in folder.unpack(shard.files)]
-            _check_root(root, [file.path for file in seen], now)
-            for file in seen:
-                _check_same(root, file.path, file, now.pop(file.path, None))
+            had = [(shard.ordinal, it.path, it) for shard in known for it in folder.unpack(shard.files)]
+            _check_root(root, [path for _, path, _ in had], now)
+            touched = _touched(root, had, now, compared)
+            old = {path for _, path, _ in had}
             if label_column is not None and names is None:
-                names = folder.class_names(seen or files, kind)
-            left, size = list(now.values()), folder.SHARD_FILES
+                names = folder.class_names([it for _, _, it in had] or files, kind)
+            left, size = [it for it in files if it.path not in old], folder.SHARD_FILES
             fresh = [_run_of(left[begin : begin + size]) for begin in range(0, len(left), size)]
         new = (replace(shard, ordinal=ordinal + number) for number, shard in enumerate(fresh))
         own = paths if kind in {Kind.PARQUET, Kind.TAR} else [file.path for file in files]
         table_path = (labels.path,) if labels is not None else ()
         found = _found(listed, (*own, *table_path), kind, label_column is not None, stats is not listed.files)
-        corpus = cls(root, image_column, label_column, (*known, *new), kind, names, found=found)
+        corpus = cls(root, image_column, label_column, (*known, *new), kind, names, found=found, touched=touched)
         if labels is not None:
             corpus = replace(corpus, labels_from=f"{labels.path} (columns {labels.file} and {labels.label})")
         return corpus._with_meaning(len(known)) if kind in {Kind.PARQUET, Kind.TAR} else corpus
@@ -164,7 +169,12 @@ class Corpus:
     @property
     def labels_are_names(self) -> bool:
         """True where labels are the names of classes and not their numbers."""
-        return self.texts is not None or self.kind in {Kind.FOLDER, Kind.CSV}
+        return self.texts is not None or self.labels_lie_beside
+
+    @property
+    def labels_lie_beside(self) -> bool:
+        """True where labels are written down with the shards, and not in the files that hold the images."""
+        return self.kind in {Kind.FOLDER, Kind.CSV}
 
     def shard(self, ordinal: int) -> Shard:
         """The shard that has this ordinal."""
@@ -324,17 +334,39 @@ def _check_root(root: str, known: Sequence[str], now: Container[str]) -> None:
         )
 
 
-def _check_same(root: str, path: str, then: Stat | folder.File, now: Stat | folder.File | None) -> None:
-    """Raise ``InputError`` where a file that the run knows is not as it was."""
-    if now == then:
-        return
-    if now is None:
-        state = "is gone"
-    elif (now.size, now.stamp) == (then.size, then.stamp):
-        state = "has changed (its label)"
-    else:
-        state = f"has changed ({then.size} -> {now.size} bytes, or its mtime)"
-    raise InputError(
-        f"{root}/{path} {state} since this run first saw it. Put the same file back, or start a new run with another "
-        f"run.dir."
+def changed(name: str, how: str) -> InputError:
+    """That what the run knows as ``name`` is not as it was, and what mends it."""
+    return InputError(
+        f"{name} {how} since this run first saw it. Put the same file back, or start a new run with another run.dir."
     )
+
+
+def _touched(
+    root: str,
+    known: Iterable[tuple[int, str, Stat | folder.File]],
+    now: Mapping[str, Stat | folder.File],
+    compared: bool,
+) -> tuple[tuple[int, str, int], ...]:
+    """``Corpus.touched`` of the ``known`` files, each with its shard's ordinal. Raises as ``_is_touched`` does."""
+    return tuple(
+        (ordinal, path, now[path].stamp)
+        for ordinal, path, then in known
+        if _is_touched(f"{root}/{path}", then, now.get(path), compared)
+    )
+
+
+def _is_touched(name: str, then: Stat | folder.File, now: Stat | folder.File | None, compared: bool) -> bool:
+    """Whether only the time of a known file differs. ``InputError`` where more does, or its content is not compared."""
+    if now == then:
+        return False
+    if now is None:
+        how = "is gone"
+    elif now.size != then.size:
+        how = f"has changed ({then.size} -> {now.size} bytes)"
+    elif replace(now, stamp=then.stamp) != then:
+        how = "has changed (its label)"
+    elif compared:
+        return True
+    else:
+        how = "has changed (its mtime)"
+    raise changed(name, how)

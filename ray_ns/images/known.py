@@ -39,9 +39,8 @@ class Known:
         self._digests, self._places = digests[order], places[order]
         self._reasons = [IN[name] for name in corpora]
 
-    def __call__(self, image: bytes | None) -> str | None:
-        """``in_labelled``, ``in_validation`` or ``in_test`` where the image is one of those, else None."""
-        digest = digest_of(image)
+    def __call__(self, digest: bytes) -> str | None:
+        """``in_labelled``, ``in_validation`` or ``in_test`` where one of those has this digest, else None."""
         if not digest:
             return None
         at = int(self._digests.searchsorted(np.array(digest, _DIGEST)))

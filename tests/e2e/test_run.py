@@ -107,18 +107,19 @@ def test_settings_that_do_not_change_the_result_may_differ(finished) -> None:
     assert json.loads(done.stdout) == finished.report
 
 
-def test_a_pool_shard_that_changed_is_refused_by_name(finished, tmp_path: Path) -> None:
-    shutil.copytree(finished.config.parent / "data", tmp_path / "data", copy_function=shutil.copy2)
-    shutil.copytree(finished.run, tmp_path / "run")
-    config = tmp_path / "tiny.yaml"
-    config.write_text(finished.config.read_text())
-    (finished.config.parent / "data/pool/1.parquet").touch()
-    try:
-        done = ray_ns("run", str(finished.config), check=False)
-    finally:
-        shutil.copy2(tmp_path / "data/pool/1.parquet", finished.config.parent / "data/pool/1.parquet")
+def test_a_pool_shard_that_was_copied_goes_on_and_one_that_changed_is_refused_by_name(finished, tmp_path: Path) -> None:
+    run, pool = tmp_path / "run", tmp_path / "pool"
+    shutil.copytree(finished.run, run)
+    shutil.copytree(finished.config.parent / "data/pool", pool, copy_function=shutil.copyfile)
+    words = [str(finished.config), f"run.dir={run}", f"data.pool={pool}"]
+    assert "3 files have another time and the content that the run has seen" in ray_ns("run", *words).stderr
+    assert digests(run) == digests(finished.run)
+    shard = bytearray((pool / "1.parquet").read_bytes())
+    shard[shard.index(b"\x89PNG") + 20] ^= 1
+    (pool / "1.parquet").write_bytes(shard)
+    done = ray_ns("run", *words, check=False)
     assert done.returncode == 2
-    assert "pool/1.parquet" in done.stderr
+    assert f"{pool}/1.parquet has changed (the same size, another content)" in done.stderr
 
 
 def test_a_pool_that_has_grown_is_labelled_only_where_it_is_new(finished, tmp_path: Path) -> None:

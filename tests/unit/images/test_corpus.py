@@ -81,6 +81,18 @@ def test_a_known_shard_changed_or_gone_is_refused_by_name(
         scan(tmp_path, known=known)
 
 
+def test_a_known_shard_that_was_touched_is_told_to_whoever_compares(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / f"{name}.parquet", [b"x"])
+    known = scan(tmp_path)
+    _touch(tmp_path / "b.parquet")
+    again = Corpus.scan(str(tmp_path), "image", None, known.shards, compared=True)
+    assert (again.shards, [it[:2] for it in again.touched]) == (known.shards, [(1, "b.parquet")])
+    _rewrite(tmp_path / "b.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet has changed \(\d+ -> \d+ bytes\)"):
+        Corpus.scan(str(tmp_path), "image", None, known.shards, compared=True)
+
+
 def test_a_missing_folder_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: cannot be listed"):
         scan(tmp_path / "nowhere")

@@ -20,8 +20,8 @@ def write(root: Path, *paths: str) -> Path:
     return root
 
 
-def scan(root: Path, label: str | None = None, known: tuple[Shard, ...] = (), names=None) -> Corpus:
-    return Corpus.scan(str(root), "image", label, known, names)
+def scan(root: Path, label: str | None = None, known: tuple[Shard, ...] = (), names=None, compared=False) -> Corpus:
+    return Corpus.scan(str(root), "image", label, known, names, compared)
 
 
 def paths(corpus: Corpus) -> list[str]:
@@ -134,13 +134,30 @@ def test_a_known_file_changed_or_gone_is_refused_by_name(
         scan(tmp_path, "label", known)
 
 
+@pytest.mark.parametrize("label", [None, "label"])
+def test_a_known_file_that_was_touched_is_told_to_whoever_compares(tmp_path: Path, label: str | None) -> None:
+    known = scan(write(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg"), label)
+    _touch(tmp_path / "a/2.jpg")
+    _touch(tmp_path / "b/3.jpg")
+    again = scan(tmp_path, label, known.shards, compared=True)
+    assert again == known
+    assert again.shards == known.shards
+    assert tuple(it[:2] for it in again.touched) == ((0, "a/2.jpg"), (0, "b/3.jpg"))
+    assert paths(again) == paths(known)
+    (tmp_path / "b/3.jpg").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"b/3\.jpg has changed \(7 -> 5 bytes\)"):
+        scan(tmp_path, label, known.shards, compared=True)
+
+
 def test_a_label_that_changed_under_a_run_is_refused_by_name(tmp_path: Path) -> None:
     write(tmp_path, "1.jpg", "2.jpg")
     (tmp_path / "labels.csv").write_text("file,label\n1.jpg,0\n2.jpg,1\n")
     known = scan(tmp_path, "label").shards
     (tmp_path / "labels.csv").write_text("file,label\n1.jpg,0\n2.jpg,0\n")
-    with pytest.raises(InputError, match=r"2\.jpg has changed \(its label\)"):
-        scan(tmp_path, "label", known)
+    for hurt in (lambda _: None, _touch):
+        hurt(tmp_path / "2.jpg")
+        with pytest.raises(InputError, match=r"2\.jpg has changed \(its label\)"):
+            scan(tmp_path, "label", known, compared=True)
 
 
 def test_a_new_class_folder_does_not_number_the_known_ones_anew(tmp_path: Path) -> None:

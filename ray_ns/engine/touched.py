@@ -1,0 +1,116 @@
+"""Data that was copied or touched since the run first saw it: the same content goes on, another one is refused."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ray_ns.engine import digests
+from ray_ns.engine.predict import CONTENT
+from ray_ns.engine.session import Session
+from ray_ns.errors import InputError
+from ray_ns.images.corpus import Corpus, Shard, changed
+from ray_ns.images.divide import digests_of
+from ray_ns.images.known import NO_IMAGE, digest_of, unpacked
+from ray_ns.store import run as runs
+from ray_ns.store.commit import Stage, find_commit
+from ray_ns.store.objects import ObjectStore
+
+UNKNOWN = "has another time (cp -p and rsync -t keep it) and no hash in this run: it is taken to have changed"
+OTHER = "has changed (the same size, another content)"
+PieceKey = tuple[str, int, int]  # a shard's path, which of its parts, of how many
+
+
+def compare(session: Session) -> None:
+    """Compare the known files of which the time alone differs with what the run has learnt from them.
+
+    Labelled, validation and test images by the digests that it began with, their labels too; pool images by what their
+    labelling recorded, and where nothing of a shard is labelled yet, nothing is known of it that could be wrong. Reads
+    the shards that such files are in, one group at a time. Raises ``InputError`` naming what has changed, or what the
+    run has no hash of.
+    """
+    for name, corpus in session.corpora.items():
+        if not corpus.touched:
+            continue
+        shards = [corpus.shard(ordinal) for ordinal in sorted({it[0] for it in corpus.touched})]
+        told = getattr(session.config.data, name) is not None  # else they are labelled ones that were told of
+        files = f"data.{name}: {len(corpus.touched):,} files have another time"
+        if told:
+            size = sum(shard.size for shard in shards)
+            session.reporter.note(f"{files} than when the run began; their content is compared ({size / 1e6:,.1f} MB)")
+        try:
+            if name == "pool":
+                _compare_pool(session.store, corpus, shards)
+            else:
+                _compare_labelled(session, name, shards)
+        except InputError as error:
+            raise InputError(f"data.{name}: {error}") from error
+        session.corpora[name] = replace(corpus, touched=())
+        if told:
+            session.reporter.note(f"{files} and the content that the run has seen; it goes on")
+
+
+def _compare_labelled(session: Session, name: str, shards: Sequence[Shard]) -> None:
+    corpus = session.corpora[name]
+    commit = find_commit(session.store, digests.STAGE)
+    if commit is None or (not corpus.labels_lie_beside and "labels" not in commit.parts[0].facts):
+        raise changed(_name(corpus, shards[0]), UNKNOWN)
+    part = commit.parts[0]
+    images = unpacked(part.objects[name].read(session.store), part.facts["rows"][name])
+    for shard in shards:
+        at = corpus.shards.index(shard)
+        one = replace(corpus, shards=(_now(corpus, shard),))
+        (now,) = digests_of(one)
+        row = next((row for row, (a, b) in enumerate(itertools.zip_longest(images[at], now)) if a != b), None)
+        if row is not None:
+            both = row < min(len(images[at]), len(now))
+            raise changed(one.open(one.shards[0]).where(row) if both else _name(corpus, shard), OTHER)
+        if "labels" in part.facts:
+            (labels,) = digests.of_labels(one, session.config.data.classes)
+            if labels != part.facts["labels"][name][at]:
+                raise changed(_name(corpus, shard), "has changed (its labels)")
+
+
+def _compare_pool(store: ObjectStore, corpus: Corpus, shards: Sequence[Shard]) -> None:
+    recorded = _recorded(store)
+    for shard in shards:
+        of_shard = {key: content for key, content in recorded.items() if key[0] == shard.path}
+        for (_, part, parts), content in of_shard.items():
+            if content is None:
+                raise changed(_name(corpus, shard), UNKNOWN)
+            if _content(corpus, shard, part, parts) != content:
+                raise changed(_name(corpus, shard), OTHER)
+
+
+def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
+    """What every labelling so far recorded of the content of the pool; None of what an earlier version labelled."""
+    found: dict[PieceKey, str | None] = {}
+    for stage in runs.stages(store):
+        if not stage.endswith("/label"):
+            continue
+        commit = find_commit(store, stage)
+        parts = commit.parts if commit is not None else Stage(store, stage, lambda: None).done().values()
+        for part in parts:
+            keys = [(str(path), int(at), int(of)) for path, at, of in part.facts["shards"]]
+            for key, content in zip(keys, part.facts.get(CONTENT, [None] * len(keys)), strict=True):
+                found[key] = content if found.get(key) is None else found[key]
+    return found
+
+
+def _content(corpus: Corpus, shard: Shard, part: int, parts: int) -> str:
+    """The digest that a labelling records of a piece (``engine.label``), of the images as they are now."""
+    reader = corpus.open(_now(corpus, shard))
+    many = len(reader.group_rows)
+    groups = [it for it in range(part * many // parts, (part + 1) * many // parts) if reader.group_rows[it]]
+    images = (image.as_py() for group in groups for image in reader.images(group))
+    return digest_of(b"".join(digest_of(image) or NO_IMAGE for image in images)).hex()
+
+
+def _now(corpus: Corpus, shard: Shard) -> Shard:
+    """The shard with the time that it has now, so that no reader goes by what it remembers of it."""
+    return replace(shard, stamp=next(stamp for ordinal, _, stamp in corpus.touched if ordinal == shard.ordinal))
+
+
+def _name(corpus: Corpus, shard: Shard) -> str:
+    """The touched file of a shard; of several the first, and how many there are."""
+    paths = [path for ordinal, path, _ in corpus.touched if ordinal == shard.ordinal]
+    return f"{corpus.root}/{paths[0]}" + (f" or one of {len(paths) - 1:,} more files" if len(paths) > 1 else "")
