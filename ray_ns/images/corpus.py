@@ -32,6 +32,7 @@ from ray_ns.images.formats.tar import TarReader
 from ray_ns.images.found import Found, by_suffix
 
 ROW_BITS = 32
+Held = Stat | folder.File  # what a file is known by
 
 
 def image_ids(ordinal: int, rows: np.ndarray) -> np.ndarray:
@@ -355,7 +356,7 @@ def _touched(
     )
 
 
-def _is_touched(name: str, then: Stat | folder.File, now: Stat | folder.File | None, compared: bool) -> bool:
+def _is_touched(name: str, then: Held, now: Held | None, compared: bool) -> bool:
     """Whether only the time of a known file differs. ``InputError`` where more does, or its content is not compared."""
     if now == then:
         return False
