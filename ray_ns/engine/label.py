@@ -17,7 +17,7 @@ from ray_ns.engine.tables import SELECTION, label_objects
 from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus, split_ids
-from ray_ns.images.known import digest_of, in_words, parted
+from ray_ns.images.known import check_of, in_words, parted
 from ray_ns.images.unreadable import refuse_above
 from ray_ns.seals import digest
 from ray_ns.store import run as runs
@@ -148,12 +148,12 @@ def _facts(job: Job, table: pa.Table, classes: int) -> dict[str, Any]:
 
 
 def _content(job: Job, table: pa.Table) -> list[str]:
-    """The digest of all images of each piece: of their own digests in order of rows (``touched`` compares them)."""
+    """A checksum of each piece: of those of its images in order of rows (``touched`` compares them)."""
     ordinals, _ = split_ids(table["image_id"].to_numpy())
     found = []
     for piece in job.pieces:
         begin, end = ordinals.searchsorted([piece.shard.ordinal, piece.shard.ordinal + 1])
-        found.append(digest_of(b"".join(table[CONTENT][begin:end].to_pylist())).hex())
+        found.append(check_of(b"".join(table[CONTENT][begin:end].to_pylist())).hex())
     return found
 
 

@@ -24,7 +24,7 @@ from ray_ns.engine.session import Session
 from ray_ns.images import decode
 from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.known import DIGEST_BYTES, Known, digest_of, packed
+from ray_ns.images.known import DIGEST_BYTES, Known, check_of
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import ObjectStore
@@ -58,7 +58,7 @@ def predict(
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
     ``known``: digests of images (``engine.digests``) that get no label but the reason where they are known from. Beside
-    the columns of ``labels.schema`` a table has ``CONTENT``, the digest of each image's bytes.
+    the columns of ``labels.schema`` a table has ``CONTENT``, a checksum of each image's bytes.
 
     Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
     """
@@ -172,7 +172,7 @@ def decode_slice(
     content: list[bytes] = []
     images, reasons = Reader.of_process(config).read(corpora, row, known, content)
     found = {"reasons": np.array([[reason or "" for reason in reasons]], object)}
-    return {**batch, "images": images[None], **found, CONTENT: np.array([packed([content])], object)}
+    return {**batch, "images": images[None], **found, CONTENT: np.array([b"".join(content)], object)}
 
 
 class TeacherActor:
@@ -215,7 +215,7 @@ class TeacherActor:
         else:
             own: list[bytes] = []
             images, reasons = self._reader.read(self._corpora, row, self._known, own)
-            content = packed([own])
+            content = b"".join(own)
         ids = image_ids(int(row["shard"]), int(row["first"]) + rows_of(row))
         table = schema.label_table(ids, self._teacher(images), reasons, *self._keep)
         table = table.append_column(CONTENT, _fixed(content))
@@ -258,7 +258,7 @@ class Reader:
         """Pixels, uint8 (rows, size, size, channels), and why an image of them is blank.
 
         What is ``known`` is not decoded and gets the reason where it is known from. ``content``, where it is given,
-        gets the digest of each image's bytes.
+        gets the ``check_of`` each image.
         """
         count, group = int(row["rows"]), int(row["group"])
         images = np.empty((count, *self._shape), np.uint8)
@@ -280,10 +280,9 @@ class Reader:
         def unknown() -> Iterator[bytes | None]:
             for place, value in enumerate(encoded):
                 image = value.as_py()
-                digest = b"" if known is None and content is None else digest_of(image)
-                reasons[place] = known(digest) if known else None
+                reasons[place] = known(image) if known else None
                 if content is not None:
-                    content.append(digest)
+                    content.append(check_of(image))
                 yield image if reasons[place] is None else None
 
         with self._one_run:
@@ -303,7 +302,7 @@ _reader: Reader | None = None
 
 
 def _fixed(content: bytes) -> pa.Array:
-    """``known.packed`` digests as a column."""
+    """Checksums, one behind the other, as a column."""
     kind = pa.binary(DIGEST_BYTES)
     return pa.Array.from_buffers(kind, len(content) // DIGEST_BYTES, [None, pa.py_buffer(content)])
 

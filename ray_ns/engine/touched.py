@@ -10,7 +10,7 @@ from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus, Shard, changed
 from ray_ns.images.divide import digests_of
-from ray_ns.images.known import NO_IMAGE, digest_of, unpacked
+from ray_ns.images.known import check_of, unpacked
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, find_commit
 from ray_ns.store.objects import ObjectStore
@@ -97,12 +97,12 @@ def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
 
 
 def _content(corpus: Corpus, shard: Shard, part: int, parts: int) -> str:
-    """The digest that a labelling records of a piece (``engine.label``), of the images as they are now."""
+    """The checksum that a labelling records of a piece (``engine.label``), of the images as they are now."""
     reader = corpus.open(_now(corpus, shard))
     many = len(reader.group_rows)
     groups = [it for it in range(part * many // parts, (part + 1) * many // parts) if reader.group_rows[it]]
     images = (image.as_py() for group in groups for image in reader.images(group))
-    return digest_of(b"".join(digest_of(image) or NO_IMAGE for image in images)).hex()
+    return check_of(b"".join(map(check_of, images))).hex()
 
 
 def _now(corpus: Corpus, shard: Shard) -> Shard:

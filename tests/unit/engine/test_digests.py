@@ -46,8 +46,8 @@ def test_a_run_that_begins_keeps_the_digests_of_all_its_labelled_images(
     with drive(str(tiny), words, "plain") as session:
         known = loaded(tmp_path / "run")
         for name in ("labelled", "validation", "test"):
-            assert {known(digest_of(it)) for it in images_of(session.corpora[name])} == {f"in_{name}"}
-        assert {known(digest_of(it)) for it in images_of(session.corpora["pool"])} == {None}
+            assert {known(it) for it in images_of(session.corpora[name])} == {f"in_{name}"}
+        assert {known(it) for it in images_of(session.corpora["pool"])} == {None}
     before = (tmp_path / "run/digests/commit.json").read_bytes()
     with drive(str(tiny), words, "plain") as session:
         assert digests.ensure(session) == find_commit(session.store, digests.STAGE)

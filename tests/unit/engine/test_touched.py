@@ -18,7 +18,7 @@ from ray_ns.engine.driver import drive
 from ray_ns.engine.session import Session
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import image_ids
-from ray_ns.images.known import DIGEST_BYTES, packed
+from ray_ns.images.known import DIGEST_BYTES
 from ray_ns.store import commit
 
 CORPORA = ["labelled", "validation", "test", "pool"]
@@ -116,7 +116,7 @@ def as_labelled(session: Session, prefix: str = "rounds/1/label", only: tuple[in
                 "image_id": np.concatenate(ids),
                 "label": pa.nulls(len(content), pa.int64()),
                 "quarantine": pa.nulls(len(content), pa.string()),
-                predict.CONTENT: pa.array([packed([[it]]) for it in content], pa.binary(DIGEST_BYTES)),
+                predict.CONTENT: pa.array(content, pa.binary(DIGEST_BYTES)),
             }
         )
         stage.publish(number, {}, label._facts(job, table, 10))
