@@ -13,7 +13,7 @@ from ray_ns.engine import digests, label, predict
 from ray_ns.engine.driver import drive
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus
-from ray_ns.images.known import Known, digest_of, packed
+from ray_ns.images.known import Known, check_of, digest_of, packed
 from ray_ns.labels import schema
 from ray_ns.store.commit import Stage, find_commit
 from ray_ns.store.objects import open_store
@@ -130,6 +130,7 @@ def test_so_it_is_where_tasks_decode(config: Config, mixed: tuple[Corpus, Known]
     batch = {name: np.array([value]) for name, value in slice_.items()}
     found = predict.decode_slice(batch, {"pool": pool}, config, known_from)
     assert found["reasons"].tolist() == [["", "in_test", "not_an_image"]]
+    assert found[predict.CONTENT].tolist() == [b"".join(map(check_of, images_of(pool)[:3]))]
 
 
 def test_what_is_known_is_counted_apart_from_what_cannot_be_read(config: Config) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ray_ns.images.known import Known, digest_of, in_words, packed, parted, unpacked
+from ray_ns.images.known import DIGEST_BYTES, Known, check_of, digest_of, in_words, packed, parted, unpacked
 
 CORPORA = {"labelled": [b"a", b"b"], "validation": [b"c"], "test": [b"d", b""]}
 
@@ -32,6 +32,12 @@ def test_every_image_of_many_is_found() -> None:
 def test_digests_packed_and_unpacked_are_the_same() -> None:
     digests = [[digest_of(b"a"), b""], [], [digest_of(b"b")]]
     assert unpacked(packed(digests), [2, 0, 1]) == digests
+
+
+def test_a_check_tells_one_changed_bit_and_has_one_length() -> None:
+    images = [bytes(1000), bytes(999) + b"\1", bytes(1001), b"a", b""]
+    assert len({check_of(it) for it in images}) == len(images)
+    assert {len(check_of(it)) for it in [*images, None]} == {DIGEST_BYTES}
 
 
 def test_what_is_known_is_counted_beside_what_cannot_be_read() -> None:
