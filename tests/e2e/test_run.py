@@ -67,7 +67,7 @@ def test_a_rerun_of_a_finished_run_writes_nothing_and_takes_less_than_five_secon
 def test_the_last_lines_are_the_table_and_the_path_of_the_best_network(finished) -> None:
     shown = ray_ns("run", str(finished.config)).stdout
     assert finished.report["best_model"] in shown
-    for word in ("round", "parameters", "labels kept", "duplicates", "top-1 test", "seconds", "0: teacher"):
+    for word in ("round", "params", "labels", "copies", "top-1", "test", "seconds", "0: teacher"):
         assert word in shown
 
 

@@ -1,5 +1,6 @@
 """The stages of an ingest without Ray: what is packed and what is left out, and the same bytes after any crash."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -267,11 +268,12 @@ def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
         assert files(out) == whole, f"killed before write {at}"
 
 
-@pytest.mark.parametrize("change", [{"size": 16}, {"shard_rows": 9}, {"keep_out": ("source",)}])
+@pytest.mark.parametrize("change", [{"size": 16}, {"shard_rows": 9}, {"keep_out": ("kept",)}])
 def test_other_settings_on_the_same_destination_are_refused(
     source: Path, tmp_path: Path, change: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(source, "kept")
     run(source, tmp_path / "out")
     with pytest.raises(InputError, match="belongs to another config"):
         run(source, tmp_path / "out", **change)
