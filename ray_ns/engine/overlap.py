@@ -154,16 +154,17 @@ def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray
     if len(across):
         images = len(np.unique(across[:, 0]))
         session.reporter.warn(
-            f"data.labelled: {images:,} images are near-copies (re-encoded, resized or mirrored) of validation or test "
-            f"images, such as {_labelled_name(labelled, int(across[0, 0]))}. They train all the same: scores may be "
-            f"too high. Take them out, or let the validation and test images be held out of the labelled ones."
+            f"data.labelled: {images:,} images look like near-copies (re-encoded, resized or mirrored) of validation "
+            f"or test images, such as {_labelled_name(labelled, int(across[0, 0]))}. They train all the same: "
+            f"scores may be too high. Take them out, or let the validation and test images be held out of the labelled "
+            f"ones."
         )
     inside = twins.within(pairs[pairs[:, 1] < own], np.concatenate(labelled.labels(config.data.classes)))
     if len(inside) and len(thumbs) < len(LABELLED):
         one, other = (_labelled_name(labelled, int(it)) for it in inside[0])
         session.reporter.note(
-            f"data.labelled: {len(np.unique(inside)):,} images are near-copies (re-encoded, resized or mirrored) of "
-            f"others of their class, such as {one} and {other}; they are held out together."
+            f"data.labelled: {len(np.unique(inside)):,} images look like near-copies (re-encoded, resized or "
+            f"mirrored) of others of their class, such as {one} and {other}; they are held out together."
         )
     return twins.groups_of(inside, own)
 

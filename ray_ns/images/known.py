@@ -7,7 +7,7 @@ import numpy as np
 import xxhash
 
 DIGEST_BYTES = 16
-VERSION = "blake2b-16"  # a hundredth of the time that decoding the image takes
+VERSION = "blake2b-16"  # 1 % of the time that decoding a photograph takes, 7 % of a small one
 NO_IMAGE = bytes(DIGEST_BYTES)
 IN = {name: f"in_{name}" for name in ("labelled", "validation", "test")}  # why an image is left out, by corpus
 _DIGEST = np.dtype(f"S{DIGEST_BYTES}")  # equal in length, so that the zeros numpy drops at an end change no comparison

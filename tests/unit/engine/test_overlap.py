@@ -119,7 +119,7 @@ def test_near_copies_are_held_out_together(begun: Callable[..., tuple[Session, s
     assert set(side) == set(files)
     assert {side[path.replace("/", "/again/")] == side[path] for path in files if "again" not in path} == {True}
     assert [sum(it == name for it in side.values()) for name in ("validation", "test")] == [6, 6]
-    assert "data.labelled: 72 images are near-copies" in said
+    assert "data.labelled: 72 images look like near-copies" in said
 
 
 def test_near_copies_of_test_images_are_told(begun: Callable[..., tuple[Session, str]]) -> None:
@@ -127,7 +127,7 @@ def test_near_copies_of_test_images_are_told(begun: Callable[..., tuple[Session,
     shrunk = CHANGES["a thumbnail"](Image.open(io.BytesIO(files["cat/05.jpg"])))
     test = {"cat/a.jpg": shrunk, "dog/b.jpg": files["dog/02.jpg"], "owl/c.jpg": encoded(picture(2000))}
     session, said = begun(files, test=test)
-    assert "data.labelled: 1 images are near-copies (re-encoded, resized or mirrored) of validation or test" in said
+    assert "data.labelled: 1 images look like near-copies (re-encoded, resized or mirrored) of validation" in said
     assert "labelled/cat/05.jpg. They train all the same" in said
     assert "dog/02.jpg" not in side_of(session), "the same bytes are left out, as ever"
 
