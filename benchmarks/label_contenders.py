@@ -51,13 +51,14 @@ class Task:
         model = configs.Model(name=self.model, args=self.model_args)
         data = configs.Data(classes=CLASSES, labelled="-", validation="-", test="-", pool=self.pool, size=SIZE)
         training = {"model": model, "steps": 1, "batch": 1}
+        label = {"precision": "bfloat16", **self.options.get("label", {})}
         return configs.Config(
             run=configs.Run(dir="-"),
             data=data,
             teacher=configs.Training(**training),
             student=configs.Student(**training),
             # An image that is stopped with its contender is not slow.
-            label=configs.Label(open_shards=100_000, image_seconds=3600, **self.options.get("label", {})),
+            label=configs.Label(open_shards=100_000, image_seconds=3600, **label),
             cluster=configs.Cluster(**self.options.get("cluster", {})),
         )
 

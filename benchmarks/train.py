@@ -149,6 +149,7 @@ class Contest:
         model = {"name": case["model"], "args": case["args"]}
         optimizer = {"lr": 0.01, "warmup_steps": 10}
         values = {"model": model, "steps": 10**6, "batch": BATCH, "noise": noise, "optimizer": optimizer}
+        values |= {"precision": "bfloat16"}
         self.recipe = Training.model_validate(values)
         self._events = Path(os.environ[EVENTS]).open("a", buffering=1)  # noqa: SIM115 - as long as the process
 
@@ -184,13 +185,16 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
 
     from ray_ns.config import Cluster
     from ray_ns.engine.keeper import Keeper
+    from ray_ns.store.checkpoint import place
+    from ray_ns.store.lease import Lease
     from ray_ns.store.objects import open_store
     from ray_ns.train.fit import Worker, fit
 
     state, steps, recipe, data = contest.state(), contest.steps(), contest.recipe, contest.data
     cluster = Cluster(checkpoint_steps=save_every or 10**6)
     store = open_store(str(contest.folder / "run"))
-    keeper = Keeper(store, "train", 0, cluster, recipe, data, steps, None, lambda _: False)
+    holder = Lease(store).held()
+    keeper = Keeper(store, "train", place("train", "0"), holder, cluster, recipe, data, steps, None, lambda _: False)
 
     for step in range(FIRST_STEP):
         steps[step]  # loader processes are forked with what this one holds
