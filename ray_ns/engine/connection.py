@@ -25,14 +25,14 @@ try:
     if address.startswith("ray://"):
         import ray
         ray.init(address, logging_level="ERROR")
+        print("open")
     else:
         from ray._raylet import GcsClient
-        GcsClient(address=address).get_all_node_info(timeout=15)
+        nodes = GcsClient(address=address).get_all_node_info(timeout=15).values()
+        print("open", *sorted({it.node_manager_address for it in nodes}))
 except Exception as error:
-    said = f"{type(error).__name__} {error}".lower()
-    print("refused" if "unauthenticated" in said or "authenticat" in said or "token" in said else said)
-else:
-    print("open")
+    name = type(error).__name__
+    print("refused" if name == "AuthenticationError" or "unauthenticated" in str(error).lower() else f"{name} {error}")
 """
 
 
@@ -68,18 +68,19 @@ def check(address: str) -> None:
             f"cluster.address = {address}: nobody answers there ({error.strerror or error}). Start the cluster, or "
             f"mend cluster.address or RAY_ADDRESS."
         ) from error
-    if is_loopback(host):
+    said, *nodes = ask(address).split(" ")
+    if is_loopback(host) and (said != "open" or all(map(is_loopback, nodes))):
         return
-    said = ask(address)
     if said == "open":
+        where = f" (its nodes: {', '.join(nodes)})" if nodes else ""
         raise InputError(
-            f"cluster.address = {address} answers without a token: whoever reaches that cluster can run code on it. "
+            f"cluster.address = {address}{where} answers without a token: whoever reaches it can run code on it. "
             f"Start it with token authentication (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on every node)."
         )
     if said != "refused":
         raise InputError(
-            f"cluster.address = {address}: cannot be asked whether it refuses who has no token ({said}). Is a Ray "
-            f"cluster there, of this version?"
+            f"cluster.address = {address}: cannot be asked whether it refuses who has no token "
+            f"({' '.join([said, *nodes])}). Is a Ray cluster there, of this version?"
         )
     if os.environ.get("RAY_AUTH_MODE") != "token":
         raise InputError(
@@ -111,7 +112,7 @@ def is_loopback(host: str) -> bool:
 
 
 def ask(address: str) -> str:
-    """``open`` where the cluster answers a process without a token, ``refused``, or what went wrong."""
+    """``open`` and its nodes where the cluster answers a process without a token, ``refused``, or what went wrong."""
     environment = {name: value for name, value in os.environ.items() if name not in _OURS}
     environment |= {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent", "RAY_USAGE_STATS_ENABLED": "0"}
     try:

@@ -204,8 +204,7 @@ class Session:
             found = _cause(error)
             if found is not None:
                 raise type(found)(str(found)) from error
-            logs = local.folder() / "session_latest" / "logs"
-            told = f" Ray's logs: {logs.resolve()}" if self.local and logs.exists() else ""
+            told = f" Ray's logs: {local.session_folder()}/logs" if self._started and self.local else ""
             words = f"{stage} failed: {_last_line(error)}. What is committed stays."
             if _would_repeat(error):
                 raise RepeatingError(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ray._private import services
 from tiny_run import write_tiny
 
 from ray_ns.engine import connection
@@ -60,7 +61,11 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("said", "mode", "words"),
     [
-        ("open", "token", "answers without a token: whoever reaches"),  # the client's own variable proves nothing
+        (
+            "open 10.0.0.5",
+            "token",
+            "(its nodes: 10.0.0.5) answers without a token: whoever reaches",
+        ),  # the client's own variable proves nothing
         ("open", None, "answers without a token"),
         ("refused", None, "asks for a token. Set RAY_AUTH_MODE=token"),
         ("refused", "disabled", "asks for a token"),
@@ -113,9 +118,11 @@ def test_an_address_that_nobody_answers_at_is_refused_before_anything_is_written
     assert not (tmp_path / "packed").exists()
 
 
-def test_auto_without_a_cluster_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+def test_auto_without_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_here(address: str) -> str:
+        raise ConnectionError(f"Could not find any running Ray instance ({address})")  # as Ray says it
+
+    monkeypatch.setattr(services, "canonicalize_bootstrap_address_or_die", none_here)
     with pytest.raises(InputError, match=r"cluster\.address = auto: no Ray cluster runs on this machine"):
         connection.address_of("auto")
 
@@ -128,8 +135,23 @@ sys.stdin.readline()
 """
 
 
+@pytest.mark.parametrize(
+    ("said", "allowed"),
+    [("open 127.0.0.1", True), ("open 127.0.0.1 10.0.0.5", False), ("refused", True), ("OSError no Ray here", True)],
+)
+def test_an_open_cluster_behind_loopback_keeps_to_it(monkeypatch: pytest.MonkeyPatch, said: str, allowed: bool) -> None:
+    monkeypatch.setattr(connection, "ask", lambda address: said)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if allowed:
+            connection.check(address)
+        else:
+            with pytest.raises(InputError, match=r"\(its nodes: 127\.0\.0\.1, 10\.0\.0\.5\) answers without a token"):
+                connection.check(address)
+
+
 @pytest.mark.ray
-@pytest.mark.parametrize(("mode", "said"), [("disabled", "open"), ("token", "refused")])
+@pytest.mark.parametrize(("mode", "said"), [("disabled", "open 127.0.0.1"), ("token", "refused")])
 def test_a_real_cluster_says_whether_it_is_open(mode: str, said: str) -> None:
     settings = {
         "RAY_AUTH_MODE": mode,
