@@ -43,6 +43,8 @@ ENVIRONMENT = {
     # Ray's C++ side writes to the driver's terminal what it also handles; Python logs stay as they are.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
+# What workers on a cluster of others need too.
+OF_WORKERS = {name: ENVIRONMENT[name] for name in ("OMP_WAIT_POLICY",)}
 # Never as the user has it: the first has a node listen on loopback (Ray's own name for it; it is not of Windows alone).
 CLOSED = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",

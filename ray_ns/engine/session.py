@@ -87,7 +87,12 @@ class Session:
         else:
             import ray
 
-            ray.init(address=self._address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": local.OF_WORKERS},
+            )
             self._warn_of_resources(ray.cluster_resources())
         signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
         self._started = True
