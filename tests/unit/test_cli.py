@@ -7,45 +7,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import yaml
+from in_process import Call, Left
 
-from ray_ns import cli
 from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import seal
 from ray_ns.store import run as runs
 from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.objects import LocalStore
-
-
-class Left(NamedTuple):
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Left]
-
-
-@pytest.fixture
-def ray_ns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """``ray-ns`` in this process, through the same ``main`` that the installed command calls."""
-
-    def call(*words: object) -> Left:
-        monkeypatch.setattr(sys, "argv", ["ray-ns", *map(str, words)])
-        capsys.readouterr()
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as left:
-            code = left.code or 0
-        return Left(code, *capsys.readouterr())
-
-    return call
 
 
 def free() -> None:

@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
+from in_process import Call, Left
 
-from ray_ns import cli, exits
+from ray_ns import exits
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.survey import Survey
@@ -30,27 +31,6 @@ data: {{labelled: {labelled}, pool: {pool}, size: 16}}
 teacher: {{model: {{name: resnet10t}}, steps: 1, batch: 8}}
 student: {{model: {{name: resnet10t}}, steps: 1, batch: 8}}
 """
-
-
-class Left(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Left]
-
-
-@pytest.fixture
-def ray_ns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*words: object) -> Left:
-        monkeypatch.setattr(sys, "argv", ["ray-ns", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Left(int(left.value.code or 0), *capsys.readouterr())
-
-    return call
 
 
 def refused(left: Left, code: int = 2) -> str:

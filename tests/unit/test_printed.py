@@ -18,9 +18,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from in_process import Call
 
 import ray_ns
-from ray_ns import cli, exits, printed
+from ray_ns import exits, printed
 from ray_ns.engine.session import Session
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
 from ray_ns.images.corpus import Corpus, Shard
@@ -46,18 +47,6 @@ def clean(text: str) -> str:
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Callable[[], str]:
     return lambda: clean("".join(capsys.readouterr()))
-
-
-@pytest.fixture
-def ray_ns_(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["ray-ns", *map(str, words)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return cast(int, left.value.code), *capsys.readouterr()
-
-    return call
 
 
 def test_every_character_that_is_not_printable_is_escaped() -> None:
@@ -173,7 +162,7 @@ def test_what_libraries_print_leaves_by_the_same_door(for_machines: bool, capsys
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_inspect_of_hostile_names(
-    ray_ns_: Callable[..., Any], tmp_path: Path, pictures: Callable[..., list[bytes]], flags: list[str]
+    ray_ns: Call, tmp_path: Path, pictures: Callable[..., list[bytes]], flags: list[str]
 ) -> None:
     images = pictures(6)
     folders = tmp_path / "folders" / NAME
@@ -201,7 +190,7 @@ def test_inspect_of_hostile_names(
         [tmp_path / "folders", "--sheet", tmp_path / NAME / NAME],
         [tmp_path / "folders", f"--{NAME}"],
     ):
-        code, out, err = ray_ns_("inspect", *words, *flags)
+        code, out, err = ray_ns("inspect", *words, *flags)
         assert code in {0, 2}, err
         clean(out + err)
         for line in (out + err).splitlines() if flags else ():
@@ -211,12 +200,12 @@ def test_inspect_of_hostile_names(
 @pytest.mark.parametrize("verb", ["run", "check", "select", "ingest", "status", "verify", "inspect", NAME])
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_every_verb_refuses_a_hostile_name_in_plain_words(
-    ray_ns_: Callable[..., Any], tmp_path: Path, verb: str, flags: list[str]
+    ray_ns: Call, tmp_path: Path, verb: str, flags: list[str]
 ) -> None:
     config = tmp_path / f"{NAME}.yaml"
     config.write_text(json.dumps({"run": {"dir": EVIL, EVIL: EVIL}, EVIL: EVIL, "teacher": {"steps": EVIL}}))
     for words in ([config], [tmp_path / NAME], [config, f"{NAME}={NAME}"], [config, NAME], [NAME, NAME]):
-        code, out, err = ray_ns_(verb, *words, *flags)
+        code, out, err = ray_ns(verb, *words, *flags)
         assert code == 2
         assert out == ""
         clean(err)

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -112,13 +112,17 @@ def test_all_of_an_untouched_run_is_well(copy: Callable[[str], LocalStore], unti
     assert all(is_hint(store, key) for key in left)
 
 
+def copies(made: Path, folder: Path) -> Iterator[tuple[str, LocalStore]]:
+    """Each key of a run with a copy of the run that may be harmed."""
+    for number, key in enumerate(LocalStore(made).list("")):
+        root = folder / str(number)
+        shutil.copytree(made, root, copy_function=os.link)
+        yield key, LocalStore(root)
+
+
 @pytest.mark.parametrize("until", UNTIL)
 def test_whatever_is_removed_is_named_or_a_hint(made: dict[str, Path], until: str, tmp_path: Path) -> None:
-    whole = LocalStore(made[until])
-    for number, key in enumerate(whole.list("")):
-        root = tmp_path / str(number)
-        shutil.copytree(made[until], root, copy_function=os.link)
-        store = LocalStore(root)
+    for key, store in copies(made[until], tmp_path):
         hint = is_hint(store, key)
         store.delete(key)
         found = faults(store)
@@ -197,11 +201,7 @@ def a_dangling_link(path: Path) -> None:
 def test_what_is_no_file_in_a_files_place_is_named(
     made: dict[str, Path], until: str, harm: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    whole = LocalStore(made[until])
-    for number, key in enumerate(whole.list("")):
-        root = tmp_path / str(number)
-        shutil.copytree(made[until], root, copy_function=os.link)
-        store = LocalStore(root)
+    for key, store in copies(made[until], tmp_path):
         hint = is_hint(store, key)
         harm(store.path(key))
         found = faults(store)

@@ -1,0 +1,24 @@
+"""``ray-ns`` in this process, through the same ``main`` that the installed command calls."""
+
+import sys
+from typing import Any
+
+import pytest
+from in_process import Call, Left
+
+from ray_ns import cli
+
+
+@pytest.fixture
+def ray_ns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    def call(*words: object) -> Left:
+        monkeypatch.setattr(sys, "argv", ["ray-ns", *map(str, words)])
+        capsys.readouterr()
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code or 0
+        return Left(code, *capsys.readouterr())
+
+    return call
