@@ -113,7 +113,7 @@ def main() -> None:
         pool = pool_of(folder / "pool")
         found = {"local disk": measure(open_store(str(folder / "run")), pool)}
         if Path(sys.executable).with_name("weed").exists():
-            from weed import weed
+            from support.weed import weed
 
             (folder / "weed").mkdir()
             with weed(folder / "weed", "runs") as env:

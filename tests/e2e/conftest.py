@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tiny_run import ray_ns, report, write_tiny
+from support.tiny_run import ray_ns, report, write_tiny
 
 
 class Finished:

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from listeners import doors_of, open_doors, tree
-from tiny_run import write_tiny
+from support.listeners import doors_of, open_doors, tree
+from support.tiny_run import write_tiny
 
 pytestmark = pytest.mark.ray
 

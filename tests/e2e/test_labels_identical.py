@@ -5,11 +5,11 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-import hazards
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import write_tiny
+from support import hazards
+from support.tiny_run import write_tiny
 
 from ray_ns.config_read import load
 from ray_ns.engine import preflight

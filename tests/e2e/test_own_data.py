@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import ray_ns
+from support.tiny_run import ray_ns
 
 from ray_ns.demo import write_digits
 

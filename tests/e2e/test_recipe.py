@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load
-from tiny_run import ray_ns, report, write_tiny
+from support.tiny_run import ray_ns, report, write_tiny
 from torch import Tensor
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]

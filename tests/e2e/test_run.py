@@ -12,7 +12,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from tiny_run import digests, files, ray_ns
+from support.tiny_run import digests, files, ray_ns
 
 pytestmark = pytest.mark.ray
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import faulty, ray_ns, write_tiny
-from weed import weed
+from support.tiny_run import faulty, ray_ns, write_tiny
+from support.weed import weed
 
 from ray_ns.images.corpus import Corpus
 from ray_ns.images.formats.place import Place

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import digests, ray_ns, write_tiny
-from weed import Weed, weed
+from support.tiny_run import digests, ray_ns, write_tiny
+from support.weed import Weed, weed
 
 from ray_ns.store.objects import ObjectStore, open_store
 

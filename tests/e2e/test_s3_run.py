@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tiny_run import ray_ns
-from weed import weed
+from support.tiny_run import ray_ns
+from support.weed import weed
 
 from ray_ns.store.objects import open_store
 

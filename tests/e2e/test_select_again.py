@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import digests, files, ray_ns, report, write_tiny
+from support.tiny_run import digests, files, ray_ns, report, write_tiny
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny_run import digests, ray_ns, write_tiny
+from support.tiny_run import digests, ray_ns, write_tiny
 
 pytestmark = pytest.mark.ray
 

@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from tiny_run import digests, faulty, ray_ns, write_tiny
+from support.tiny_run import digests, faulty, ray_ns, write_tiny
 
 pytestmark = pytest.mark.ray
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import digests, faulty, ray_ns
+from support.tiny_run import digests, faulty, ray_ns
 
 from ray_ns.images.corpus import Corpus
 

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import faulty, ray_ns, write_tiny
-from two_nodes import two_nodes
+from support.tiny_run import faulty, ray_ns, write_tiny
+from support.two_nodes import two_nodes
 
 pytestmark = pytest.mark.ray
 

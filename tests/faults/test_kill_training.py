@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 import torch
-from held import HOLDER
 from safetensors.torch import load
-from tiny_training import EVERY, PREFIX, STEPS, Kill, end_of, in_a_process
+from support import tiny_training
+from support.held import HOLDER
+from support.tiny_training import EVERY, PREFIX, STEPS, Kill, end_of, in_a_process
 
 from ray_ns.config import Config
 

@@ -5,8 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tiny_run import faulty, ray_ns, write_tiny
-from two_nodes import two_nodes
+from support.tiny_run import faulty, ray_ns, write_tiny
+from support.two_nodes import two_nodes
 
 from ray_ns.keyed import seed
 from ray_ns.train.sampler import Order

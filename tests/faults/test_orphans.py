@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
-from listeners import tree
-from tiny_run import write_tiny
+from support.listeners import tree
+from support.tiny_run import write_tiny
 
 from ray_ns.engine import reaper
 

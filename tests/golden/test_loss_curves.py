@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.images.augment import per_image

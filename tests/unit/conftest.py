@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import pytest
-from in_process import Call, Left
+from support.in_process import Call, Left
 
 from ray_ns import cli
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
-from in_process import Call, Left
+from support.in_process import Call, Left
 
 from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import seal

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from in_process import Call, Left
+from support.in_process import Call, Left
 
 from ray_ns import exits
 from ray_ns.errors import InputError, IntegrityError, ResumableError

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from in_process import Call
+from support.in_process import Call
 
 import ray_ns
 from ray_ns import exits, printed

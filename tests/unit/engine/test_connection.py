@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from ray._private import services
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns.engine import connection
 from ray_ns.engine.driver import drive

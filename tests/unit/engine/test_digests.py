@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns.config import Config
 from ray_ns.engine import digests, label, predict

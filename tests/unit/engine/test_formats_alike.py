@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shards import KINDS, write_as
+from support.shards import KINDS, write_as
 
 from ray_ns.config import Config
 from ray_ns.engine.predict import Reader, list_slices, slices_of

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Callable
 
-import hazards
 import numpy as np
 import pyarrow as pa
 import pytest
+from support import hazards
 
 from ray_ns.config import Config
 from ray_ns.engine.label import check_quarantine

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_training
 import torch
-from held import HOLDER, hold
 from safetensors.torch import load
+from support import tiny_training
+from support.held import HOLDER, hold
 
 from ray_ns.config import Config
 from ray_ns.engine.keeper import Keeper

@@ -74,7 +74,7 @@ import os, pathlib, sys
 from ray_ns.engine import local
 local.start(1, 0, 100)
 import ray
-from listeners import doors_of, open_doors
+from support.listeners import doors_of, open_doors
 policy, pid = ray.get(ray.remote(lambda: (os.environ["OMP_WAIT_POLICY"], os.getpid())).remote())
 assert pid != os.getpid()
 assert policy == "PASSIVE"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns.engine.driver import drive
 from ray_ns.engine.session import Session

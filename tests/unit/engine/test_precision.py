@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns import config as configs
 from ray_ns.config import Cluster, Config, results_of

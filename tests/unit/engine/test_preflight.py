@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns import config_read
 from ray_ns.engine import digests, preflight

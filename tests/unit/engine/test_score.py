@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 from torch import nn
 
 from ray_ns.config import Config

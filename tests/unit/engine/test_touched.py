@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_run import write_tiny
+from support.tiny_run import write_tiny
 
 from ray_ns.engine import digests, label, predict
 from ray_ns.engine.driver import drive

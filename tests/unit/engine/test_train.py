@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from held import HOLDER
 from PIL import Image
+from support.held import HOLDER
 
 from ray_ns.config import Config
 from ray_ns.engine.predict import Reader

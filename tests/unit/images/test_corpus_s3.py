@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from weed import weed
+from support.weed import weed
 
 from ray_ns.images import pack
 from ray_ns.images.corpus import Corpus

@@ -1,10 +1,10 @@
 from collections import Counter
 from collections.abc import Callable
 
-import hazards
 import numpy as np
 import pytest
 from PIL import Image
+from support import hazards
 
 from ray_ns.images import decode as images_decode
 from ray_ns.images.decode import Decode, Reason

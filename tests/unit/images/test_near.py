@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from photographs import CHANGES, jpeg, photographs, strokes, thumbs
+from support.photographs import CHANGES, jpeg, photographs, strokes, thumbs
 
 from ray_ns.images import near
 

@@ -3,9 +3,9 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-import hazards
 import numpy as np
 import pytest
+from support import hazards
 
 from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Reason

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from photographs import CHANGES, photographs, strokes, thumbs
+from support.photographs import CHANGES, photographs, strokes, thumbs
 
 from ray_ns.images import near
 from ray_ns.images.twins import groups_of, twins, within

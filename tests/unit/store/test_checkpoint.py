@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from held import HOLDER, hold
+from support.held import HOLDER, hold
 
 from ray_ns.errors import IntegrityError, ResumableError
 from ray_ns.store.checkpoint import Checkpoint, Writer, at, clear, latest, place, save

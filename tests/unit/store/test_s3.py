@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from weed import weed
+from support.weed import weed
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.store.commit import Stage, ensure, find_commit

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from held import HOLDER
+from support.held import HOLDER
 
 from ray_ns.config import Config, Data, Student
 from ray_ns.images.corpus import Corpus

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_training
 import torch
+from support import tiny_training
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.errors import ResumableError

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shards import KINDS, write_as
+from support.shards import KINDS, write_as
 
 from ray_ns.errors import InputError
 from ray_ns.images.corpus import Corpus

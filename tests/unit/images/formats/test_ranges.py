@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pyarrow import fs
-from shards import write_as
+from support.shards import write_as
 
 from ray_ns.images.formats import ranges
 from ray_ns.images.formats.place import Place

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from shards import packed, write_as
+from support.shards import packed, write_as
 
 from ray_ns.errors import InputError
 from ray_ns.images import pack

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from held import hold
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.held import hold
 
 from ray_ns.config import Config, Student
 from ray_ns.engine.keeper import Keeper

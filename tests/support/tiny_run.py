@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from ray_ns.demo import write_digits
 
-INJECT = Path(__file__).parent / "faults/inject"
+INJECT = Path(__file__).parents[1] / "faults/inject"
 
 TINY = """
 run: {{dir: {folder}/run, seed: 3, rounds: 1}}
