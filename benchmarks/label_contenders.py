@@ -19,13 +19,13 @@ import pyarrow.parquet as pq
 import torch
 
 from ray_ns import config as configs
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import predict
-from ray_ns.engine.session import Session
-from ray_ns.images.corpus import Corpus
+from ray_ns.engine.run import Session
 from ray_ns.images.decode import Decode
-from ray_ns.labels.predict import Teacher
 from ray_ns.models import zoo
 from ray_ns.models.memory import keep_memory
+from ray_ns.models.predictor import Teacher
 from ray_ns.observe import Reporter
 from ray_ns.store import commit
 from ray_ns.store.lease import Lease

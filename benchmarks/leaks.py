@@ -35,8 +35,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageEnhance
 
-from ray_ns.engine.ingest import Ingest, ingest, left_out
-from ray_ns.images import near
+from ray_ns.engine.ingest.generation import Ingest, ingest, left_out
+from ray_ns.images import leak_guard
 from ray_ns.store.objects import open_store
 
 PLANTED = "planted.parquet"
@@ -168,7 +168,7 @@ def main() -> None:
     honest = [it for it in leaks if it[0] != PLANTED]
     sure = []
     for path, row, of, of_row, details in honest:
-        pair = (near.thumbnail(train_images[path][row]), near.thumbnail(test_images[of][of_row]))
+        pair = (leak_guard.thumbnail(train_images[path][row]), leak_guard.thumbnail(test_images[of][of_row]))
         sure.append(details >= DETAILS or correlation(*pair) >= PIXELS)
     pool = sum(len(it) for it in train_images.values())
     found: dict[str, Any] = {
@@ -194,11 +194,11 @@ def asked_for(asked: argparse.Namespace) -> tuple[int, str, int]:
 
 def timed(images: list[bytes], test_images: dict[str, list[bytes]]) -> dict[str, float]:
     """Seconds to build the guard, and microseconds per honest image on one thread: decoding and the guard."""
-    kept = np.stack([near.thumbnail(it) for part in test_images.values() for it in part])
+    kept = np.stack([leak_guard.thumbnail(it) for part in test_images.values() for it in part])
     began = time.perf_counter()
-    guard = near.Guard(kept)
+    guard = leak_guard.Guard(kept)
     built = time.perf_counter()
-    thumbs = np.stack([near.thumbnail(it) for it in images])
+    thumbs = np.stack([leak_guard.thumbnail(it) for it in images])
     decoded = time.perf_counter()
     for begin in range(0, len(thumbs), 256):
         guard.copies(thumbs[begin : begin + 256])

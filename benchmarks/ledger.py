@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from ray_ns.engine.label import label_shards
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.stages.label import label_shards
 from ray_ns.seals import canonical, seal
-from ray_ns.store import run as runs
+from ray_ns.store import layout
 from ray_ns.store.commit import Stage, find_commit
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import read_status
@@ -71,7 +71,7 @@ def measure(store: ObjectStore, pool: Corpus) -> dict[str, Any]:
     planning, jobs = timed(lambda: label_shards(pool, 100_000))
     assert len(jobs) == LABEL_SHARDS
     shards = [vars(shard) for shard in pool.shards]
-    runs.begin(store, {}, {"pool": shards}, lambda: None, runs.Classes(CLASSES))
+    layout.begin(store, {}, {"pool": shards}, lambda: None, layout.Classes(CLASSES))
     store.put_if_absent(f"{PREFIX}/plan.json", seal({"stage": PREFIX, "inputs": {}}))
     stage = Stage(store, PREFIX, lambda: None)
 

@@ -58,8 +58,8 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> p
 
 def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarray]:
     """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
-    from ray_ns.engine import counts
-    from ray_ns.engine.tables import label_objects
+    from ray_ns.artifacts.labels import label_objects
+    from ray_ns.engine.stages import counts
     from ray_ns.store.commit import Stage
     from ray_ns.store.objects import open_store
 
@@ -75,7 +75,7 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
     """Commit the synthetic labels, where they are not there yet."""
-    from ray_ns.engine import counts
+    from ray_ns.engine.stages import counts
     from ray_ns.store.commit import Stage, find_commit
     from ray_ns.store.objects import open_store
 
@@ -99,8 +99,8 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
 def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
     """The select stage, on the labels that lie in ``folder``."""
     from ray_ns.config import Config
-    from ray_ns.engine.select import select
-    from ray_ns.engine.session import Session
+    from ray_ns.engine.run import Session
+    from ray_ns.engine.stages.select import select
     from ray_ns.observe import Reporter
     from ray_ns.store.commit import find_commit
     from ray_ns.store.lease import Lease

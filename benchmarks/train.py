@@ -165,8 +165,8 @@ class Contest:
 
     def steps(self) -> Any:
         """Our data path over the pool, with targets by the row."""
+        from ray_ns.corpora.corpus import Corpus, image_ids
         from ray_ns.images.augment import per_image
-        from ray_ns.images.corpus import Corpus, image_ids
         from ray_ns.images.decode import Decode
         from ray_ns.train.data import Images, Steps, visits_of
 
@@ -184,7 +184,7 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
     import torch
 
     from ray_ns.config import Cluster
-    from ray_ns.engine.keeper import Keeper
+    from ray_ns.engine.workers.recorder import Keeper
     from ray_ns.store.checkpoint import place
     from ray_ns.store.lease import Lease
     from ray_ns.store.objects import open_store

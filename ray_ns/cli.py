@@ -60,11 +60,11 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the loop, or resume it. The same command goes on from whatever was committed."""
-    from ray_ns.engine.driver import drive
-    from ray_ns.report import table
+    from ray_ns.engine.opening import drive
+    from ray_ns.report.terminal import run as table
 
     with drive(config, overrides or [], "json" if as_json else "auto", grow) as session:
-        from ray_ns.loop import noisy_student
+        from ray_ns.methods.noisy_student import noisy_student
 
         outcome = noisy_student(session, until)
         if outcome.complete:
@@ -101,9 +101,9 @@ def select(
     as_json: AsJson = False,
 ) -> None:
     """Filter and balance a run's labels again. No teacher runs; the select settings may be others than the run's."""
-    from ray_ns.engine.driver import reopen
-    from ray_ns.engine.select import select_again
-    from ray_ns.report import selection
+    from ray_ns.engine.opening import reopen
+    from ray_ns.engine.stages.select import select_again
+    from ray_ns.report.terminal import selection
 
     with reopen(config, overrides or [], "json" if as_json else "auto") as session:
         found = select_again(session, number)
@@ -137,9 +137,9 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Pack a corpus into Parquet shards. Each image once; the same command resumes."""
-    from ray_ns.engine.ingest import Ingest
-    from ray_ns.engine.ingest import ingest as packed
-    from ray_ns.report import ingest as report
+    from ray_ns.engine.ingest.generation import Ingest
+    from ray_ns.engine.ingest.generation import ingest as packed
+    from ray_ns.report.terminal import ingest as report
 
     wanted = Ingest(
         source,
@@ -211,10 +211,10 @@ def inspect_corpus(
     """Look at every image of a corpus. Counts, sizes, formats, classes, what cannot be read and why."""
     import os
 
-    from ray_ns.images.corpus import Corpus
-    from ray_ns.images.survey import survey
+    from ray_ns.corpora.corpus import Corpus
+    from ray_ns.corpora.survey import survey
     from ray_ns.observe import Reporter
-    from ray_ns.report import survey as report
+    from ray_ns.report.terminal import survey as report
 
     found_corpus = Corpus.scan(corpus, image_column, label_column if labelled else None)
     total = sum(sum(found_corpus.open(shard).group_rows) for shard in found_corpus.shards)
@@ -234,7 +234,7 @@ def inspect_corpus(
 @app.command()
 def config() -> None:
     """Print every setting. With its meaning, range and default, as commented YAML."""
-    from ray_ns.config_help import schema_as_yaml
+    from ray_ns.config.show import schema_as_yaml
 
     for line in schema_as_yaml().splitlines():
         printed.say(line)

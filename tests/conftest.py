@@ -14,7 +14,7 @@ from hypothesis import settings
 from PIL import Image
 
 from ray_ns.config import Config, Data
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
 
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=40, database=None)
 settings.load_profile("fixed")

@@ -1,1 +1,1 @@
-"""The stages of the loop on Ray: the only rooms that import it."""
+"""A run on Ray: the only room that imports it."""

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns import config_read
+from ray_ns.artifacts.selection import Selected
 from ray_ns.config import Config, Training
+from ray_ns.config import read as config_read
+from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine import estimate, overlap, precision, preflight, sample
-from ray_ns.engine.selected import Selected
-from ray_ns.engine.session import Session, local_cpus
-from ray_ns.engine.train import Task, steps_of
+from ray_ns.engine.run import Session, local_cpus
+from ray_ns.engine.stages.train import Task, steps_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
-from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.labels import schema
-from ray_ns.labels import select as rule
+from ray_ns.labels.selection import rules as rule
 from ray_ns.observe import Reporter, in_time
-from ray_ns.store import run as runs
+from ray_ns.store import layout
 from ray_ns.store.lease import Holder, Lease
 from ray_ns.store.objects import LocalStore, open_store
 
@@ -51,7 +51,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     """
     config = config_read.load(path, overrides)
     store = open_store(config.run.dir, config.cluster.store_seconds)
-    config, automatic = precision.decide(config, runs.settings(store))
+    config, automatic = precision.decide(config, layout.settings(store))
     if automatic:
         yield Finding("precision", f"auto is here {precision.in_words(automatic, config)}", automatic)
     reporter = Reporter("plain")
@@ -236,7 +236,7 @@ class _Steps:
         return pixels, [str(it) if isinstance(it, Reason) else None for it in found]
 
     def _probabilities(self, state: "TrainState", images: np.ndarray) -> np.ndarray:
-        from ray_ns.labels.predict import Teacher
+        from ray_ns.models.predictor import Teacher
 
         label = self._config.label
         device = self._device(bool(label.gpus_per_actor))

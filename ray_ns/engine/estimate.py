@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray_ns.config import Config, Student, Training
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.observe import in_time
 
 COUNTED = 16  # shards whose rows are counted; the others are taken to be as dense

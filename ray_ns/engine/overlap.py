@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_ns.engine import digests as known_images
-from ray_ns.engine.session import Session
+from ray_ns.corpora import hold_out, twins
+from ray_ns.corpora.corpus import Corpus, count_per_class
+from ray_ns.corpora.unreadable import in_words, refuse_above
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import digests as known_images
 from ray_ns.errors import InputError
-from ray_ns.images import divide as division
-from ray_ns.images import near, twins
-from ray_ns.images.corpus import Corpus, count_per_class
+from ray_ns.images import leak_guard
 from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.unreadable import in_words, refuse_above
 from ray_ns.keyed import seed
 
 LABELLED = ("labelled", "validation", "test")
@@ -69,7 +69,7 @@ def _looked_at(session: Session, names: Sequence[str]) -> tuple[Digests, dict[st
     The labelled corpus keeps those that can be read.
     """
     corpora, allowed = session.corpora, session.config.data.max_quarantined
-    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
+    decode = SafeDecode(leak_guard.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
     digests: Digests = {}
     thumbs: dict[str, list[np.ndarray]] = {}
     few = True
@@ -77,7 +77,7 @@ def _looked_at(session: Session, names: Sequence[str]) -> tuple[Digests, dict[st
     session.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
     for name in names:
         wanted = twins.MOST - sum(map(len, thumbs.values())) if few else 0
-        found = division.look(corpora[name], decode, lambda: session.reporter.progress(next(done)), wanted)
+        found = hold_out.look(corpora[name], decode, lambda: session.reporter.progress(next(done)), wanted)
         few = found.pixels is not None
         thumbs[name] = found.pixels or []
         images, reasons = sum(map(len, found.digests)), Counter(found.bad.values())
@@ -106,7 +106,7 @@ def _part_conflicts(session: Session, digests: Digests, thumbs: dict[str, list[n
     for name, own in digests.items():
         corpus = corpora[name]
         labels = corpus.labels(config.data.classes)
-        found = division.conflicts(own, labels)
+        found = hold_out.conflicts(own, labels)
         rows = [np.array([it not in found for it in of], bool) for of in own]
         images, many = sum(map(len, own)), sum(int((~of).sum()) for of in rows)
         if not found:
@@ -136,7 +136,7 @@ def _named_in_class(
     of_class = [
         [it if at == label else b"" for it, at in zip(*of, strict=True)] for of in zip(own, labels, strict=True)
     ]
-    return division.named(corpus, of_class, digest) or ""
+    return hold_out.named(corpus, of_class, digest) or ""
 
 
 def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
@@ -186,7 +186,7 @@ def _hold_out(session: Session, missing: Sequence[str], digests: Digests, first:
     labels = labelled.labels(config.data.classes)
     key = seed(config.run.seed, HELD_OUT)
     try:
-        parts = division.hold_out(labelled, labels, config.data.held_out / 2, len(missing), key, first)
+        parts = hold_out.hold_out(labelled, labels, config.data.held_out / 2, len(missing), key, first)
     except ValueError as error:
         label = error.args[0]
         images = sum(int((of == label).sum()) for of in labels)
@@ -228,14 +228,14 @@ def _part_twins(session: Session, digests: Digests) -> None:
     whole, left = dict(corpora), dict(digests)
     for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
         held = [digest for other in others for digest in digests[other]]
-        corpora[name], shared = division.without(whole[name], digests[name], held)
+        corpora[name], shared = hold_out.without(whole[name], digests[name], held)
         left[name] = [[it for it in of if it not in shared] for of in digests[name]]
         if shared:
             one = min(shared)
-            twin = next(filter(None, (division.named(whole[it], digests[it], one) for it in others)))
+            twin = next(filter(None, (hold_out.named(whole[it], digests[it], one) for it in others)))
             session.reporter.warn(
                 f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
-                f"such as {division.named(whole[name], digests[name], one)} = {twin}"
+                f"such as {hold_out.named(whole[name], digests[name], one)} = {twin}"
             )
     digests |= left
     if not any(map(len, corpora["validation"].labels(classes))):

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.config import Config
-from ray_ns.engine import digests
-from ray_ns.engine.session import Session
+from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
+from ray_ns.corpora.known import DIGEST_BYTES, Known, check_of
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import digests
 from ray_ns.images import decode
-from ray_ns.images.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.known import DIGEST_BYTES, Known, check_of
 from ray_ns.labels import schema
 from ray_ns.store.commit import Commit, StoredObject
 from ray_ns.store.objects import ObjectStore
@@ -188,8 +188,8 @@ class TeacherActor:
     ) -> None:
         import torch
 
-        from ray_ns.labels.predict import Teacher
         from ray_ns.models.memory import keep_memory
+        from ray_ns.models.predictor import Teacher
         from ray_ns.models.zoo import from_files
 
         label = config.label

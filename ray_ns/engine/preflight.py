@@ -8,14 +8,14 @@ from typing import cast
 
 import numpy as np
 
-from ray_ns import config_read
 from ray_ns.config import Cluster, Config, CorpusName, Student, Training
+from ray_ns.config import read as config_read
+from ray_ns.corpora import layout
+from ray_ns.corpora.classes import class_count, class_names
+from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
-from ray_ns.engine.session import Session, check_resources, local_cpus
+from ray_ns.engine.run import Session, check_resources, local_cpus
 from ray_ns.errors import InputError
-from ray_ns.images import layout
-from ray_ns.images.classes import class_count, class_names
-from ray_ns.images.corpus import Corpus, Shard, count_per_class
 from ray_ns.observe import Reporter
 
 

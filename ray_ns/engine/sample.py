@@ -6,12 +6,12 @@ from collections import Counter
 
 import numpy as np
 
-from ray_ns.engine.session import Session, local_cpus
+from ray_ns.corpora.unreadable import in_words, refuse_above
+from ray_ns.engine.run import Session, local_cpus
 from ray_ns.errors import InputError
-from ray_ns.images import near
+from ray_ns.images import leak_guard
 from ray_ns.images.decode import Reason
 from ray_ns.images.isolate import SafeDecode
-from ray_ns.images.unreadable import in_words, refuse_above
 
 IMAGES, SHARDS, SECONDS = 500, 25, 20.0
 SURE = 1e-3  # how seldom a pool within the limit is refused
@@ -23,7 +23,7 @@ def check_pool(session: Session) -> None:
     A pool of at most ``IMAGES`` images in ``SHARDS`` shards is looked at whole.
     """
     pool, allowed = session.corpora["pool"], session.config.data.max_quarantined
-    decode = SafeDecode(near.thumbnail, session.config.label.image_seconds, local_cpus(session.config))
+    decode = SafeDecode(leak_guard.thumbnail, session.config.label.image_seconds, local_cpus(session.config))
     chosen = np.unique(np.linspace(0, len(pool.shards) - 1, SHARDS).round().astype(int)).tolist()
     each = -(-IMAGES // len(chosen))
     bad: dict[str, str] = {}

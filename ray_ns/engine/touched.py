@@ -4,14 +4,14 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ray_ns.engine import digests
+from ray_ns.corpora.corpus import Corpus, Shard, changed
+from ray_ns.corpora.hold_out import digests_of
+from ray_ns.corpora.known import check_of, unpacked
 from ray_ns.engine.predict import CONTENT
-from ray_ns.engine.session import Session
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import digests
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus, Shard, changed
-from ray_ns.images.divide import digests_of
-from ray_ns.images.known import check_of, unpacked
-from ray_ns.store import run as runs
+from ray_ns.store import layout
 from ray_ns.store.commit import Stage, find_commit
 from ray_ns.store.objects import ObjectStore
 
@@ -84,7 +84,7 @@ def _compare_pool(store: ObjectStore, corpus: Corpus, shards: Sequence[Shard]) -
 def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
     """What every labelling so far recorded of the content of the pool; None of what an earlier version labelled."""
     found: dict[PieceKey, str | None] = {}
-    for stage in runs.stages(store):
+    for stage in layout.stages(store):
         if not stage.endswith("/label"):
             continue
         commit = find_commit(store, stage)

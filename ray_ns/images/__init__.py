@@ -1,1 +1,1 @@
-"""What an image is: where it lies, how its bytes become pixels, how its pixels are noised."""
+"""An image: its bytes become pixels, safely, and its pixels are noised."""

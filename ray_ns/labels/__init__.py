@@ -1,1 +1,1 @@
-"""Labels: images to probabilities, probabilities to a table, a table to a selection. Pure: values in, values out."""
+"""Labels: their table, and the selection from them. Pure: values in, values out."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ray_ns.config import MIDDLE, Data, Model
 from ray_ns.errors import InputError
-from ray_ns.models.names import CONFIG, WEIGHTS
+from ray_ns.models.files import CONFIG, WEIGHTS
 
 
 def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:

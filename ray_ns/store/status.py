@@ -7,8 +7,7 @@ from typing import Any
 
 from ray_ns.errors import InputError
 from ray_ns.observe import in_time
-from ray_ns.store import hints
-from ray_ns.store import run as runs
+from ray_ns.store import hints, layout
 from ray_ns.store.commit import done_keys, find_commit
 from ray_ns.store.lease import STALE_SECONDS, heartbeat
 from ray_ns.store.objects import open_store
@@ -26,9 +25,9 @@ STAGES = (
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
     store = open_store(url)
-    if runs.read(store, runs.RUN) is None:
-        runs.refuse_lost(store)
-        raise InputError(f"{url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
+    if layout.read(store, layout.RUN) is None:
+        layout.refuse_lost(store)
+        raise InputError(f"{url}: no run has begun here (no {layout.RUN}). Give the run.dir of a run.")
     return url
 
 
@@ -39,7 +38,7 @@ def read_status(url: str) -> dict[str, Any]:
     """
     store = open_store(existing(url))
     stages = []
-    for prefix in sorted(runs.stages(store), key=run_order):
+    for prefix in sorted(layout.stages(store), key=run_order):
         commit = find_commit(store, prefix)
         parts = len(commit.parts) if commit else len(done_keys(store, prefix))
         curve = commit.summary.get("curve") if commit else hints.curve(hints.read(store, f"{prefix}/{PROGRESS}"))
@@ -48,7 +47,7 @@ def read_status(url: str) -> dict[str, Any]:
             | ({"curve": curve} if curve else {})
         )
     beat = heartbeat(store)
-    finished = find_commit(store, runs.last_stage(store)) is not None
+    finished = find_commit(store, layout.last_stage(store)) is not None
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
 

@@ -17,8 +17,7 @@ from typing import Any
 
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import digest, unseal_with_digest
-from ray_ns.store import commit
-from ray_ns.store import run as runs
+from ray_ns.store import commit, layout
 from ray_ns.store.commit import Part
 from ray_ns.store.lease import EPOCH
 from ray_ns.store.objects import ObjectStore, UnreadableError
@@ -42,8 +41,8 @@ def verify(store: ObjectStore) -> Found:
     names, fault = _listed(store)
     if fault is not None:
         yield fault
-    elif runs.RUN not in names and not any(map(runs.stage_of, names)):
-        raise InputError(f"{store.url}: no run has begun here (no {runs.RUN}). Give the run.dir of a run.")
+    elif layout.RUN not in names and not any(map(layout.stage_of, names)):
+        raise InputError(f"{store.url}: no run has begun here (no {layout.RUN}). Give the run.dir of a run.")
     registered: dict[str, str] = {}
     for key in filter(_REGISTER.fullmatch, names):
         value, _, wrong = _sealed(store, key)
@@ -51,11 +50,11 @@ def verify(store: ObjectStore) -> Found:
         if value is not None and commit.register_key(value["key"]) == key:
             registered[value["key"]] = value["digest"]
     generations = {int(found[1]) for found in map(_GENERATION.match, (*names, *registered)) if found}
-    for key in (runs.RUN, *map(runs.corpora_key, range(1, max(generations, default=1) + 1))):
+    for key in (layout.RUN, *map(layout.corpora_key, range(1, max(generations, default=1) + 1))):
         yield key, _as_registered(store, key, _sealed(store, key), registered)
     for key in filter(EPOCH.fullmatch, names):
         yield key, _sealed(store, key)[2]
-    stages = sorted({stage for stage in map(runs.stage_of, (*names, *registered)) if stage})
+    stages = sorted({stage for stage in map(layout.stage_of, (*names, *registered)) if stage})
     commits = {stage: _sealed(store, f"{stage}/commit.json") for stage in stages}
     known = {of for _, of, _ in commits.values() if of} | set(registered.values())
     for stage in stages:

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from ray_ns.corpora.corpus import Corpus, Shard, ShardReader, image_ids
+from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.errors import RayNsError
-from ray_ns.images.corpus import Corpus, Shard, ShardReader, image_ids
 from ray_ns.images.decode import Decode, Reason
-from ray_ns.images.unreadable import refuse_above
 from ray_ns.keyed import seed
 from ray_ns.train.sampler import WINDOW, Order
 

@@ -11,14 +11,14 @@ import pytest
 from support import hazards
 from support.tiny_run import write_tiny
 
-from ray_ns.config_read import load
+from ray_ns.artifacts.labels import LABELS, XXH3
+from ray_ns.config.read import load
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import preflight
-from ray_ns.engine.label import label, label_shards
 from ray_ns.engine.predict import predict
-from ray_ns.engine.session import Session
-from ray_ns.engine.tables import LABELS, XXH3
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages.label import label, label_shards
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus
 from ray_ns.labels.schema import from_parquet
 from ray_ns.models.zoo import build, to_files
 from ray_ns.observe import Reporter

@@ -18,9 +18,9 @@ from torch import nn
 
 from ray_ns.config import Data, Model
 from ray_ns.images.decode import Decode
-from ray_ns.labels.predict import Teacher
 from ray_ns.models import zoo
-from ray_ns.models.names import CONFIG
+from ray_ns.models.files import CONFIG
+from ray_ns.models.predictor import Teacher
 
 CLASSES = ("water & roof", "façade", "sky", "petal", "leaf", "stem")
 SHAPES = [(480, 320), (320, 480), (512, 288), (300, 451), (97, 65)]

@@ -14,8 +14,8 @@ import pytest
 from support.tiny_run import faulty, ray_ns, write_tiny
 from support.weed import weed
 
-from ray_ns.images.corpus import Corpus
-from ray_ns.images.formats.place import Place
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.corpora.formats.place import Place
 
 pytestmark = pytest.mark.ray
 

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_run import digests, faulty, ray_ns
 
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
 
 pytestmark = pytest.mark.ray
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ray_ns.config import Select
 from ray_ns.errors import IntegrityError
-from ray_ns.labels import select
+from ray_ns.labels.selection import rules as select
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 

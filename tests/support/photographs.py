@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance
 
-from ray_ns.images import near
+from ray_ns.images import leak_guard
 
 SIDE = 96
 
@@ -50,7 +50,7 @@ def jpeg(image: Image.Image, quality: int = 85) -> bytes:
 
 
 def thumbs(images: list[Image.Image]) -> np.ndarray:
-    return np.stack([near.thumbnail(jpeg(image, 95)) for image in images])
+    return np.stack([leak_guard.thumbnail(jpeg(image, 95)) for image in images])
 
 
 def cropped(image: Image.Image) -> Image.Image:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ray_ns.images import pack
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora import pack
+from ray_ns.corpora.corpus import Corpus
 
 KINDS = ("plain", "packed", "hugging face", "tar", "folder")
 

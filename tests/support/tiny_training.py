@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from support.held import hold
 
 from ray_ns.config import Config, Student
-from ray_ns.engine.keeper import Keeper
-from ray_ns.engine.score import Score
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.workers.recorder import Keeper
+from ray_ns.engine.workers.score import Score
 from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint, objects
 from ray_ns.train.data import Images, Steps, visits_of

@@ -15,7 +15,7 @@ from support.in_process import Call, Left
 
 from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import seal
-from ray_ns.store import run as runs
+from ray_ns.store import layout
 from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.objects import LocalStore
 
@@ -28,7 +28,7 @@ def free() -> None:
 def finished(tmp_path: Path) -> LocalStore:
     """A small run with everything committed."""
     store = LocalStore(tmp_path / "run")
-    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, free, runs.Classes(10))
+    layout.begin(store, {"run": {"seed": 0}}, {"pool": []}, free, layout.Classes(10))
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         for part in range(2):

@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ray_ns import demo
+from ray_ns.corpora.corpus import Corpus, count_per_class
 from ray_ns.demo import write_digits
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus, count_per_class
 from ray_ns.images.decode import Decode
 
 PER_CLASS = 5

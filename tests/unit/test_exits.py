@@ -15,12 +15,12 @@ import pytest
 from support.in_process import Call, Left
 
 from ray_ns import exits
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.corpora.survey import Survey
 from ray_ns.errors import InputError, IntegrityError, ResumableError
-from ray_ns.images.corpus import Corpus
-from ray_ns.images.survey import Survey
-from ray_ns.report.survey import save_sheet
+from ray_ns.report.terminal.survey import save_sheet
 from ray_ns.seals import seal
-from ray_ns.store import run as runs
+from ray_ns.store import layout
 from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.objects import LocalStore, open_store
 
@@ -156,7 +156,7 @@ def test_a_bad_place_for_what_is_written_leaves_with_2(ray_ns: Call, tmp_path: P
 def begun(tmp_path: Path) -> LocalStore:
     """A small run with a committed stage, one under way, and every hint."""
     store = LocalStore(tmp_path / "begun")
-    runs.begin(store, {"run": {"seed": 0}}, {"pool": []}, lambda: None, runs.Classes(10))
+    layout.begin(store, {"run": {"seed": 0}}, {"pool": []}, lambda: None, layout.Classes(10))
 
     def work(stage: Stage) -> tuple[dict[str, Any], int]:
         stage.publish(0, {"labels.bin": b"x" * 30}, {})
@@ -195,7 +195,7 @@ def test_a_run_and_an_ingest_are_told_apart(
 ) -> None:
     good = write_corpus("good", [pictures(6)], [[0, 1, 2, 0, 1, 2]]).root
     packed = LocalStore(tmp_path / "packed")
-    runs.begin(packed, {"ingest": {"size": None}}, {"source": []}, lambda: None, None)
+    layout.begin(packed, {"ingest": {"size": None}}, {"source": []}, lambda: None, None)
     config = tmp_path / "c.yaml"
     config.write_text(CONFIG.format(run=tmp_path / "packed", labelled=good, pool=good))
     for verb in ("run", "select"):
@@ -208,12 +208,12 @@ def test_a_run_and_an_ingest_are_told_apart(
 @pytest.mark.parametrize("number", [-1, 0, 99, 10**30])
 def test_a_round_that_is_none_leaves_with_2(ray_ns: Call, tmp_path: Path, number: int) -> None:
     from ray_ns import config as configs
-    from ray_ns import config_read
+    from ray_ns.config import read as config_read
 
     config = tmp_path / "c.yaml"
     config.write_text(CONFIG.format(run=tmp_path / "run", labelled=tmp_path, pool=tmp_path))
     settings = configs.results_of(config_read.load(config))
-    runs.begin(LocalStore(tmp_path / "run"), settings, {"pool": []}, lambda: None, runs.Classes(3))
+    layout.begin(LocalStore(tmp_path / "run"), settings, {"pool": []}, lambda: None, layout.Classes(3))
     refused(ray_ns("select", config, "--round", number))
 
 

@@ -22,12 +22,13 @@ from support.in_process import Call
 
 import ray_ns
 from ray_ns import exits, printed
-from ray_ns.engine.session import Session
+from ray_ns.corpora.corpus import Corpus, Shard
+from ray_ns.corpora.survey import TILE, Survey, Tile
+from ray_ns.engine.run import Session
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
-from ray_ns.images.corpus import Corpus, Shard
-from ray_ns.images.survey import TILE, Survey, Tile
 from ray_ns.observe import Reporter
-from ray_ns.report import columns, ingest, selection, survey, table
+from ray_ns.report.terminal import columns, ingest, selection, survey
+from ray_ns.report.terminal import run as table
 from ray_ns.store.commit import Commit
 
 FOLDER = Path(ray_ns.__file__).parent

@@ -66,7 +66,7 @@ def kill_driver_at_write(when: str, pattern: str, nth: int) -> None:
 
 
 def kill_reader(pattern: str, marker: str) -> None:
-    from ray_ns.images import corpus
+    from ray_ns.corpora import corpus
 
     original = corpus.ShardReader.images
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from ray_ns.config import Config, Finetune, Label
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.estimate import COUNTED, in_all, in_words, rows
-from ray_ns.images.corpus import Corpus
 
 RATES = {
     "train teacher": {"step_seconds": 0.5, "size": 16, "parameters": 1000},

@@ -8,8 +8,8 @@ import pytest
 from support.shards import KINDS, write_as
 
 from ray_ns.config import Config
+from ray_ns.corpora.corpus import image_ids, split_ids
 from ray_ns.engine.predict import Reader, list_slices, slices_of
-from ray_ns.images.corpus import image_ids, split_ids
 from ray_ns.images.decode import Decode
 from ray_ns.store.objects import LocalStore
 

@@ -9,10 +9,10 @@ import pytest
 from support import hazards
 
 from ray_ns.config import Config
-from ray_ns.engine.label import check_quarantine
+from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine.predict import Reader, list_slices
+from ray_ns.engine.stages.label import check_quarantine
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus, image_ids
 from ray_ns.labels.schema import label_table
 from ray_ns.store.objects import LocalStore
 

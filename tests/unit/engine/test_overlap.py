@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 from support.tiny_run import write_tiny
 
-from ray_ns.engine.driver import drive
-from ray_ns.engine.session import Session
+from ray_ns.corpora import twins
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.opening import drive
+from ray_ns.engine.run import Session
 from ray_ns.errors import InputError
-from ray_ns.images import twins
-from ray_ns.images.corpus import Corpus
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_run import write_tiny
 
-from ray_ns import config_read
-from ray_ns.engine import digests, preflight
-from ray_ns.engine.driver import drive
+from ray_ns.config import read as config_read
+from ray_ns.corpora.corpus import Corpus, count_per_class
+from ray_ns.engine import preflight
+from ray_ns.engine.opening import drive
+from ray_ns.engine.stages import digests
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus, count_per_class
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 
 from ray_ns.config import Config
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import sample
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import Corpus
 
 
 def look(config: Config, pool: Corpus) -> None:

@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_run import write_tiny
 
-from ray_ns.engine import digests, label, predict
-from ray_ns.engine.driver import drive
-from ray_ns.engine.session import Session
+from ray_ns.corpora.corpus import image_ids
+from ray_ns.corpora.known import DIGEST_BYTES
+from ray_ns.engine import predict
+from ray_ns.engine.opening import drive
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import digests, label
 from ray_ns.errors import InputError
-from ray_ns.images.corpus import image_ids
-from ray_ns.images.known import DIGEST_BYTES
 from ray_ns.store import commit
 
 CORPORA = ["labelled", "validation", "test", "pool"]

@@ -17,7 +17,7 @@ from torch import nn
 from ray_ns.config import MIDDLE, Config, Data, Model
 from ray_ns.errors import InputError
 from ray_ns.models import zoo
-from ray_ns.models.names import CONFIG, WEIGHTS
+from ray_ns.models.files import CONFIG, WEIGHTS
 
 SMALL = {"channels": [8, 8, 16, 16], "stem_width": 8, "output_stride": 16}
 VIT = {"img_size": 16, "patch_size": 4}

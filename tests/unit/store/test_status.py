@@ -9,8 +9,7 @@ import pytest
 
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import canonical, seal
-from ray_ns.store import hints
-from ray_ns.store import run as runs
+from ray_ns.store import hints, layout
 from ray_ns.store.commit import Stage, ensure
 from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS, Lease
 from ray_ns.store.objects import LocalStore
@@ -30,7 +29,7 @@ def free() -> None:
 def store(tmp_path: Path) -> LocalStore:
     """A run that has begun and done nothing yet."""
     store = LocalStore(tmp_path)
-    runs.begin(store, {"run": {}}, {}, free, runs.Classes(10))
+    layout.begin(store, {"run": {}}, {}, free, layout.Classes(10))
     return store
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from ray_ns.errors import InputError
 from ray_ns.seals import seal
-from ray_ns.store import checkpoint
-from ray_ns.store import run as runs
+from ray_ns.store import checkpoint, layout
 from ray_ns.store.commit import Commit, Stage, ensure
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import LocalStore
@@ -50,7 +49,7 @@ def run(root: Path, until: str) -> LocalStore:
     """A run up to a stage, which is under way; of the report it is the end."""
     store = LocalStore(root)
     lease = Lease(store)
-    runs.begin(store, {"run": {}}, {"pool": []}, lease.check, runs.Classes(10))
+    layout.begin(store, {"run": {}}, {"pool": []}, lease.check, layout.Classes(10))
     made: dict[str, Commit] = {}
     order = {
         "rounds/0/train": lambda: {"selection": None, "begin": None},
@@ -95,7 +94,7 @@ def faults(store: LocalStore) -> dict[str, str]:
 
 def is_hint(store: LocalStore, key: str) -> bool:
     """What ``verify`` says that nobody misses."""
-    stage_of = runs.stage_of(key)
+    stage_of = layout.stage_of(key)
     done = "/done/" in key
     unnamed = stage_of is not None and "/data/" in key and store.get(f"{stage_of}/commit.json") is None
     return done or unnamed or key.startswith(("driver/", "register/")) or "/checkpoints/" in key or "timing.json" in key
@@ -159,7 +158,7 @@ def test_a_commit_without_its_register_is_missed_by_what_was_made_of_it(copy: Ca
 
 def test_later_corpora_are_missed(copy: Callable[[str], LocalStore]) -> None:
     store = copy("report")
-    runs.grow(store, {"pool": [1]}, 2, free)
+    layout.grow(store, {"pool": [1]}, 2, free)
     assert faults(store) == {}
     store.delete("corpora-2.json")
     assert list(faults(store)) == ["corpora-2.json"]
@@ -314,13 +313,13 @@ FOREIGN = [
 @pytest.mark.parametrize("until", UNTIL)
 def test_names_of_sync_clients_are_passed_over(copy: Callable[[str], LocalStore], name: str, until: str) -> None:
     store = copy(until)
-    before, stages = list(verify(store)), list(runs.stages(store))
+    before, stages = list(verify(store)), list(layout.stages(store))
     done = Stage(store, "rounds/1/label", free).done()
     path = store.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"garbage")
     assert list(verify(store)) == before
-    assert list(runs.stages(store)) == stages
+    assert list(layout.stages(store)) == stages
     assert Stage(store, "rounds/1/label", free).done() == done
     lease = Lease(store)
     assert lease.held().epoch == 2
@@ -340,5 +339,5 @@ def test_where_no_run_has_begun_there_is_nothing_to_verify(tmp_path: Path) -> No
 
 def test_a_run_that_was_killed_before_its_first_stage_is_well(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    runs.begin(store, {"run": {}}, {"pool": []}, free, runs.Classes(10))
+    layout.begin(store, {"run": {}}, {"pool": []}, free, layout.Classes(10))
     assert faults(store) == {}

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ray_ns.config import Noise
+from ray_ns.corpora.corpus import Corpus, Shard, image_ids
 from ray_ns.errors import InputError
 from ray_ns.images.augment import per_image
-from ray_ns.images.corpus import Corpus, Shard, image_ids
 from ray_ns.images.decode import Decode
 from ray_ns.models.loss import noisy_student_loss
 from ray_ns.train.data import Batch, Images, Steps, batches, visits_of

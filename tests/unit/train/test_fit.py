@@ -9,7 +9,7 @@ import torch
 from support.held import HOLDER
 
 from ray_ns.config import Config, Data, Student
-from ray_ns.images.corpus import Corpus
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore

@@ -1,0 +1,152 @@
+"""Which labelled images train and which evaluate: those that can be read, a held-out share, none on both sides."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from ray_ns.corpora.corpus import Corpus, image_ids
+from ray_ns.corpora.known import digest_of
+from ray_ns.images.decode import Reason
+from ray_ns.images.isolate import Outcome
+from ray_ns.keyed import hashes
+
+
+def hold_out(
+    corpus: Corpus, labels: Sequence[np.ndarray], share: float, parts: int, key: int, first: np.ndarray | None = None
+) -> list[list[np.ndarray]]:
+    """Divide a corpus: per part the rows (bool, per shard) held out for it, and at the end those that are left.
+
+    Each part gets ``share`` of every class, at least one image, drawn by a hash of (``key``, ImageId). ``labels``
+    int64 (rows,) per shard. ``first``: for each image of the corpus, by number, the first one of the group of copies
+    that it belongs to, int64 (images,); a group stays on one side, but in a class that could not be divided so, and one
+    larger than a part's share is only drawn where there is no other. Raises ``ValueError`` with the class of which
+    nothing would be left.
+    """
+    ids = np.concatenate(
+        [image_ids(shard.ordinal, np.arange(len(of))) for shard, of in zip(corpus.shards, labels, strict=True)]
+    )
+    truth = np.concatenate(labels)
+    part_of = np.full(len(ids), parts)
+    for label in np.unique(truth):
+        members = np.flatnonzero(truth == label)
+        many = max(1, round(share * len(members)))
+        group_of = members if first is None else first[members]
+        heads = np.unique(group_of)
+        order = heads[np.argsort(hashes(ids[heads], key), kind="stable")]
+        if len(heads) < len(members) and _drawn([members[group_of == head] for head in order], many, parts, part_of):
+            continue
+        part_of[members] = parts
+        alone = members[np.argsort(hashes(ids[members], key), kind="stable")]
+        if not _drawn(list(alone[:, None]), many, parts, part_of):
+            raise ValueError(int(label))
+    bounds = np.cumsum([len(of) for of in labels])[:-1]
+    return [np.split(part_of == part, bounds) for part in range(parts + 1)]
+
+
+def _drawn(groups: Sequence[np.ndarray], many: int, parts: int, part_of: np.ndarray) -> bool:
+    """Give each of the parts about ``many`` images, whole groups in their order; False where nothing would be left."""
+    left = list(groups)
+    for part in range(parts):
+        missing, rest = many, []
+        for at, group in enumerate(left):
+            if not missing:
+                rest += left[at:]
+                break
+            if len(group) <= missing:
+                part_of[group] = part
+                missing -= len(group)
+            else:
+                rest.append(group)
+        if missing == many and rest:
+            smallest = min(range(len(rest)), key=lambda at: len(rest[at]))
+            part_of[rest.pop(smallest)] = part
+        left = rest
+    return bool(left)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What one reading of a corpus found.
+
+    ``digests``: the digest of every image's bytes, per shard in order of rows, empty where there are none;
+    ``readable``: bool (rows,) per shard; ``bad``: the reasons of the others, by their names. ``pixels``: what the
+    readable ones were decoded to, one after the other; None where there are more of them than were asked for.
+    """
+
+    digests: list[list[bytes]]
+    readable: list[np.ndarray]
+    bad: dict[str, str]
+    pixels: list[np.ndarray] | None
+
+
+def look(
+    corpus: Corpus,
+    decode: Callable[[str, Iterable[bytes | None]], Iterator[Outcome]],
+    after_shard: Callable[[], None] = lambda: None,
+    pixels: int = 0,
+) -> Looked:
+    """Read and decode every image of ``corpus`` once; ``pixels``: keep those of so many images at most."""
+    found = Looked([], [], {}, None)
+    kept: list[np.ndarray] = []
+    total = 0
+    for shard in corpus.shards:
+        reader = corpus.open(shard)
+        digests: list[bytes] = []
+        readable: list[bool] = []
+        for group in (group for group, rows in enumerate(reader.group_rows) if rows):
+            images = reader.images(group).to_pylist()
+            digests += map(digest_of, images)
+            for outcome in decode(f"{corpus.root} {shard.path} {shard.stamp} {group}", images):
+                if isinstance(outcome, Reason):
+                    found.bad[reader.where(len(readable))] = str(outcome)
+                elif total < pixels:
+                    kept.append(outcome)
+                readable.append(not isinstance(outcome, Reason))
+                total += readable[-1]
+        found.digests.append(digests)
+        found.readable.append(np.array(readable, bool))
+        after_shard()
+    return replace(found, pixels=kept if total <= pixels else None)
+
+
+def digests_of(corpus: Corpus) -> list[list[bytes]]:
+    """The digest of every image's bytes, per shard in order of rows, empty where there are none."""
+    return [
+        [
+            digest_of(image.as_py())
+            for group, rows in enumerate(reader.group_rows)
+            if rows
+            for image in reader.images(group)
+        ]
+        for reader in map(corpus.open, corpus.shards)
+    ]
+
+
+def without(
+    corpus: Corpus, own: Sequence[Sequence[bytes]], others: Iterable[Sequence[bytes]]
+) -> tuple[Corpus, set[bytes]]:
+    """The corpus (whose digests are ``own``) without the images that ``others`` hold too, and those digests."""
+    shared = {it for digest in own for it in digest if it} & {it for digest in others for it in digest}
+    if not shared:
+        return corpus, shared
+    rest = [np.array([it not in shared for it in of], bool) for of in own]
+    return corpus.keeping(rest), shared
+
+
+def conflicts(own: Sequence[Sequence[bytes]], labels: Sequence[np.ndarray]) -> dict[bytes, list[int]]:
+    """The digests that images of several classes have, with those classes, ascending."""
+    found: dict[bytes, set[int]] = {}
+    for digest, label in zip(chain.from_iterable(own), np.concatenate(labels).tolist(), strict=True):
+        if digest:
+            found.setdefault(digest, set()).add(label)
+    return {digest: sorted(of) for digest, of in found.items() if len(of) > 1}
+
+
+def named(corpus: Corpus, own: Sequence[Sequence[bytes]], digest: bytes) -> str | None:
+    """The name of the first image with that digest, None where the corpus has none."""
+    for shard, of in zip(corpus.shards, own, strict=True):
+        if digest in of:
+            return corpus.open(shard).where(of.index(digest))
+    return None

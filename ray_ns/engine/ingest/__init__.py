@@ -1,0 +1,1 @@
+"""Pack any corpus into Parquet shards: each image once."""

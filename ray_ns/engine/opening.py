@@ -1,0 +1,77 @@
+"""From a config file to a session on its run: whose run it is, which corpora it has, and that it can run at all."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from ray_ns import config as configs
+from ray_ns.config import read as config_read
+from ray_ns.corpora.corpus import Shard
+from ray_ns.engine import overlap, precision, preflight, sample, touched
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import digests
+from ray_ns.observe import Mode, Reporter
+from ray_ns.store import layout
+from ray_ns.store.commit import find_commit
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import open_store
+from ray_ns.store.status import existing
+
+
+@contextmanager
+def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -> Iterator[Session]:
+    """A session on the run of a config. A new run is written down; a finished one is opened for reading only.
+
+    ``grow``: take in shards that the pool has gained; else they are told of and left out.
+
+    Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
+    """
+    config = config_read.load(path, overrides)
+    store = open_store(config.run.dir, config.cluster.store_seconds)
+    config, automatic = precision.decide(config, layout.settings(store))
+    settings = configs.results_of(config)
+    begun = layout.check_owner(store, settings, configs.differences)
+    pinned = layout.generations(store)
+    known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
+    reporter = Reporter(mode)
+    if automatic and not begun:
+        reporter.note(f"precision auto, decided for the whole run: {precision.in_words(automatic, config)}")
+    corpora = preflight.scan_corpora(config, known, reporter, grow)
+    config, names = preflight.with_classes(config, corpora)
+    pools = [len(generation["pool"]) for generation in pinned]
+    if len(corpora["pool"].shards) not in pools:
+        pools.append(len(corpora["pool"].shards))
+    with Session(config, store, corpora, tuple(pools), Lease(store), reporter, names) as session:
+        touched.compare(session)
+        if find_commit(store, f"{session.place}report") is None:
+            preflight.check_writable(store.url)
+            preflight.check(session)
+        if not pinned:
+            sample.check_pool(session)
+        found = {} if pinned else overlap.divide(session)
+        seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
+        if not begun:
+            layout.begin(store, settings, seen, session.lease.check, layout.Classes(config.data.classes, names))
+            digests.ensure(session, found)
+        elif len(pools) > len(pinned):
+            layout.grow(store, seen, len(pools), session.lease.check)
+        yield session
+
+
+@contextmanager
+def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
+    """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
+    config = config_read.load(path, overrides)
+    store = open_store(existing(config.run.dir), config.cluster.store_seconds)
+    config, _ = precision.decide(config, layout.settings(store))
+    layout.check_owner(store, configs.results_of(config), _differences_but_select)
+    classes = layout.classes(store)
+    config = config_read.with_classes(config, classes.count)
+    pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
+    with Session(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as session:
+        session.check_cluster()
+        yield session
+
+
+def _differences_but_select(old: Any, new: Any) -> list[str]:
+    return [line for line in configs.differences(old, new) if not line.startswith("select.")]

@@ -1,0 +1,1 @@
+"""One stage a file: what it depends on, its work, what its commit is."""

@@ -1,0 +1,177 @@
+"""Label the pool and commit its labels, label shard by label shard."""
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns import __version__
+from ray_ns.artifacts.labels import SELECTION, label_objects
+from ray_ns.config import Config, results_of
+from ray_ns.corpora.corpus import Corpus, split_ids
+from ray_ns.corpora.known import check_of, in_words, parted
+from ray_ns.corpora.unreadable import refuse_above
+from ray_ns.engine.predict import CONTENT, Job, Piece, predict
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import counts, digests
+from ray_ns.errors import InputError
+from ray_ns.images import decode
+from ray_ns.seals import digest
+from ray_ns.store import layout
+from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
+
+
+def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
+    """The committed labels of the pool by ``teacher``: one part per label shard.
+
+    ``only``: a selection from labels of the same pool, to whose images the labelling is restricted. Where the pool has
+    grown, the parts that the same teacher made of the pool as it was are taken as they are.
+    """
+    config, pool = session.config, session.corpora["pool"]
+    known = digests.ensure(session)
+    inputs = {
+        "teacher": teacher.digest,
+        "pool": digest([vars(shard) for shard in pool.shards]),
+        "label": results_of(config.label),
+        "data": results_of(config.data),
+        "decode": decode.VERSION,
+        "only": only.digest if only else None,
+        "known": known.digest if known else None,
+    }
+
+    tally = counts.tally(config.data.classes)
+    begun_here = False
+
+    def work(stage: Stage) -> tuple[dict[str, Any], list[Part]]:
+        nonlocal begun_here
+        bounds = itertools.pairwise([0, *session.pools])
+        generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
+        jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
+        if only is not None:
+            *chosen, edges = (part.objects[SELECTION] for part in only.parts)
+            jobs = [replace(job, only=(stored, edges)) for job, stored in zip(jobs, chosen, strict=True)]
+        done = stage.done()
+        for part, made in _made_before(session, prefix, inputs).items():
+            done[part] = done.get(part) or stage.adopt(part, made)
+        begun_here = not done
+        left = {job: part for part, job in enumerate(jobs) if part not in done}
+        session.reporter.begin(prefix, len(jobs), "label shards", len(done))
+        lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
+        for job, table in predict(session, teacher, list(left), known):
+            counts.add(tally, table, f"{prefix}, label shard {left[job]}")
+            objects, checksum = label_objects(table.drop_columns(CONTENT), lineage)
+            facts = _facts(job, table, config.data.classes) | checksum
+            done[left[job]] = stage.publish(left[job], objects, facts)
+            session.reporter.progress(len(done))
+        summary = _summary([part.facts for part in done.values()], config.data.classes)
+        left_out = check_pool(config, summary)
+        session.reporter.end(
+            f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
+            f"quarantine{f'; of the pool {in_words(found)}' if (found := summary['left_out']) else ''}"
+        )
+        return summary, [_committed(done[part]) for part in range(len(jobs))]
+
+    labels = session.ensure(prefix, inputs, work)
+    if begun_here:  # otherwise some shards were not counted, and the first selection counts them all
+        counts.keep(session, labels, config.data.classes, tally.counts)
+    return labels
+
+
+def _made_before(session: Session, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:
+    """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
+    if len(session.pools) == 1:
+        return {}
+    before = layout.place(len(session.pools) - 1) + prefix.removeprefix(session.place)
+    planned = planned_inputs(session.store, before)
+    if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
+        return {}
+    return Stage(session.store, before, session.lease.check).done()
+
+
+def label_shards(pool: Corpus, rows: int) -> list[Job]:
+    """Which images each label shard holds: runs of small shards, or runs of row groups of a large one.
+
+    A pure function of the shards' sizes and of the first one's row count, which is all that is read; so a shard's
+    rows are estimated, and a label shard holds about ``rows`` images.
+    """
+    first = pool.shards[0]
+    per_byte = sum(pool.open(first).group_rows) / max(first.size, 1)
+    jobs: list[Job] = []
+    run: list[Piece] = []
+    held = 0.0
+    for shard in pool.shards:
+        expected = shard.size * per_byte
+        parts = max(1, round(expected / rows))
+        if run and (parts > 1 or held + expected / 2 > rows):
+            jobs.append(Job("pool", tuple(run)))
+            run, held = [], 0.0
+        if parts > 1:
+            jobs += [Job("pool", (Piece(shard, part, parts),)) for part in range(parts)]
+        else:
+            run.append(Piece(shard))
+            held += expected
+    return jobs + ([Job("pool", tuple(run))] if run else [])
+
+
+def check_pool(config: Config, summary: Mapping[str, Any]) -> int:
+    """How many images of the pool are known already. ``InputError`` where all are, or too many of the rest unreadable.
+
+    ``summary``: of the labels, or of some that stand for all: ``rows``, ``quarantine`` and ``left_out`` by reason.
+    """
+    left_out = sum(summary["left_out"].values())
+    if left_out and left_out == summary["rows"]:
+        raise InputError(
+            f"data.pool: each of its {left_out:,} images is a labelled, validation or test image. Give others."
+        )
+    check_quarantine(config, "pool", summary["rows"] - left_out, summary["quarantine"])
+    return left_out
+
+
+def check_quarantine(config: Config, corpus: str, rows: int, reasons: dict[str, int]) -> None:
+    """Raise ``InputError`` where more of a corpus is unreadable than ``data.max_quarantined`` allows, or all of it."""
+    refuse_above(config.data.max_quarantined, rows, reasons, f"data.{corpus}", "data.max_quarantined")
+
+
+def _facts(job: Job, table: pa.Table, classes: int) -> dict[str, Any]:
+    labels = table["label"].drop_null().to_numpy()
+    reasons = table["quarantine"].drop_null().value_counts()
+    return {
+        "shards": [[it.shard.path, it.part, it.parts] for it in job.pieces],
+        **({} if job.only else {CONTENT: _content(job, table)}),
+        "rows": table.num_rows,
+        "per_class": np.bincount(labels, minlength=classes).tolist(),
+        "quarantine": {str(it["values"]): it["counts"] for it in reasons.to_pylist()},
+    }
+
+
+def _content(job: Job, table: pa.Table) -> list[str]:
+    """A checksum of each piece: of those of its images in order of rows (``touched`` compares them)."""
+    ordinals, _ = split_ids(table["image_id"].to_numpy())
+    found = []
+    for piece in job.pieces:
+        begin, end = ordinals.searchsorted([piece.shard.ordinal, piece.shard.ordinal + 1])
+        found.append(check_of(b"".join(table[CONTENT][begin:end].to_pylist())).hex())
+    return found
+
+
+def _committed(part: Part) -> Part:
+    """A part without its counts per class: the commit has their sum, and with many classes they are most of it."""
+    return replace(part, facts={name: value for name, value in part.facts.items() if name != "per_class"})
+
+
+def _summary(facts: list[Any], classes: int) -> dict[str, Any]:
+    reasons: dict[str, int] = {}
+    for part in facts:
+        for reason, count in part["quarantine"].items():
+            reasons[reason] = reasons.get(reason, 0) + count
+    unreadable, left_out = parted(reasons)
+    per_class = sum((np.array(part["per_class"]) for part in facts), np.zeros(classes, np.int64))
+    return {
+        "rows": sum(part["rows"] for part in facts),
+        "per_class": per_class.tolist(),
+        "quarantine": unreadable,
+        "left_out": left_out,
+    }

@@ -1,0 +1,1 @@
+"""What runs in other processes: Ray calls it, nothing here starts Ray."""

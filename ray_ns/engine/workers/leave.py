@@ -1,0 +1,72 @@
+"""A training worker that is told to leave: by SIGTERM, as a machine that is drained sends it, or by Ray's controller.
+
+It is noted here and heeded after the step. Only a process's main thread may set a signal's handler, and Ray Train runs
+the training in another one. What a backend executes on the workers runs in the main thread, where Ray looks for signals
+while the training runs.
+"""
+
+import signal
+import threading
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import ray
+from ray.train.torch.config import TorchConfig, _TorchBackend
+
+from ray_ns.engine import local_cluster
+
+told = threading.Event()
+left = threading.Event()
+
+# How long a step and a checkpoint may take; whoever needs longer is ended, and costs the steps since the one before.
+SECONDS = 60.0
+
+
+class _Backend(_TorchBackend):
+    def on_start(self, worker_group: Any, backend_config: Any) -> None:
+        worker_group.execute(listen)
+        if backend_config.meet_in is None:
+            super().on_start(worker_group, backend_config)
+        else:
+            local_cluster.meet(worker_group, backend_config.backend, backend_config.timeout_s, backend_config.meet_in)
+
+    def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
+        """Let workers leave that are well. Ray ends them so where it resizes their group, without a word to them."""
+        status = worker_group.get_latest_poll_status()
+        if status is not None and not status.errors:
+            asked = worker_group.execute_async(leave)
+            ray.wait(asked, num_returns=len(asked), timeout=SECONDS)  # a lost worker answers too, with an error
+        super().on_shutdown(worker_group, backend_config)
+
+
+@dataclass
+class ListeningTorchConfig(TorchConfig):
+    """Ray's ``TorchConfig``, whose workers note in ``told`` that they are to leave, in ``left`` that they have.
+
+    ``meet_in``: a folder of this machine, where all workers are; None: they are anywhere, and meet over the network.
+    """
+
+    meet_in: str | None = None
+
+    @property
+    def backend_cls(self) -> type[_Backend]:
+        """What Ray sets the workers up with."""
+        return _Backend
+
+
+def listen() -> None:
+    """Note the first SIGTERM of this process; a second one ends it as Ray would have it."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, before)
+        told.set()
+
+    signal.signal(signal.SIGTERM, note)
+
+
+def leave() -> None:
+    """Tell this process's training to leave, and return when it has, or after ``SECONDS``."""
+    told.set()
+    left.wait(SECONDS)

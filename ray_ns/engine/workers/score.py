@@ -1,0 +1,76 @@
+"""Top-1 of a network in training on validation images, by the forward pass and the decoding that label a pool."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from ray_ns.config import Config
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.predict import Reader, Row, slices_of
+from ray_ns.models.predictor import Teacher
+
+# The most images that score a network; over all workers their pixels take no more than so many bytes.
+IMAGES = 4096
+BYTES = 512 * 2**20
+
+
+class Score:
+    """Called with a network, gives its top-1 (0..1), the same to each of ``world`` workers, who must all call.
+
+    Each worker scores its share of the corpus's images, or of ``IMAGES`` of them that lie evenly over it. They are
+    decoded at the first call and kept. An image that cannot be read counts as wrong, as in an evaluation.
+    """
+
+    def __init__(self, config: Config, corpus: Corpus, device: torch.device, rank: int = 0, world: int = 1) -> None:
+        self._config, self._corpus, self._device, self._world = config, corpus, device, world
+        self._labels = corpus.labels(config.data.classes)
+        total = sum(map(len, self._labels))
+        self._count = max(1, min(total, IMAGES, BYTES // (config.data.size**2 * config.data.channels)))
+        # Neighbours, so that a row group is read by one worker, seldom by two.
+        self._rows = np.array_split(np.arange(self._count) * total // self._count, world)[rank]
+        self._held: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __call__(self, network: nn.Module) -> float:
+        """The share of right answers. ``network`` is left in eval mode."""
+        if self._world > 1:
+            # Running figures of batch norms differ between workers; the first one's are those that are committed.
+            for buffer in network.buffers():
+                dist.broadcast(buffer, 0)
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the teacher computes on a stream of its own
+        label = self._config.label
+        teacher = Teacher(network, self._config.data, label.slice_rows, label.precision, self._device)
+        images, truth = self._images()
+        right = torch.tensor((teacher(images).argmax(1) == truth).sum(), device=self._device)
+        if self._world > 1:
+            dist.all_reduce(right)
+        return int(right) / self._count
+
+    def _images(self) -> tuple[np.ndarray, np.ndarray]:
+        """This worker's images, uint8 (n, size, size, channels), and their classes, -1 where one cannot be read."""
+        if self._held is None:
+            data = self._config.data
+            images = np.empty((len(self._rows), data.size, data.size, data.channels), np.uint8)
+            truth = np.concatenate(self._labels)[self._rows]
+            reader, done = Reader(self._config), 0
+            for row in self._slices():
+                end = done + int(row["rows"])
+                images[done:end], reasons = reader.read({row["corpus"]: self._corpus}, row)
+                truth[done:end][[reason is not None for reason in reasons]] = -1
+                done = end
+            self._held = images, truth
+        return self._held
+
+    def _slices(self) -> Iterator[Row]:
+        """This worker's rows as slices."""
+        first = 0
+        for shard, labels in zip(self._corpus.shards, self._labels, strict=True):
+            wanted = self._rows[slice(*self._rows.searchsorted([first, first + len(labels)]))] - first
+            first += len(labels)
+            whole = {"corpus": "validation", "shard": shard.ordinal, "part": 0, "parts": 1}
+            if len(wanted):
+                group_rows = self._corpus.open(shard).group_rows
+                yield from slices_of(whole, group_rows, self._config.label.slice_rows, wanted)

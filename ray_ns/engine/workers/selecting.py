@@ -1,0 +1,231 @@
+"""What the tasks of a selection do with their run of label shards: count, tell ties, split, compare with before.
+
+Ray's workers import this module before their first shard, so it loads nothing that they do not need.
+"""
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ray_ns.artifacts.labels import LABELS, SELECTION, labelled
+from ray_ns.artifacts.selection import Edges
+from ray_ns.engine.stages import counts
+from ray_ns.labels import schema
+from ray_ns.labels.arrow import as_arrow, as_numpy
+from ray_ns.labels.selection import rules as rule
+from ray_ns.seals import sha256
+from ray_ns.store.commit import Part, Stage, StoredObject
+from ray_ns.store.lease import Holder, fence, this_process
+from ray_ns.store.objects import ObjectStore
+
+WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
+COLUMNS = ("image_id", "label", "confidence")
+CARRIED = ("image_id", "copies")
+IDS_AND_LABELS = ("image_id", "label")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One label shard; earlier labels of the same images and the selection they are restricted to, where there are."""
+
+    part: int
+    labels: Part
+    before: Part | None
+    chosen: tuple[StoredObject, StoredObject] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What shards gave: their ``parts`` of the selection by number, and where their ``undecided`` rows lie meanwhile.
+
+    ``used``: images and copies of each class in the parts, int64 (2, classes). ``below``: draws below their band, int64
+    (classes,).
+    """
+
+    parts: dict[int, Part]
+    used: np.ndarray
+    below: np.ndarray
+    undecided: tuple[StoredObject, ...]
+
+
+def worker() -> dict[str, Any]:
+    """Which process this is: once it says so, it has loaded all that its first shard needs."""
+    return this_process()
+
+
+def on_run(function: Callable[..., Any], store: ObjectStore, run: list[Shard], *args: Any) -> Any:
+    """The task itself: ``function`` is one of those below."""
+    return function(store, run, *args)
+
+
+def count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
+    """Labels by class and bin, int64 (classes, bins)."""
+    counted = rule.Tally(asked)
+    for shard in run:
+        key = shard.labels.objects[LABELS].key
+        counts.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
+    return counted.counts()
+
+
+def ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
+    """What each shard that has labels holds of crowded confidences."""
+    found = []
+    for shard in run:
+        ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
+        found.append(rule.ties(ids, labels, confidence, quota))
+    return [it for it in found if it is not None]
+
+
+def choose(
+    store: ObjectStore,
+    run: list[Shard],
+    ends: rule.Bounds,
+    quota: rule.Quotas,
+    seed: int,
+    prefix: str,
+    holder: Holder,
+) -> Found:
+    """Write what each shard surely gives, and beside it what it may give, so that nobody has to hold that of all."""
+    check = fence(store, holder)
+    stage = Stage(store, prefix, check)
+    carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
+    classes = len(ends.copies)
+    used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
+    waiting: deque[tuple[int, Future[Part]]] = deque()
+    parts: dict[int, Part] = {}
+    undecided: list[pa.Table] = []
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for shard in run:
+            table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            ids, labels, confidence = arrays(table, *COLUMNS)
+            if carried and shard.chosen:
+                rows, copies = rule.carry(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
+                left, now = rows[:0], used_of(labels[rows], copies, classes)
+            else:
+                made = rule.split(ids, labels, confidence, ends, seed)
+                rows, copies, left = made.rows, made.copies, made.undecided
+                now = np.array([made.images, made.images * ends.copies + made.below])
+                below += made.below
+            used += now
+            # Encoded here, not by the threads, which would take turns with this one all the time.
+            part = encoded(stage, with_copies(table, rows, copies), now)
+            waiting.append((shard.part, writers.submit(stage.put, shard.part, *part)))
+            if len(waiting) > 2 * WRITERS:
+                number, written = waiting.popleft()
+                parts[number] = written.result()
+            of_shard = as_arrow(np.full(len(left), shard.part, np.int32))
+            undecided.append(taken(table, left).append_column("part", of_shard))
+        parts |= {number: written.result() for number, written in waiting}
+    check()
+    aside = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
+    pa.default_memory_pool().release_unused()  # what a worker keeps between two runs counts in the peak of all
+    return Found(parts, used, below, (aside,))
+
+
+def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
+    """How labels changed, int64 (3, classes)."""
+    found = np.zeros((3, classes), np.int64)
+    for shard in run:
+        assert shard.before is not None
+        ids, labels = arrays(labelled(store, shard.labels, IDS_AND_LABELS), *IDS_AND_LABELS)
+        ids_before, labels_before = arrays(labelled(store, shard.before, IDS_AND_LABELS), *IDS_AND_LABELS)
+        found += rule.churn(ids, labels, ids_before, labels_before, classes)
+    return found
+
+
+def together(several: Iterable[Found]) -> Found:
+    """What all runs gave, as one."""
+    found = list(several)
+    parts = {number: part for it in found for number, part in it.parts.items()}
+    undecided = tuple(stored for it in found for stored in it.undecided)
+    used, below = np.sum([it.used for it in found], 0), np.sum([it.below for it in found], 0)
+    return Found(parts, used, below, undecided)
+
+
+def gathered(tables: Iterable[pa.Table], quota: rule.Quotas) -> pa.Table:
+    """Undecided rows as one table; of too many of them those alone that can still be kept."""
+    held: list[pa.Table] = []
+    rows, room = 0, rule.EDGE_ROWS
+    for table in tables:
+        held.append(table)
+        rows += table.num_rows
+        if rows > room:
+            everything = pa.concat_tables(held)
+            ids, labels, confidence = arrays(everything, *COLUMNS)
+            held = [taken(everything, rule.contenders(ids, labels, confidence, quota))]
+            rows = held[0].num_rows
+            room = max(2 * rows, rule.EDGE_ROWS)
+    return pa.concat_tables(held)
+
+
+def set_aside(store: ObjectStore, prefix: str, part: int, undecided: pa.Table) -> StoredObject:
+    """Store the undecided rows of shards from ``part`` on until the selection at ``prefix`` is committed."""
+    data = schema.to_parquet(undecided, {})
+    digest = sha256(data)
+    stored = StoredObject(f"{place_aside(prefix)}{part:06d}-{digest[:16]}.parquet", digest, len(data))
+    store.put(stored.key, data)
+    return stored
+
+
+def numbered(store: ObjectStore, aside: Iterable[StoredObject]) -> Iterator[pa.Table]:
+    """What decides about the rows that were set aside, with their numbers: int32 ``row``, over all in this order."""
+    end = 0
+    for stored in aside:
+        table = schema.from_parquet(stored.read(store), stored.key, COLUMNS)
+        begin, end = end, end + table.num_rows
+        yield table.append_column("row", as_arrow(np.arange(begin, end, dtype=np.int32)))
+
+
+def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, copies: np.ndarray) -> pa.Table:
+    """Of the rows that were set aside those with these numbers, ascending."""
+    found, end = [], 0
+    for stored in aside:
+        table = schema.from_parquet(stored.read(store), stored.key, lists=False)
+        begin, end = end, end + table.num_rows
+        mine = slice(*np.searchsorted(rows, [begin, end]))
+        found.append(with_copies(table, rows[mine] - begin, copies[mine]))
+    return pa.concat_tables(found)
+
+
+def place_aside(prefix: str) -> str:
+    """Where undecided rows lie until the selection at ``prefix`` is committed."""
+    return f"{prefix}/undecided/"
+
+
+def is_aside(key: str) -> bool:
+    """Whether this is the name of rows that were set aside."""
+    return re.search(r"/undecided/\d{6,}-[0-9a-f]{16}\.parquet$", key, re.ASCII) is not None
+
+
+def encoded(stage: Stage, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
+    """A part of a selection for ``Stage.put``. Milliseconds made it, so nothing records it before the commit."""
+    images, copies = used.sum(1).tolist()
+    return {SELECTION: schema.to_parquet(chosen, {"selection": stage.prefix})}, {"images": images, "copies": copies}
+
+
+def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:
+    """The chosen rows."""
+    return taken(table, rows).append_column("copies", as_arrow(copies))
+
+
+def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
+    """``rows`` that are known to be there."""
+    return pc.take(table, as_arrow(rows), boundscheck=False)
+
+
+def used_of(labels: np.ndarray, copies: np.ndarray, classes: int) -> np.ndarray:
+    """Images, and copies, of each class: int64 (2, classes)."""
+    images = np.bincount(labels, minlength=classes)
+    return np.stack([images, np.bincount(labels, copies, minlength=classes).astype(np.int64)])
+
+
+def arrays(table: pa.Table, *names: str) -> list[np.ndarray]:
+    """Columns without nulls."""
+    return [as_numpy(table[name]) for name in names]

@@ -1,0 +1,1 @@
+"""Threshold and balance: which labels train the student, and how often."""

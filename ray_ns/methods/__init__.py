@@ -1,0 +1,1 @@
+"""A paper each, one page: the algorithm over stages that are handed to it."""

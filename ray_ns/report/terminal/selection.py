@@ -1,0 +1,89 @@
+"""A selection in words and as data: what was kept of every class, what was dropped and why, how labels changed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ray_ns.corpora.known import in_words
+from ray_ns.printed import say
+from ray_ns.report.terminal import columns
+from ray_ns.store.commit import Commit
+
+SHOWN = 12  # classes of each end in the table
+COLUMNS = {
+    "labels": "candidates",
+    "above": "over_threshold",
+    "kept": "kept",
+    "with\ncopies": "with_copies",
+    "limit": "threshold",
+    "cut": "cut",
+}  # a title of the table: what of the selection's figures it shows
+
+
+def as_json(selection: Commit) -> dict[str, Any]:
+    """The selection's place, its digest, all its figures, and the classes from which nothing came."""
+    per_class = selection.summary["per_class"]
+    labels = range(len(per_class["candidates"]))
+    return {
+        "place": selection.stage,
+        "digest": selection.digest,
+        **selection.summary,
+        "classes_without_candidates": [it for it in labels if not per_class["candidates"][it]],
+        "classes_dropped_whole": [it for it in labels if per_class["candidates"][it] and not per_class["kept"][it]],
+    }
+
+
+def show(selection: Commit, names: Sequence[str] | None = None) -> None:
+    """Print the report. ``names``: of the classes, where they have any."""
+    report = as_json(selection)
+    for line in words(report):
+        say(line)
+    of_class = report["per_class"]
+    figures = {title: of_class[name] for title, name in COLUMNS.items()} | of_class["confidence"]
+    if len(set(figures["limit"])) == 1:
+        say(f"threshold of every class: {_cell(figures.pop('limit')[0])}")
+    rows = [
+        [names[label] if names else str(label), *(_cell(column[label]) for column in figures.values())]
+        for label in shown(of_class["candidates"])
+    ]
+    columns.show(["class", *figures], rows)
+
+
+def words(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines."""
+    candidates = sum(report["per_class"]["candidates"])
+    dropped = report["dropped"]
+    lines = [
+        f"{report['place']}: {report['images']:,} of {candidates:,} labelled images kept, {report['copies']:,} with "
+        f"copies (rule: {report['rule']})",
+        f"dropped: {dropped['below_threshold']:,} below the threshold, {dropped['beyond_quota']:,} beyond the quota",
+    ]
+    if report["quarantine"]:
+        reasons = ", ".join(f"{reason} {count:,}" for reason, count in report["quarantine"].items())
+        lines.append(f"in quarantine, without a label: {reasons}")
+    if report.get("left_out"):
+        lines.append(f"of the pool {in_words(report['left_out'])}")
+    for name, why in {
+        "classes_without_candidates": "classes that no image was labelled as",
+        "classes_dropped_whole": "classes of whose images none was kept",
+    }.items():
+        if report[name]:
+            more = f" and {len(report[name]) - SHOWN:,} more" if len(report[name]) > SHOWN else ""
+            lines.append(f"{why}: {', '.join(map(str, report[name][:SHOWN]))}{more}")
+    if "churn" in report:
+        compared, changed = report["churn"]["compared"], report["churn"]["changed"]
+        lines.append(
+            f"labels against the round before: {changed:,} of {compared:,} changed ({changed / max(compared, 1):.1%})"
+        )
+    return lines
+
+
+def shown(candidates: list[int]) -> list[int]:
+    """The classes that a table shows, by candidates: all of them, or the fullest and the scarcest."""
+    ordered = sorted(range(len(candidates)), key=lambda label: (-candidates[label], label))
+    return ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
+
+
+def _cell(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return columns.count(value) if isinstance(value, int) else f"{value:.3f}"

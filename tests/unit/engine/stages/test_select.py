@@ -1,0 +1,373 @@
+"""The select stage over committed label shards: its tasks run in this process, so that no test waits for Ray."""
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ray_ns.artifacts.labels import LABELS, SELECTION, label_objects
+from ray_ns.config import Config
+from ray_ns.engine.run import Session
+from ray_ns.engine.stages import select as stage
+from ray_ns.errors import InputError, IntegrityError
+from ray_ns.labels import schema
+from ray_ns.observe import Reporter
+from ray_ns.report.terminal import selection as report
+from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import LocalStore
+
+CLASSES = 5
+ROWS = 240
+PLACE = "rounds/1/select"
+Asked = Callable[..., Commit]
+
+
+def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
+    """A label table in which class 4 is nobody's and every 40th image is in quarantine."""
+    ids = np.arange(ROWS)
+    probabilities = rng.dirichlet([0.3, 0.3, 0.1, 0.05], ROWS).astype(np.float32)
+    probabilities = np.concatenate([probabilities, np.zeros((ROWS, 1), np.float32)], 1)
+    reasons = ["truncated" if row % 40 == 7 else None for row in ids]
+    table = schema.label_table(ids, probabilities, reasons, "top", 3)
+    for name, values in columns.items():
+        table = table.set_column(table.schema.get_field_index(name), name, values)
+    return table
+
+
+def commit_labels(store: LocalStore, table: pa.Table, shards: int, checksums: bool = True) -> Commit:
+    """``table`` as a label commit of so many shards; ``checksums``: False as earlier versions made it."""
+    made = Stage(store, "rounds/1/label", lambda: None)
+    bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
+    for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
+        objects, checksum = label_objects(table.slice(begin, end - begin), {})
+        made.publish(part, objects, checksum if checksums else {})
+    valid = table["label"].drop_null().to_numpy()
+    per_class = np.bincount(valid, minlength=CLASSES).tolist()
+    bad = table.num_rows - len(valid)
+    summary = {"rows": table.num_rows, "per_class": per_class, "quarantine": {"truncated": bad} if bad else {}}
+    return made.commit({}, summary, shards)
+
+
+@pytest.fixture
+def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    """``select(store, labels, settings..., run=shards per task)``: the stage without Ray, tasks in reverse order."""
+
+    def each(self: Any, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        for run in reversed(self._runs):
+            yield function(self._session.store, run, *args)
+
+    def selected(
+        store: LocalStore,
+        labels: Commit,
+        run: int = 16,
+        place: str = PLACE,
+        commits: dict[str, Commit] | None = None,
+        **settings: Any,
+    ) -> Commit:
+        monkeypatch.setattr(stage, "SHARDS_PER_TASK", (run, run))
+        monkeypatch.setattr(stage._Shards, "each", each)
+        monkeypatch.setattr(stage._Shards, "_by_each_worker", lambda self, task: [])
+        monkeypatch.setattr(stage._Shards, "dismiss", lambda self: None)
+        monkeypatch.setattr(Session, "ray", lambda self: None)
+        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+        asked = config.model_copy(
+            update={
+                "select": config.select.model_validate(settings),
+                "data": config.data.model_copy(update={"classes": CLASSES}),
+            }
+        )
+        with Session(asked, store, {}, (0,), Lease(store), Reporter("json")) as session:
+            return stage.select(session, place, labels, **(commits or {}))
+
+    return selected
+
+
+def chosen_of(store: LocalStore, commit: Commit) -> pa.Table:
+    stored = [part.objects[SELECTION] for part in commit.parts]
+    tables = [schema.from_parquet(it.read(store), it.key) for it in stored]
+    tables[-1] = tables[-1].drop_columns(["part"])
+    return pa.concat_tables(tables).sort_by("image_id")
+
+
+@pytest.mark.parametrize("rule", ["paper", "official"])
+def test_the_same_labels_in_other_shards_and_tasks_give_the_same_selection(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, rule: str
+) -> None:
+    table = table_of(rng)
+    found = []
+    for number, (shards, run) in enumerate([(1, 1), (6, 1), (6, 4), (11, 3)]):
+        store = LocalStore(tmp_path / str(number))
+        commit = select(store, commit_labels(store, table, shards), run, rule=rule, per_class=25)
+        assert len(commit.parts) == shards + 1
+        found.append((chosen_of(store, commit), commit))
+    for rows, commit in found[1:]:
+        assert rows.equals(found[0][0])
+        assert commit.summary == found[0][1].summary
+    assert found[1][1].digest == found[2][1].digest, "tasks of other sizes"
+
+
+def test_conservation_and_the_labels_are_those_of_the_teacher(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    table = table_of(rng)
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table, 4), threshold=0.5, per_class=30)
+    summary = commit.summary
+    candidates = sum(summary["per_class"]["candidates"])
+    assert candidates == summary["images"] + sum(summary["dropped"].values())
+    assert candidates + sum(summary["quarantine"].values()) == ROWS
+    chosen = chosen_of(store, commit)
+    labelled = table.drop_columns(["quarantine"]).take(chosen["image_id"])
+    assert chosen.drop_columns(["copies"]).cast(labelled.schema).equals(labelled)
+    assert np.bincount(chosen["label"], chosen["copies"], CLASSES).tolist() == summary["per_class"]["with_copies"]
+    assert set(summary["per_class"]["with_copies"]) == {0, 30}
+
+
+@pytest.mark.parametrize("edge_rows", [10, 4_000_000])
+def test_rows_that_were_set_aside_are_gone_once_the_selection_stands(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch, edge_rows: int
+) -> None:
+    monkeypatch.setattr(stage.rule, "EDGE_ROWS", edge_rows)
+    store = LocalStore(tmp_path)
+    aside: list[str] = []
+    put = store.put
+    monkeypatch.setattr(store, "put", lambda key, data: (aside.append(key), put(key, data))[1])
+    labels = commit_labels(store, table_of(rng), 6)
+    commit = select(store, labels, 2, per_class=20)
+    aside = [key for key in aside if "/undecided/" in key]
+    assert len(aside) == 3
+    assert all(store.get(key) is None for key in aside)
+    # A driver that was killed between the commit and here: the same command tidies up.
+    put(aside[0], b"left")
+    assert select(store, labels, 2, per_class=20).digest == commit.digest
+    assert store.get(aside[0]) is None
+
+
+def test_the_tasks_of_a_selection_load_no_pandas(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    # It would cost every worker 0.3 s and 40 MB, and each of them imports it in silence on the way to an array.
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 2)
+    select(store, labels, per_class=20)
+    code = """
+import sys
+import numpy as np
+from ray_ns.engine.workers import selecting as tasks
+from ray_ns.labels.selection import rules as rule
+from ray_ns.seals import seal
+from ray_ns.store.commit import find_commit
+from ray_ns.store.lease import Holder
+from ray_ns.store.objects import open_store
+store = open_store(sys.argv[1])
+holder = Holder(9, "a test")
+store.put("driver/000009.json", seal(vars(holder)))
+labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "rounds/1/select")
+last = chosen.parts[-1].objects[tasks.SELECTION]
+shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
+asked = rule.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
+quota = rule.quotas(tasks.count(store, shards, asked), asked)
+tasks.ties(store, shards, quota)
+found = tasks.choose(store, shards, rule.bounds(quota, asked), quota, 0, "again", holder)
+assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
+tasks.churn(store, shards, 5)
+both = zip(labels.parts, chosen.parts)
+again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
+assert tasks.choose(store, again, rule.bounds(quota, asked), quota, 0, "carried", holder).used.any()
+assert "pandas" not in sys.modules
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
+
+
+def test_workers_that_are_dismissed_are_gone_when_the_driver_goes_on() -> None:
+    code = """
+import ray
+from ray_ns.engine import local_cluster
+from ray_ns.engine.stages import select
+from ray_ns.engine.workers import selecting as select_parts
+from ray_ns.store.lease import runs_here
+local_cluster.start(2, 0, 100)
+shards = select._Shards.__new__(select._Shards)
+shards._workers = 2
+select.LEAVE_SECONDS = 30.0
+workers = ray.get(shards._by_each_worker(ray.remote(select_parts.worker)))
+assert all(map(runs_here, workers))
+shards.dismiss()
+assert not any(map(runs_here, workers))
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
+
+
+def test_a_flipped_bit_in_rows_that_were_set_aside_is_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(tmp_path)
+    put = store.put
+
+    def hurt(key: str, data: bytes) -> None:
+        put(key, data if "/undecided/" not in key else bytes([*data[:40], data[40] ^ 1, *data[41:]]))
+
+    monkeypatch.setattr(store, "put", hurt)
+    with pytest.raises(IntegrityError, match="undecided"):
+        select(store, commit_labels(store, table_of(rng), 6), per_class=20)
+
+
+def test_a_class_without_a_candidate_is_reported(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table_of(rng), 2), quotas={0: 0})
+    found = report.as_json(commit)
+    assert found["classes_without_candidates"] == [4]
+    assert found["classes_dropped_whole"] == [0]
+    assert found["per_class"]["cut"][4] is None
+    assert json.loads(json.dumps(found)) == found
+    assert any("4" in line and "no image" in line for line in report.words(found))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.5, 1.5, np.inf])
+def test_a_confidence_that_is_none_is_refused_by_name(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, wrong: float
+) -> None:
+    values = table_of(rng)["confidence"].to_pylist()
+    values[100] = wrong
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng, confidence=pa.array(values, pa.float32())), 3)
+    with pytest.raises(InputError, match=r"data/000001-.*expected 0\.\.1.*train it anew"):
+        select(store, labels)
+    assert not list(store.list(f"{PLACE}/done/"))
+
+
+def test_labels_are_counted_once_for_all_thresholds_on_the_grid(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, counted = table_of(rng), []
+    count = stage.tasks.count
+    monkeypatch.setattr(stage.tasks, "count", lambda *args: counted.append(1) or count(*args))
+    store, fresh = LocalStore(tmp_path / "a"), LocalStore(tmp_path / "b")
+    labels = commit_labels(store, table, 4)
+    select(store, labels, threshold=0.3, per_class=20)
+    again = select(store, labels, place="again", threshold=0.57, per_class=12)
+    assert len(counted) == 1
+    same = select(fresh, commit_labels(fresh, table, 4), place="again", threshold=0.57, per_class=12)
+    assert again.summary == same.summary
+    assert chosen_of(store, again).equals(chosen_of(fresh, same))
+    off = select(store, labels, place="off", threshold=0.577, per_class=12)
+    assert len(counted) == 3
+    assert (chosen_of(store, off)["confidence"].to_numpy() >= np.float32(0.577)).all()
+
+
+def test_crowded_confidences_give_the_same_selection(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = [it if it is None or it < 0.5 else 1.0 for it in table_of(rng)["confidence"].to_pylist()]
+    table = table_of(rng, confidence=pa.array(values, pa.float32()))
+    found = []
+    for name, rows in {"gathered": 10**6, "narrowed": 0}.items():
+        monkeypatch.setattr(stage.rule, "EDGE_ROWS", rows)
+        store = LocalStore(tmp_path / name)
+        found.append(chosen_of(store, select(store, commit_labels(store, table, 6), per_class=9)))
+    assert found[0].equals(found[1])
+    assert set(found[0]["confidence"].to_pylist()) == {1.0}
+
+
+def test_a_threshold_that_nothing_reaches_says_so(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(InputError, match=r"select\.threshold = 1: no image"):
+        select(store, commit_labels(store, table_of(rng), 2), threshold=1.0)
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["of today", "of an earlier version"])
+@pytest.mark.parametrize("column", ["confidence", "top_probability"])
+def test_a_flipped_bit_in_a_label_shard_is_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, column: str, checksums: bool
+) -> None:
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 3, checksums)
+    path = store.path(labels.parts[1].objects[LABELS].key)
+    data = bytearray(path.read_bytes())
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    at = next(it for it in map(group.column, range(group.num_columns)) if it.path_in_schema == column)
+    data[at.data_page_offset + at.total_compressed_size - 1] ^= 1  # the last value: another number, no other error
+    path.write_bytes(data)
+    with pytest.raises(IntegrityError, match="data/000001-"):
+        select(store, labels)
+
+
+def test_shards_that_hold_fewer_confident_labels_than_were_counted_are_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    counted = commit_labels(store, table_of(rng), 3)
+    select(store, counted, per_class=20)
+    low = [None if it is None else it / 8 for it in table_of(rng)["confidence"].to_pylist()]
+    other = commit_labels(LocalStore(tmp_path / "other"), table_of(rng, confidence=pa.array(low, pa.float32())), 3)
+    for part in other.objects():
+        store.put(part.key, part.read(LocalStore(tmp_path / "other")))
+    with pytest.raises(IntegrityError, match="not those that were counted"):
+        select(store, replace(counted, parts=other.parts), place="again", per_class=20)
+
+
+def test_labels_that_are_not_those_of_the_commit_are_refused(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    labels = commit_labels(store, table_of(rng), 3)
+    with pytest.raises(IntegrityError, match="rounds/1/label"):
+        select(store, Commit(labels.stage, "", "", labels.parts[:2], labels.summary))
+
+
+def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
+    tmp_path: Path, rng: np.random.Generator, select: Asked
+) -> None:
+    store = LocalStore(tmp_path)
+    first = table_of(rng)
+    before = commit_labels(store, first, 4)
+    chosen = select(store, before, per_class=20)
+    rows = chosen_of(store, chosen)
+    again = table_of(rng, quarantine=first["quarantine"]).filter(pa.compute.is_in(first["image_id"], rows["image_id"]))
+    made = Stage(store, "rounds/2/label", lambda: None)
+    for part, bound in enumerate(range(0, ROWS, ROWS // 4)):
+        inside = pa.compute.and_(
+            pa.compute.greater_equal(again["image_id"], bound), pa.compute.less(again["image_id"], bound + ROWS // 4)
+        )
+        made.publish(part, {LABELS: schema.to_parquet(again.filter(inside), {})}, {})
+    per_class = np.bincount(again["label"].to_numpy(), minlength=CLASSES).tolist()
+    labels = made.commit({}, {"rows": len(again), "per_class": per_class, "quarantine": {}}, 4)
+    carried = select(store, labels, place="rounds/2/select", commits={"before": before, "chosen": chosen})
+    second = chosen_of(store, carried)
+    assert second["image_id"].equals(rows["image_id"])
+    assert second["copies"].equals(rows["copies"])
+    assert second["label"].equals(again["label"])
+    changed = (rows["label"].to_numpy() != second["label"].to_numpy()).sum()
+    assert carried.summary["churn"]["changed"] == changed
+    assert carried.summary["churn"]["compared"] == len(rows)
+    assert carried.summary["rule"] == "carried over"
+    assert f"{changed:,} of {len(rows):,} changed" in "\n".join(report.words(report.as_json(carried)))
+
+
+def test_the_report_prints_every_class_of_few_and_the_ends_of_many(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = LocalStore(tmp_path)
+    report.show(select(store, commit_labels(store, table_of(rng), 2)))
+    shown = capsys.readouterr().out
+    assert "in quarantine, without a label: truncated 6" in shown
+    first_words = [line.split()[0] for line in shown.splitlines() if line.strip()]
+    assert {str(label) for label in range(CLASSES)} <= set(first_words)
+    assert report.shown(list(range(100))) == [*range(99, 87, -1), *range(11, -1, -1)]
+
+
+def test_selections_are_plain_parquet_for_everyone(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    commit = select(store, commit_labels(store, table_of(rng), 1))
+    table = pq.read_table(store.path(commit.parts[0].objects[SELECTION].key))
+    assert table.column_names == ["image_id", "label", "confidence", "top_label", "top_probability", "copies"]
+    first = np.frombuffer(table["top_label"][0].as_py(), np.int16)
+    assert first[0] == table["label"][0].as_py()
