@@ -21,7 +21,7 @@ import torch
 from ray_ns import config as configs
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import predict
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.images.decode import Decode
 from ray_ns.models import zoo
 from ray_ns.models.memory import keep_memory
@@ -100,9 +100,9 @@ def ours(task: Task) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
         corpora, pools = {"pool": corpus}, (len(corpus.shards),)
-        with Session(config, store, corpora, pools, Lease(store), Reporter("plain")) as session:
+        with Run(config, store, corpora, pools, Lease(store), Reporter("plain")) as session:
 
-            def work(stage: commit.Stage) -> tuple[dict[str, Any], int]:
+            def work(stage: commit.Output) -> tuple[dict[str, Any], int]:
                 stage.publish(0, zoo.to_files(task.network(), config.data), {})
                 return {}, 1
 

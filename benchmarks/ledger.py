@@ -29,7 +29,7 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.seals import canonical, seal
 from ray_ns.store import layout
-from ray_ns.store.commit import Stage, find_commit
+from ray_ns.store.commit import Output, find_commit
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.status import read_status
 
@@ -73,7 +73,7 @@ def measure(store: ObjectStore, pool: Corpus) -> dict[str, Any]:
     shards = [vars(shard) for shard in pool.shards]
     layout.begin(store, {}, {"pool": shards}, lambda: None, layout.Classes(CLASSES))
     store.put_if_absent(f"{PREFIX}/plan.json", seal({"stage": PREFIX, "inputs": {}}))
-    stage = Stage(store, PREFIX, lambda: None)
+    stage = Output(store, PREFIX, lambda: None)
 
     def write() -> None:
         from concurrent.futures import ThreadPoolExecutor

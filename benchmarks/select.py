@@ -60,7 +60,7 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
     """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
     from ray_ns.artifacts.labels import label_objects
     from ray_ns.engine.stages import counts
-    from ray_ns.store.commit import Stage
+    from ray_ns.store.commit import Output
     from ray_ns.store.objects import open_store
 
     folder, shard, rows, classes, soft, sure = job
@@ -69,14 +69,14 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
     counts.add(counted, table, str(shard))
     objects, checksum = label_objects(table, {"teacher": "synthetic"})
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "quarantine": {}}
-    stage = Stage(open_store(folder), LABELS, lambda: None)
+    stage = Output(open_store(folder), LABELS, lambda: None)
     return stage.put(shard, objects, facts | checksum), counted.counts()
 
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
     """Commit the synthetic labels, where they are not there yet."""
     from ray_ns.engine.stages import counts
-    from ray_ns.store.commit import Stage, find_commit
+    from ray_ns.store.commit import Output, find_commit
     from ray_ns.store.objects import open_store
 
     store = open_store(str(folder))
@@ -90,8 +90,8 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
             parts.append(part)
             counted = counted + of_part
     summary = {"rows": rows, "per_class": counted.sum(1).tolist(), "quarantine": {}}
-    labels = Stage(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, parts)
-    beside = Stage(store, f"{LABELS}/counts", lambda: None)
+    labels = Output(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, parts)
+    beside = Output(store, f"{LABELS}/counts", lambda: None)
     counts.publish(beside, counted)
     beside.commit(counts.inputs_of(labels), {}, 1)
 
@@ -99,7 +99,7 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
 def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
     """The select stage, on the labels that lie in ``folder``."""
     from ray_ns.config import Config
-    from ray_ns.engine.run import Session
+    from ray_ns.engine.run import Run
     from ray_ns.engine.stages.select import select
     from ray_ns.observe import Reporter
     from ray_ns.store.commit import find_commit
@@ -126,7 +126,7 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
             seen.append((time.monotonic(), done))
             super().progress(done, note)
 
-    with Session(config, store, {}, (0,), Lease(store), Watched("plain")) as session:
+    with Run(config, store, {}, (0,), Lease(store), Watched("plain")) as session:
         labels = find_commit(store, LABELS)
         assert labels is not None
         select(session, SELECTION, labels)

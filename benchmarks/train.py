@@ -184,7 +184,7 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
     import torch
 
     from ray_ns.config import Cluster
-    from ray_ns.engine.workers.recorder import Keeper
+    from ray_ns.engine.workers.recorder import Recorder
     from ray_ns.store.checkpoint import place
     from ray_ns.store.lease import Lease
     from ray_ns.store.objects import open_store
@@ -194,14 +194,16 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
     cluster = Cluster(checkpoint_steps=save_every or 10**6)
     store = open_store(str(contest.folder / "run"))
     holder = Lease(store).held()
-    keeper = Keeper(store, "train", place("train", "0"), holder, cluster, recipe, data, steps, None, lambda _: False)
+    recorder = Recorder(
+        store, "train", place("train", "0"), holder, cluster, recipe, data, steps, None, lambda _: False
+    )
 
     for step in range(FIRST_STEP):
         steps[step]  # loader processes are forked with what this one holds
     state.step = FIRST_STEP
 
     def after_step(state: Any, loss: float) -> None:
-        keeper.after_step(state, loss)
+        recorder.after_step(state, loss)
         contest.event()
 
     worker = Worker(torch.device("cpu"), 0, 0, contest.case["loaders"])

@@ -63,16 +63,16 @@ def run(
     from ray_ns.engine.opening import drive
     from ray_ns.report.terminal import run as table
 
-    with drive(config, overrides or [], "json" if as_json else "auto", grow) as session:
+    with drive(config, overrides or [], "json" if as_json else "auto", grow) as run:
         from ray_ns.methods.noisy_student import noisy_student
 
-        outcome = noisy_student(session, until)
+        outcome = noisy_student(run, until)
         if outcome.complete:
-            table.commit_report(session, outcome)
+            table.commit_report(run, outcome)
         if as_json:
             printed.give(table.as_json(outcome))
         elif outcome.complete:
-            table.show(session, outcome)
+            table.show(run, outcome)
         else:
             printed.say(f"ended after --until {until}; run again without it to go on.")
 
@@ -105,12 +105,12 @@ def select(
     from ray_ns.engine.stages.select import select_again
     from ray_ns.report.terminal import selection
 
-    with reopen(config, overrides or [], "json" if as_json else "auto") as session:
-        found = select_again(session, number)
+    with reopen(config, overrides or [], "json" if as_json else "auto") as run:
+        found = select_again(run, number)
         if as_json:
             printed.give(selection.as_json(found))
         else:
-            selection.show(found, session.class_names)
+            selection.show(found, run.class_names)
 
 
 @app.command()

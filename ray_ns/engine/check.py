@@ -14,7 +14,7 @@ from ray_ns.config import Config, Training
 from ray_ns.config import read as config_read
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine import estimate, overlap, precision, preflight, sample
-from ray_ns.engine.run import Session, local_cpus
+from ray_ns.engine.run import Run, local_cpus
 from ray_ns.engine.stages.train import Task, steps_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
@@ -58,17 +58,17 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     corpora = preflight.scan_corpora(config, {}, reporter)
     config, names = preflight.with_classes(config, corpora)
     preflight.check_writable(config.run.dir)
-    session = Session(config, store, corpora, (len(corpora["pool"].shards),), Lease(store), reporter, names)
-    preflight.check(session)
-    sample.check_pool(session)
-    overlap.divide(session)
-    for name, corpus in session.corpora.items():
+    run = Run(config, store, corpora, (len(corpora["pool"].shards),), Lease(store), reporter, names)
+    preflight.check(run)
+    sample.check_pool(run)
+    overlap.divide(run)
+    for name, corpus in run.corpora.items():
         yield _look(config, name, corpus)
     figures = {}
-    for found in _Steps(config, session.corpora).all():
+    for found in _Steps(config, run.corpora).all():
         figures[found.what] = found.figures
         yield found
-    whole = estimate.in_all(config, session.corpora, figures)
+    whole = estimate.in_all(config, run.corpora, figures)
     yield Finding("in all", estimate.in_words(whole), whole)
 
 

@@ -1,4 +1,4 @@
-"""From a config file to a session on its run: whose run it is, which corpora it has, and that it can run at all."""
+"""From a config file to an open run: whose it is, which corpora it has, and that it can run at all."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from ray_ns import config as configs
 from ray_ns.config import read as config_read
 from ray_ns.corpora.corpus import Shard
 from ray_ns.engine import overlap, precision, preflight, sample, touched
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import layout
@@ -19,8 +19,8 @@ from ray_ns.store.status import existing
 
 
 @contextmanager
-def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -> Iterator[Session]:
-    """A session on the run of a config. A new run is written down; a finished one is opened for reading only.
+def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -> Iterator[Run]:
+    """The run of a config, opened. A new run is written down; a finished one is opened for reading only.
 
     ``grow``: take in shards that the pool has gained; else they are told of and left out.
 
@@ -41,26 +41,26 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
-    with Session(config, store, corpora, tuple(pools), Lease(store), reporter, names) as session:
-        touched.compare(session)
-        if find_commit(store, f"{session.place}report") is None:
+    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names) as run:
+        touched.compare(run)
+        if find_commit(store, f"{run.place}report") is None:
             preflight.check_writable(store.url)
-            preflight.check(session)
+            preflight.check(run)
         if not pinned:
-            sample.check_pool(session)
-        found = {} if pinned else overlap.divide(session)
+            sample.check_pool(run)
+        found = {} if pinned else overlap.divide(run)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            layout.begin(store, settings, seen, session.lease.check, layout.Classes(config.data.classes, names))
-            digests.ensure(session, found)
+            layout.begin(store, settings, seen, run.lease.check, layout.Classes(config.data.classes, names))
+            digests.ensure(run, found)
         elif len(pools) > len(pinned):
-            layout.grow(store, seen, len(pools), session.lease.check)
-        yield session
+            layout.grow(store, seen, len(pools), run.lease.check)
+        yield run
 
 
 @contextmanager
-def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]:
-    """A session on a run that has begun, for stages that look at no image; its ``select`` settings may be others."""
+def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
+    """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
     config = config_read.load(path, overrides)
     store = open_store(existing(config.run.dir), config.cluster.store_seconds)
     config, _ = precision.decide(config, layout.settings(store))
@@ -68,9 +68,9 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Session]
     classes = layout.classes(store)
     config = config_read.with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
-    with Session(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as session:
-        session.check_cluster()
-        yield session
+    with Run(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as run:
+        run.check_cluster()
+        yield run
 
 
 def _differences_but_select(old: Any, new: Any) -> list[str]:

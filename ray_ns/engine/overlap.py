@@ -10,7 +10,7 @@ import numpy as np
 from ray_ns.corpora import hold_out, twins
 from ray_ns.corpora.corpus import Corpus, count_per_class
 from ray_ns.corpora.unreadable import in_words, refuse_above
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests as known_images
 from ray_ns.errors import InputError
 from ray_ns.images import leak_guard
@@ -24,7 +24,7 @@ HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
 Digests = dict[str, list[list[bytes]]]
 
 
-def divide(session: Session) -> Digests:
+def divide(run: Run) -> Digests:
     """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
 
     What is held out is drawn from ``run.seed``, near-copies together. Left out of training with a warning, rather than
@@ -37,47 +37,47 @@ def divide(session: Session) -> Digests:
     Returns the digests of the images that are left, per corpus and shard, in order of rows; nothing where the corpora
     are too large to look at.
     """
-    config, corpora = session.config, session.corpora
+    config, corpora = run.config, run.corpora
     given = [name for name in LABELLED if getattr(config.data, name) is not None]
     digests: Digests = {}
     first: np.ndarray | None = None
     if known_images.too_large(corpora):
-        session.reporter.note(
+        run.reporter.note(
             "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
             "when training meets it, nobody looks for images that train and evaluate too, and what the pool has of "
             "labelled, validation or test images is not known; ray-ns ingest --keep-out leaves it out."
         )
     else:
-        digests, thumbs = _looked_at(session, given)
-        _part_conflicts(session, digests, thumbs)
-        first = _twins(session, digests, thumbs)
+        digests, thumbs = _looked_at(run, given)
+        _part_conflicts(run, digests, thumbs)
+        first = _twins(run, digests, thumbs)
     if len(given) < len(LABELLED):
-        _hold_out(session, [name for name in EVALUATED if name not in given], digests, first)
+        _hold_out(run, [name for name in EVALUATED if name not in given], digests, first)
     if digests:
-        _part_twins(session, digests)
+        _part_twins(run, digests)
     return digests
 
 
-def class_name(session: Session, label: int) -> str:
+def class_name(run: Run, label: int) -> str:
     """What a class is called, its number where it has no name."""
-    return session.class_names[label] if session.class_names else str(label)
+    return run.class_names[label] if run.class_names else str(label)
 
 
-def _looked_at(session: Session, names: Sequence[str]) -> tuple[Digests, dict[str, list[np.ndarray]]]:
+def _looked_at(run: Run, names: Sequence[str]) -> tuple[Digests, dict[str, list[np.ndarray]]]:
     """The digests of the images of these corpora, and their thumbnails where there are not too many.
 
     The labelled corpus keeps those that can be read.
     """
-    corpora, allowed = session.corpora, session.config.data.max_quarantined
-    decode = SafeDecode(leak_guard.thumbnail, session.config.label.image_seconds, len(os.sched_getaffinity(0)))
+    corpora, allowed = run.corpora, run.config.data.max_quarantined
+    decode = SafeDecode(leak_guard.thumbnail, run.config.label.image_seconds, len(os.sched_getaffinity(0)))
     digests: Digests = {}
     thumbs: dict[str, list[np.ndarray]] = {}
     few = True
     done = itertools.count(1)
-    session.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
+    run.reporter.begin("labelled images", sum(len(corpora[name].shards) for name in names), "shards")
     for name in names:
         wanted = twins.MOST - sum(map(len, thumbs.values())) if few else 0
-        found = hold_out.look(corpora[name], decode, lambda: session.reporter.progress(next(done)), wanted)
+        found = hold_out.look(corpora[name], decode, lambda: run.reporter.progress(next(done)), wanted)
         few = found.pixels is not None
         thumbs[name] = found.pixels or []
         images, reasons = sum(map(len, found.digests)), Counter(found.bad.values())
@@ -85,24 +85,24 @@ def _looked_at(session: Session, names: Sequence[str]) -> tuple[Digests, dict[st
         digests[name] = found.digests
         if found.bad:
             outcome = "are left out" if name == "labelled" else "count as wrong answers"
-            session.reporter.warn(
+            run.reporter.warn(
                 f"data.{name}: {len(found.bad):,} of {images:,} images cannot be read and {outcome} "
                 f"({in_words(reasons, found.bad)})"
             )
         if name == "labelled":
             corpora[name] = corpora[name].keeping(found.readable)
             digests[name] = _kept(found.digests, found.readable)
-    session.reporter.end(f"{sum(len(of) for it in digests.values() for of in it):,} of them can be used")
+    run.reporter.end(f"{sum(len(of) for it in digests.values() for of in it):,} of them can be used")
     if not few:
-        session.reporter.note(
+        run.reporter.note(
             f"near-copies are not looked for among more than {twins.MOST:,} labelled, validation and test images."
         )
     return digests, thumbs if few else {}
 
 
-def _part_conflicts(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> None:
+def _part_conflicts(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> None:
     """Leave out of labelled images those whose bytes have several classes; of the others, tell."""
-    config, corpora = session.config, session.corpora
+    config, corpora = run.config, run.corpora
     for name, own in digests.items():
         corpus = corpora[name]
         labels = corpus.labels(config.data.classes)
@@ -113,7 +113,7 @@ def _part_conflicts(session: Session, digests: Digests, thumbs: dict[str, list[n
             continue
         one = min(found)
         such_as = " = ".join(
-            f"{_named_in_class(corpus, own, labels, one, label)} ({class_name(session, label)})" for label in found[one]
+            f"{_named_in_class(corpus, own, labels, one, label)} ({class_name(run, label)})" for label in found[one]
         )
         said = f"data.{name}: {many:,} of {images:,} images have the same bytes in several classes, such as {such_as}"
         if many > config.data.max_quarantined * images:
@@ -122,7 +122,7 @@ def _part_conflicts(session: Session, digests: Digests, thumbs: dict[str, list[n
                 f"class, or raise it."
             )
         outcome = "They are left out" if name == "labelled" else "They stay, and all but one class is a wrong answer"
-        session.reporter.warn(f"{said}. {outcome}.")
+        run.reporter.warn(f"{said}. {outcome}.")
         if name == "labelled":
             corpora[name] = corpus.keeping(rows)
             digests[name] = _kept(own, rows)
@@ -139,12 +139,12 @@ def _named_in_class(
     return hold_out.named(corpus, of_class, digest) or ""
 
 
-def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
+def _twins(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
     """Tell of near-copies, and return for each labelled image the first one of its group, within its class."""
     whole = [it for of in thumbs.values() for it in of]
     if not whole:
         return None
-    config, labelled = session.config, session.corpora["labelled"]
+    config, labelled = run.config, run.corpora["labelled"]
     pairs = twins.twins(np.stack(whole))
     own = len(thumbs["labelled"])
     across = pairs[(pairs[:, 0] < own) & (pairs[:, 1] >= own)]
@@ -153,7 +153,7 @@ def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray
     across = across[~same[across[:, 0]]]
     if len(across):
         images = len(np.unique(across[:, 0]))
-        session.reporter.warn(
+        run.reporter.warn(
             f"data.labelled: {images:,} images look like near-copies (re-encoded, resized or mirrored) of validation "
             f"or test images, such as {_labelled_name(labelled, int(across[0, 0]))}. They train all the same: "
             f"scores may be too high. Take them out, or let the validation and test images be held out of the labelled "
@@ -162,7 +162,7 @@ def _twins(session: Session, digests: Digests, thumbs: dict[str, list[np.ndarray
     inside = twins.within(pairs[pairs[:, 1] < own], np.concatenate(labelled.labels(config.data.classes)))
     if len(inside) and len(thumbs) < len(LABELLED):
         one, other = (_labelled_name(labelled, int(it)) for it in inside[0])
-        session.reporter.note(
+        run.reporter.note(
             f"data.labelled: {len(np.unique(inside)):,} images look like near-copies (re-encoded, resized or "
             f"mirrored) of others of their class, such as {one} and {other}; they are held out together."
         )
@@ -179,9 +179,9 @@ def _labelled_name(corpus: Corpus, number: int) -> str:
     raise IndexError(number)
 
 
-def _hold_out(session: Session, missing: Sequence[str], digests: Digests, first: np.ndarray | None) -> None:
+def _hold_out(run: Run, missing: Sequence[str], digests: Digests, first: np.ndarray | None) -> None:
     """Draw the validation and test images that were not given from the labelled ones."""
-    config, corpora = session.config, session.corpora
+    config, corpora = run.config, run.corpora
     labelled = corpora["labelled"]
     labels = labelled.labels(config.data.classes)
     key = seed(config.run.seed, HELD_OUT)
@@ -191,7 +191,7 @@ def _hold_out(session: Session, missing: Sequence[str], digests: Digests, first:
         label = error.args[0]
         images = sum(int((of == label).sum()) for of in labels)
         raise InputError(
-            f"data.labelled: class {class_name(session, label)} has too few images to hold some out for "
+            f"data.labelled: class {class_name(run, label)} has too few images to hold some out for "
             f"{' and '.join(missing)}: {images} that can be used. {_needed(config.data.held_out / 2, len(missing))} "
             f"Add some, or give {' and '.join(f'data.{name}' for name in missing)}."
         ) from error
@@ -199,7 +199,7 @@ def _hold_out(session: Session, missing: Sequence[str], digests: Digests, first:
         side = np.argmax([np.concatenate(rows) for rows in parts], 0)
         cut = np.unique(first[side != side[first]])
         if len(cut):
-            session.reporter.warn(
+            run.reporter.warn(
                 f"data.labelled: {len(cut):,} groups of near-copies are on both sides, for their classes hold little "
                 f"else, such as {_labelled_name(labelled, int(cut[0]))}: scores may be too high."
             )
@@ -222,9 +222,9 @@ def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> lis
     return [list(itertools.compress(of, kept)) for of, kept in zip(digests, rows, strict=True)]
 
 
-def _part_twins(session: Session, digests: Digests) -> None:
+def _part_twins(run: Run, digests: Digests) -> None:
     """Leave out of validation images what is a test image too, and of labelled ones what is either."""
-    corpora, classes = session.corpora, session.config.data.classes
+    corpora, classes = run.corpora, run.config.data.classes
     whole, left = dict(corpora), dict(digests)
     for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():
         held = [digest for other in others for digest in digests[other]]
@@ -233,7 +233,7 @@ def _part_twins(session: Session, digests: Digests) -> None:
         if shared:
             one = min(shared)
             twin = next(filter(None, (hold_out.named(whole[it], digests[it], one) for it in others)))
-            session.reporter.warn(
+            run.reporter.warn(
                 f"data.{name}: {len(shared):,} images are in data.{' or data.'.join(others)} too and are left out, "
                 f"such as {hold_out.named(whole[name], digests[name], one)} = {twin}"
             )
@@ -243,6 +243,6 @@ def _part_twins(session: Session, digests: Digests) -> None:
     counts = count_per_class(corpora["labelled"].labels(classes), classes)
     if not counts.all():
         raise InputError(
-            f"data.labelled: every image of class {class_name(session, int(counts.argmin()))} is a validation or test "
+            f"data.labelled: every image of class {class_name(run, int(counts.argmin()))} is a validation or test "
             f"image too, or cannot be read. Add others."
         )

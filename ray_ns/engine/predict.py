@@ -21,7 +21,7 @@ import pyarrow as pa
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.corpora.known import DIGEST_BYTES, Known, check_of
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests
 from ray_ns.images import decode
 from ray_ns.images.isolate import SafeDecode
@@ -53,7 +53,7 @@ class Job:
 
 
 def predict(
-    session: Session, teacher: Commit, jobs: Sequence[Job], known: Commit | None = None
+    run: Run, teacher: Commit, jobs: Sequence[Job], known: Commit | None = None
 ) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
@@ -62,22 +62,20 @@ def predict(
 
     Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
     """
-    label = session.config.label
+    label = run.config.label
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
     while batch := list(islice(waiting, at_once)):
-        yield from _execute(session, teacher, batch, known)
+        yield from _execute(run, teacher, batch, known)
 
 
-def _execute(
-    session: Session, teacher: Commit, jobs: list[Job], known: Commit | None
-) -> Iterator[tuple[Job, pa.Table]]:
+def _execute(run: Run, teacher: Commit, jobs: list[Job], known: Commit | None) -> Iterator[tuple[Job, pa.Table]]:
     """One bounded execution of Ray Data."""
-    session.ray_libraries()
+    run.ray_libraries()
     import ray
 
-    size = teacher.summary.get("size", session.config.data.size)  # a fine-tuned one sees larger images
-    config = session.config.at_size(size)
+    size = teacher.summary.get("size", run.config.data.size)  # a fine-tuned one sees larger images
+    config = run.config.at_size(size)
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
     if config.label.layout_here == "tasks":
@@ -98,11 +96,11 @@ def _execute(
         for number, job in enumerate(jobs)
         for at, it in enumerate(job.pieces)
     ]
-    list_them = partial(list_slices, corpora=session.corpora, slice_rows=config.label.slice_rows, store=session.store)
+    list_them = partial(list_slices, corpora=run.corpora, slice_rows=config.label.slice_rows, store=run.store)
     rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
-    known_from = None if known is None else (session.store, tuple(known.parts[0].objects.items()))
+    known_from = None if known is None else (run.store, tuple(known.parts[0].objects.items()))
     if config.label.layout_here == "tasks":
-        decode_it = partial(decode_slice, corpora=session.corpora, config=config, known_from=known_from)
+        decode_it = partial(decode_slice, corpora=run.corpora, config=config, known_from=known_from)
         rows = rows.map_batches(decode_it, batch_size=1)
     files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
     # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
@@ -116,7 +114,7 @@ def _execute(
         compute=actors,
         num_cpus=0 if config.label.gpus_per_actor else config.label.threads,
         num_gpus=config.label.gpus_per_actor or None,
-        fn_constructor_args=(session.store, files, session.corpora, config, known_from),
+        fn_constructor_args=(run.store, files, run.corpora, config, known_from),
     )
     for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
         yield jobs[number], table

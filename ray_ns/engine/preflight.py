@@ -14,7 +14,7 @@ from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
-from ray_ns.engine.run import Session, check_resources, local_cpus
+from ray_ns.engine.run import Run, check_resources, local_cpus
 from ray_ns.errors import InputError
 from ray_ns.observe import Reporter
 
@@ -120,30 +120,30 @@ def check_models(config: Config) -> list[str]:
     ]
 
 
-def check(session: Session) -> None:
+def check(run: Run) -> None:
     """Raise ``InputError`` for what would fail later: the cluster, data, models, resources of a local cluster."""
-    config = session.config
-    session.check_cluster()
+    config = run.config
+    run.check_cluster()
     for name in LABELLED:
-        counts = count_per_class(session.corpora[name].labels(config.data.classes), config.data.classes)
+        counts = count_per_class(run.corpora[name].labels(config.data.classes), config.data.classes)
         if not counts.sum():
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
         if getattr(config.data, name) is not None:
-            session.reporter.note(layout.line(f"data.{name}", session.corpora[name], counts, session.class_names))
+            run.reporter.note(layout.line(f"data.{name}", run.corpora[name], counts, run.class_names))
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):
-            lacks = ", ".join(class_name(session, int(label)) for label in missing[:10])
+            lacks = ", ".join(class_name(run, int(label)) for label in missing[:10])
             raise InputError(
                 f"data.labelled: no labelled image of class {lacks} (data.classes = "
                 f"{config.data.classes}). Add some, or lower data.classes and renumber the labels."
             )
-    pool = session.corpora["pool"]
+    pool = run.corpora["pool"]
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
-    session.reporter.note(layout.line("data.pool", pool, None, None))
+    run.reporter.note(layout.line("data.pool", pool, None, None))
     for warning in check_models(config):
-        session.reporter.warn(warning)
-    if session.local:
+        run.reporter.warn(warning)
+    if run.local:
         import torch
 
         gpus = torch.cuda.device_count() if config.cluster.gpus is None else config.cluster.gpus

@@ -21,7 +21,7 @@ from ray_ns.exits import STOPPED
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
 from ray_ns.store import commit, hints, layout
-from ray_ns.store.commit import Commit, Part, Stage
+from ray_ns.store.commit import Commit, Output, Part
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore
 
@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 @dataclass
-class Session:
+class Run:
     """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
 
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
@@ -50,7 +50,7 @@ class Session:
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
-    def __enter__(self) -> "Session":
+    def __enter__(self) -> "Run":
         self.lease.beat_with(self.reporter.snapshot)
         self.lease.when_lost(self._end)
         self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -113,11 +113,11 @@ class Session:
         self,
         prefix: str,
         inputs: Mapping[str, Any],
-        work: Callable[[Stage], tuple[Mapping[str, Any], int | Sequence[Part]]],
+        work: Callable[[Output], tuple[Mapping[str, Any], int | Sequence[Part]]],
     ) -> Commit:
         """``store.commit.ensure`` for a stage on Ray: the seconds of the work that led to the commit lie beside it."""
 
-        def timed(stage: Stage) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
+        def timed(stage: Output) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
             began = time.monotonic()
             done = self._guarded(lambda: work(stage), prefix)
             self.lease.check()

@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 
 from ray_ns.corpora.unreadable import in_words, refuse_above
-from ray_ns.engine.run import Session, local_cpus
+from ray_ns.engine.run import Run, local_cpus
 from ray_ns.errors import InputError
 from ray_ns.images import leak_guard
 from ray_ns.images.decode import Reason
@@ -17,13 +17,13 @@ IMAGES, SHARDS, SECONDS = 500, 25, 20.0
 SURE = 1e-3  # how seldom a pool within the limit is refused
 
 
-def check_pool(session: Session) -> None:
+def check_pool(run: Run) -> None:
     """Raise ``InputError`` where more of the pool is unreadable than ``data.max_quarantined``, as far as one can tell.
 
     A pool of at most ``IMAGES`` images in ``SHARDS`` shards is looked at whole.
     """
-    pool, allowed = session.corpora["pool"], session.config.data.max_quarantined
-    decode = SafeDecode(leak_guard.thumbnail, session.config.label.image_seconds, local_cpus(session.config))
+    pool, allowed = run.corpora["pool"], run.config.data.max_quarantined
+    decode = SafeDecode(leak_guard.thumbnail, run.config.label.image_seconds, local_cpus(run.config))
     chosen = np.unique(np.linspace(0, len(pool.shards) - 1, SHARDS).round().astype(int)).tolist()
     each = -(-IMAGES // len(chosen))
     bad: dict[str, str] = {}

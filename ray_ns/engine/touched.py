@@ -8,11 +8,11 @@ from ray_ns.corpora.corpus import Corpus, Shard, changed
 from ray_ns.corpora.hold_out import digests_of
 from ray_ns.corpora.known import check_of, unpacked
 from ray_ns.engine.predict import CONTENT
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests
 from ray_ns.errors import InputError
 from ray_ns.store import layout
-from ray_ns.store.commit import Stage, find_commit
+from ray_ns.store.commit import Output, find_commit
 from ray_ns.store.objects import ObjectStore
 
 UNKNOWN = "has another time (cp -p and rsync -t keep it) and no hash in this run: it is taken to have changed"
@@ -20,7 +20,7 @@ OTHER = "has changed (the same size, another content)"
 PieceKey = tuple[str, int, int]  # a shard's path, which of its parts, of how many
 
 
-def compare(session: Session) -> None:
+def compare(run: Run) -> None:
     """Compare the known files of which the time alone differs with what the run has learnt from them.
 
     Labelled, validation and test images by the digests that it began with, their labels too; pool images by what their
@@ -28,34 +28,34 @@ def compare(session: Session) -> None:
     the shards that such files are in, one group at a time. Raises ``InputError`` naming what has changed, or what the
     run has no hash of.
     """
-    for name, corpus in session.corpora.items():
+    for name, corpus in run.corpora.items():
         if not corpus.touched:
             continue
         shards = [corpus.shard(ordinal) for ordinal in sorted({it[0] for it in corpus.touched})]
-        told = getattr(session.config.data, name) is not None  # else they are labelled ones that were told of
+        told = getattr(run.config.data, name) is not None  # else they are labelled ones that were told of
         files = f"data.{name}: {len(corpus.touched):,} files have another time"
         if told:
             size = sum(shard.size for shard in shards)
-            session.reporter.note(f"{files} than when the run began; their content is compared ({size / 1e6:,.1f} MB)")
+            run.reporter.note(f"{files} than when the run began; their content is compared ({size / 1e6:,.1f} MB)")
         try:
             if name == "pool":
-                _compare_pool(session.store, corpus, shards)
+                _compare_pool(run.store, corpus, shards)
             else:
-                _compare_labelled(session, name, shards)
+                _compare_labelled(run, name, shards)
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
-        session.corpora[name] = replace(corpus, touched=())
+        run.corpora[name] = replace(corpus, touched=())
         if told:
-            session.reporter.note(f"{files} and the content that the run has seen; it goes on")
+            run.reporter.note(f"{files} and the content that the run has seen; it goes on")
 
 
-def _compare_labelled(session: Session, name: str, shards: Sequence[Shard]) -> None:
-    corpus = session.corpora[name]
-    commit = find_commit(session.store, digests.STAGE)
+def _compare_labelled(run: Run, name: str, shards: Sequence[Shard]) -> None:
+    corpus = run.corpora[name]
+    commit = find_commit(run.store, digests.STAGE)
     if commit is None or (not corpus.labels_lie_beside and "labels" not in commit.parts[0].facts):
         raise changed(_name(corpus, shards[0]), UNKNOWN)
     part = commit.parts[0]
-    images = unpacked(part.objects[name].read(session.store), part.facts["rows"][name])
+    images = unpacked(part.objects[name].read(run.store), part.facts["rows"][name])
     for shard in shards:
         at = corpus.shards.index(shard)
         one = replace(corpus, shards=(_now(corpus, shard),))
@@ -65,7 +65,7 @@ def _compare_labelled(session: Session, name: str, shards: Sequence[Shard]) -> N
             both = row < min(len(images[at]), len(now))
             raise changed(one.open(one.shards[0]).where(row) if both else _name(corpus, shard), OTHER)
         if "labels" in part.facts:
-            (labels,) = digests.of_labels(one, session.config.data.classes)
+            (labels,) = digests.of_labels(one, run.config.data.classes)
             if labels != part.facts["labels"][name][at]:
                 raise changed(_name(corpus, shard), "has changed (its labels)")
 
@@ -88,7 +88,7 @@ def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
         if not stage.endswith("/label"):
             continue
         commit = find_commit(store, stage)
-        parts = commit.parts if commit is not None else Stage(store, stage, lambda: None).done().values()
+        parts = commit.parts if commit is not None else Output(store, stage, lambda: None).done().values()
         for part in parts:
             keys = [(str(path), int(at), int(of)) for path, at, of in part.facts["shards"]]
             for key, content in zip(keys, part.facts.get(CONTENT, [None] * len(keys)), strict=True):

@@ -7,7 +7,7 @@ the same command resumes a killed run, and a finished run is only read.
 from dataclasses import dataclass
 
 from ray_ns.config import Student, Training
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages.evaluate import evaluate
 from ray_ns.engine.stages.label import label
 from ray_ns.engine.stages.select import select
@@ -42,24 +42,24 @@ class Outcome:
     complete: bool
 
 
-def noisy_student(session: Session, until: str | None = None) -> Outcome:
+def noisy_student(run: Run, until: str | None = None) -> Outcome:
     """Turn the loop. ``until``: end after the ``label``, ``select`` or ``train`` stage of round 1."""
-    config = session.config
-    teacher = _trained(session, 0, "rounds/0", config.teacher, None, None)
+    config = run.config
+    teacher = _trained(run, 0, "rounds/0", config.teacher, None, None)
     rounds = [teacher]
     labels: Commit | None = None
     chosen: Commit | None = None
     idle = 0
     for number in range(1, config.run.rounds + 1):
-        place = f"{session.place}rounds/{number}"
-        before, labels = labels, label(session, f"{place}/label", teacher.network, chosen)
+        place = f"{run.place}rounds/{number}"
+        before, labels = labels, label(run, f"{place}/label", teacher.network, chosen)
         if until == "label":
             return Outcome(rounds, _best(rounds), None, False)
-        selection = select(session, f"{place}/select", labels, before, chosen)
+        selection = select(run, f"{place}/select", labels, before, chosen)
         chosen = selection if config.run.mode == "filter_once" else None
         if until == "select":
             return Outcome(rounds, _best(rounds), None, False)
-        student = _trained(session, number, place, config.students[number - 1], selection, teacher.network)
+        student = _trained(run, number, place, config.students[number - 1], selection, teacher.network)
         rounds.append(student)
         if until == "train":
             return Outcome(rounds, _best(rounds), None, False)
@@ -71,17 +71,17 @@ def noisy_student(session: Session, until: str | None = None) -> Outcome:
     if config.control.enabled:
         best = _best(rounds).recipe
         recipe = best if isinstance(best, Student) else config.students[0]
-        control = _trained(session, config.run.rounds + 1, CONTROL, recipe, None, None)
+        control = _trained(run, config.run.rounds + 1, CONTROL, recipe, None, None)
     return Outcome(rounds, _best(rounds), control, True)
 
 
 def _trained(
-    session: Session, number: int, place: str, recipe: Training, selection: Commit | None, teacher: Commit | None
+    run: Run, number: int, place: str, recipe: Training, selection: Commit | None, teacher: Commit | None
 ) -> Round:
-    network = train(session, f"{place}/train", recipe, number, selection, teacher)
+    network = train(run, f"{place}/train", recipe, number, selection, teacher)
     if recipe.tuning is not None:
-        network = finetune(session, f"{place}/finetune", recipe, number, network)
-    return Round(place, recipe, network, evaluate(session, f"{place}/evaluate", network), selection)
+        network = finetune(run, f"{place}/finetune", recipe, number, network)
+    return Round(place, recipe, network, evaluate(run, f"{place}/evaluate", network), selection)
 
 
 def _best(rounds: list[Round]) -> Round:

@@ -88,7 +88,7 @@ class Commit:
             yield from part.objects.values()
 
 
-class Stage:
+class Output:
     """A stage while it is being worked on; made by ``ensure`` and handed to its work function."""
 
     def __init__(self, store: ObjectStore, prefix: str, fence: Callable[[], None]) -> None:
@@ -174,7 +174,7 @@ def ensure(
     store: ObjectStore,
     prefix: str,
     inputs: Mapping[str, Any],
-    work: Callable[[Stage], tuple[Mapping[str, Any], int | Sequence[Part]]],
+    work: Callable[[Output], tuple[Mapping[str, Any], int | Sequence[Part]]],
     fence: Callable[[], None],
 ) -> Commit:
     """The committed output of a stage: found where its inputs match, else made by ``work`` and committed.
@@ -191,7 +191,7 @@ def ensure(
         fence()
         if not store.put_if_absent(f"{prefix}/plan.json", plan):
             _refuse_other_inputs(store, prefix, digest(inputs))
-        stage = Stage(store, prefix, fence)
+        stage = Output(store, prefix, fence)
         summary, parts = work(stage)
         commit = stage.commit(inputs, summary, parts)
     if commit.inputs != digest(inputs):

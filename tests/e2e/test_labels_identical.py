@@ -16,13 +16,13 @@ from ray_ns.config.read import load
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import preflight
 from ray_ns.engine.predict import predict
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label, label_shards
 from ray_ns.errors import InputError
 from ray_ns.labels.schema import from_parquet
 from ray_ns.models.zoo import build, to_files
 from ray_ns.observe import Reporter
-from ray_ns.store.commit import Commit, Stage, ensure
+from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import LocalStore
 
@@ -40,7 +40,7 @@ class Labeller:
         self.store = LocalStore(folder / "store")
         config = load(self._path, HERE)
         self._corpora = preflight.scan_corpora(config, {}, Reporter("plain"))
-        self._session = Session(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
+        self._session = Run(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
         self._teacher = self._committed(config)
 
     def _committed(self, config) -> Commit:
@@ -49,7 +49,7 @@ class Labeller:
         torch.manual_seed(0)
         files = to_files(build(config.teacher.model, config.data), config.data)
 
-        def work(stage: Stage) -> tuple[dict, int]:
+        def work(stage: Output) -> tuple[dict, int]:
             stage.publish(0, files, {})
             return {}, 1
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ray_ns.errors import IntegrityError
 from ray_ns.seals import canonical, check_key, digest, seal, unseal
-from ray_ns.store.commit import Stage, ensure, find_commit
+from ray_ns.store.commit import Output, ensure, find_commit
 from ray_ns.store.objects import LocalStore
 
 few = settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -160,7 +160,7 @@ class FaultyStore(LocalStore):
         return super().list(prefix)
 
 
-def work(stage: Stage) -> tuple[Mapping[str, Any], int]:
+def work(stage: Output) -> tuple[Mapping[str, Any], int]:
     done = stage.done()
     for part in {0, 1} - set(done):
         stage.publish(part, {"x": bytes([part]), "y": b"y"}, {"part": part})
@@ -192,7 +192,7 @@ def test_what_is_published_is_what_a_commit_gives_back(objects: dict[str, bytes]
     with tempfile.TemporaryDirectory() as folder:
         store = LocalStore(folder)
 
-        def publish(stage: Stage) -> tuple[Mapping[str, Any], int]:
+        def publish(stage: Output) -> tuple[Mapping[str, Any], int]:
             stage.publish(0, objects, facts)
             return facts, 1
 

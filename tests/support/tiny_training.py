@@ -1,4 +1,4 @@
-"""A training of 20 steps in plain processes, to be killed at will: the worker's own keeper and checkpoints, no Ray."""
+"""A training of 20 steps in plain processes, to be killed at will: the worker's own recorder, no Ray."""
 
 import json
 import multiprocessing
@@ -23,7 +23,7 @@ from support.held import hold
 
 from ray_ns.config import Config, Student
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.workers.recorder import Keeper
+from ray_ns.engine.workers.recorder import Recorder
 from ray_ns.engine.workers.score import Score
 from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint, objects
@@ -108,19 +108,21 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
     steps = steps_in(data)
-    keeper = Keeper(store, PREFIX, PLACE, hold(store), cluster, recipe, config.data, steps, found, lambda step: False)
+    recorder = Recorder(
+        store, PREFIX, PLACE, hold(store), cluster, recipe, config.data, steps, found, lambda step: False
+    )
 
     def after_step(state: TrainState, loss: float) -> None:
-        keeper.after_step(state, loss)
+        recorder.after_step(state, loss)
         if kill and state.step == kill.step:
             os.kill(os.getpid(), signal.SIGKILL)
 
     score = score_in(data, config) if recipe.eval_steps else None
     fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step, score)
-    keeper.publish(state)
+    recorder.publish(state)
     checkpoint.clear(store, PREFIX)
     save_file(state.tensors(), folder / "end.safetensors")
-    end = {"losses": keeper._losses, "facts": state.facts(), "warnings": warnings, "from": found.step if found else 0}
+    end = {"losses": recorder._losses, "facts": state.facts(), "warnings": warnings, "from": found.step if found else 0}
     (folder / "end.json").write_text(json.dumps(end))
 
 

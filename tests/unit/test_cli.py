@@ -16,7 +16,7 @@ from support.in_process import Call, Left
 from ray_ns.errors import InputError, IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import seal
 from ray_ns.store import layout
-from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore
 
 
@@ -30,7 +30,7 @@ def finished(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "run")
     layout.begin(store, {"run": {"seed": 0}}, {"pool": []}, free, layout.Classes(10))
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         for part in range(2):
             stage.publish(part, {"labels.bin": bytes([part]) * 30}, {})
         return {}, 2

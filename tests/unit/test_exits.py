@@ -21,7 +21,7 @@ from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.report.terminal.survey import save_sheet
 from ray_ns.seals import seal
 from ray_ns.store import layout
-from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore, open_store
 
 COMMAND = [sys.executable, "-m", "ray_ns"]
@@ -158,7 +158,7 @@ def begun(tmp_path: Path) -> LocalStore:
     store = LocalStore(tmp_path / "begun")
     layout.begin(store, {"run": {"seed": 0}}, {"pool": []}, lambda: None, layout.Classes(10))
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         stage.publish(0, {"labels.bin": b"x" * 30}, {})
         return {}, 1
 

@@ -24,7 +24,7 @@ import ray_ns
 from ray_ns import exits, printed
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.corpora.survey import TILE, Survey, Tile
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
 from ray_ns.observe import Reporter
 from ray_ns.report.terminal import columns, ingest, selection, survey
@@ -228,7 +228,7 @@ def test_a_table_of_rounds_is_plain(monkeypatch: pytest.MonkeyPatch, said: Calla
     monkeypatch.setattr(table, "as_json", lambda _: {"rounds": [row], "gain_points": {}, "best_model": EVIL})
     outcome = SimpleNamespace(rounds=[it], best=it, control=None)
     session = SimpleNamespace(store=SimpleNamespace(url=EVIL), seconds=lambda _: 1.0)
-    table.show(cast(Session, session), cast(Any, outcome))
+    table.show(cast(Run, session), cast(Any, outcome))
     assert said().count(ESCAPED) >= 2
 
 
@@ -239,6 +239,6 @@ def test_nothing_else_prints_and_nothing_writes_csv() -> None:
             words = ast.unparse(node) if isinstance(node, ast.Call | ast.Attribute) else ""
             assert not words.startswith("print("), path
             assert words not in {"csv.writer", "csv.DictWriter", "pyarrow.csv.write_csv"}, path
-            if path.name not in {"printed.py", "local.py"}:
+            if path.name not in {"printed.py", "local_cluster.py"}:
                 assert words not in {"sys.stdout", "sys.stderr"}, path
             assert path.name == "printed.py" or not words.startswith(("Console(", "traceback.print")), path

@@ -38,14 +38,14 @@ from ray_ns.engine.ingest.tasks import (
     thumbnails,
 )
 from ray_ns.engine.predict import Job
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.errors import InputError
 from ray_ns.images import decode, leak_guard
 from ray_ns.observe import Mode, Reporter
 from ray_ns.seals import digest
 from ray_ns.store import layout as runs
-from ray_ns.store.commit import Commit, Stage, find_commit, planned_inputs
+from ray_ns.store.commit import Commit, Output, find_commit, planned_inputs
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore, open_store
 
@@ -110,14 +110,14 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
     preflight.check_writable(store.url)
     # There is no network and no training here: of a config, only how Ray is reached is needed.
     parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
-    with Session(Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter) as session:
-        session.check_cluster()
+    with Run(Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter) as run:
+        run.check_cluster()
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            runs.begin(store, settings, seen, session.lease.check, None)
+            runs.begin(store, settings, seen, run.lease.check, None)
         elif len(bounds) > len(pinned):
-            runs.grow(store, seen, len(bounds), session.lease.check)
-        work = _Work(session, asked)
+            runs.grow(store, seen, len(bounds), run.lease.check)
+        work = _Work(run, asked)
         return [work.generation(number) for number in range(1, len(bounds) + 1)]
 
 
@@ -177,20 +177,20 @@ def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
 class _Work:
     """The three stages of each generation."""
 
-    def __init__(self, session: Session, asked: Ingest) -> None:
-        self._session, self._asked = session, asked
-        self._source = session.corpora["source"]
+    def __init__(self, run: Run, asked: Ingest) -> None:
+        self._run, self._asked = run, asked
+        self._source = run.corpora["source"]
         self._hashes: list[Commit] = []
         self._guard: Any = None
 
     def generation(self, number: int) -> Commit:
         """The committed shards of one generation of the source. What an older version has committed stays as it is."""
-        store = self._session.store
+        store = self._run.store
         hashed, packed = (find_commit(store, f"{stage}-{number:04d}") for stage in ("hashes", "ingest"))
-        if hashed and packed and number < len(self._session.pools):
+        if hashed and packed and number < len(self._run.pools):
             self._hashes.append(hashed)
             return packed
-        bounds = [0, *self._session.pools]
+        bounds = [0, *self._run.pools]
         part = replace(self._source, shards=self._source.shards[bounds[number - 1] : bounds[number]])
         source = digest([vars(shard) for shard in part.shards])
         # How the source is cut is decided once: another version of Pillow may make other sizes of the sample.
@@ -200,12 +200,12 @@ class _Work:
             "shard_rows": planned["shard_rows"] if planned else self._rows(part),
         }
         jobs = label_shards(part, inputs["shard_rows"])
-        self._hashes.append(self._session.ensure(f"hashes-{number:04d}", inputs, lambda stage: self._hash(stage, jobs)))
+        self._hashes.append(self._run.ensure(f"hashes-{number:04d}", inputs, lambda stage: self._hash(stage, jobs)))
         inputs = {"hashes": [commit.digest for commit in self._hashes]}
-        duplicates = self._session.ensure(
+        duplicates = self._run.ensure(
             f"duplicates-{number:04d}", inputs, lambda stage: self._merge(stage, part.shards[0].ordinal)
         )
-        kept_out = {name: it for name, it in self._session.corpora.items() if name != "source"}
+        kept_out = {name: it for name, it in self._run.corpora.items() if name != "source"}
         inputs = {
             "source": source,
             "duplicates": duplicates.digest,
@@ -213,13 +213,13 @@ class _Work:
             "keep_out": digest({name: [vars(shard) for shard in it.shards] for name, it in kept_out.items()}),
             "rules": [decode.VERSION, pack.VERSION, leak_guard.VERSION],
         }
-        return self._session.ensure(
+        return self._run.ensure(
             f"ingest-{number:04d}", inputs, lambda stage: self._pack(stage, jobs, duplicates, kept_out)
         )
 
-    def _hash(self, stage: Stage, jobs: Sequence[Job]) -> tuple[dict[str, Any], int]:
+    def _hash(self, stage: Output, jobs: Sequence[Job]) -> tuple[dict[str, Any], int]:
         done = self._parts(stage, len(jobs), "parts read", hash_part, jobs, self._source)
-        self._session.reporter.end(f"{sum(facts['images'] for facts in done):,} images read")
+        self._run.reporter.end(f"{sum(facts['images'] for facts in done):,} images read")
         return {}, len(jobs)
 
     def _rows(self, source: Corpus) -> int:
@@ -238,7 +238,7 @@ class _Work:
         mean = sum(sizes) / max(len(sizes), 1)
         return int(min(SHARD_ROWS, SHARD_BYTES / max(mean, 1)))
 
-    def _merge(self, stage: Stage, first: int) -> tuple[dict[str, Any], int]:
+    def _merge(self, stage: Output, first: int) -> tuple[dict[str, Any], int]:
         files = [part.objects[HASHES] for commit in self._hashes for part in commit.parts]
         rows = sum(part.facts["images"] for commit in self._hashes for part in commit.parts)
         count = max(-(-rows // RANGE_ROWS), 1)
@@ -246,11 +246,11 @@ class _Work:
         ranges = list(itertools.pairwise(cuts))
         done = self._parts(stage, count, "ranges merged", merge_range, ranges, files, first)
         found = sum(facts["duplicates"] for facts in done)
-        self._session.reporter.end(f"{found:,} images are copies of an earlier one, byte for byte")
+        self._run.reporter.end(f"{found:,} images are copies of an earlier one, byte for byte")
         return {"duplicates": found}, count
 
     def _pack(
-        self, stage: Stage, jobs: Sequence[Job], duplicates: Commit, kept_out: dict[str, Corpus]
+        self, stage: Output, jobs: Sequence[Job], duplicates: Commit, kept_out: dict[str, Corpus]
     ) -> tuple[dict[str, Any], int]:
         guard, kept = self._guarded(kept_out) if kept_out else (None, {})
         files = [part.objects[DUPLICATES] for part in duplicates.parts]
@@ -262,12 +262,12 @@ class _Work:
             reasons[reason] = reasons.get(reason, 0) + images
         allowed = self._asked.max_quarantined
         refuse_above(allowed, summary["read"], reasons, self._asked.source, "--max-quarantined")
-        self._session.reporter.end(f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine")
+        self._run.reporter.end(f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine")
         return {**summary, "quarantine": dict(sorted(reasons.items())), **kept}, len(jobs)
 
     def _guarded(self, kept_out: dict[str, Corpus]) -> tuple[Any, dict[str, Any]]:
         """The guard, as a reference in Ray's object store, and what it is made of. Built once, by a task."""
-        self._session.ray()
+        self._run.ray()
         import ray
 
         if self._guard is None:
@@ -279,24 +279,24 @@ class _Work:
             guard, facts = ray.remote(num_returns=2)(build_guard).remote(*seen)
             self._guard = guard, ray.get(facts)
             if self._guard[1]["keep_out"]["unreadable"]:
-                self._session.reporter.warn(
+                self._run.reporter.warn(
                     f"{self._guard[1]['keep_out']['unreadable']} images to keep out cannot be read and guard nothing"
                 )
         return self._guard
 
     def _parts(
-        self, stage: Stage, count: int, unit: str, function: Callable[..., Any], items: Sequence[Any], *shared: Any
+        self, stage: Output, count: int, unit: str, function: Callable[..., Any], items: Sequence[Any], *shared: Any
     ) -> list[Any]:
         """The facts of all parts: of those done before as they are recorded, of the others as tasks record them."""
         facts = {number: part.facts for number, part in stage.done().items()}
-        self._session.reporter.begin(stage.prefix, count, unit, len(facts))
+        self._run.reporter.begin(stage.prefix, count, unit, len(facts))
         if len(facts) == count:
             return [facts[number] for number in range(count)]
-        self._session.ray()
+        self._run.ray()
         import ray
 
         task = ray.remote(max_retries=ATTEMPTS)(on_part)
-        place = (self._session.store, stage.prefix, self._session.lease.held())
+        place = (self._run.store, stage.prefix, self._run.lease.held())
         references = [it if isinstance(it, ray.ObjectRef) else ray.put(it) for it in shared]
         left = iter([number for number in range(count) if number not in facts])
         slots = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
@@ -307,7 +307,7 @@ class _Work:
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             facts[waiting.pop(done)] = ray.get(done)
-            self._session.reporter.progress(len(facts))
+            self._run.reporter.progress(len(facts))
             waiting |= {
                 task.remote(place, function, number, items[number], *references): number
                 for number in itertools.islice(left, 1)

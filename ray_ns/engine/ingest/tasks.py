@@ -17,7 +17,7 @@ from ray_ns.engine.predict import Job
 from ray_ns.images import decode, leak_guard
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.seals import canonical
-from ray_ns.store.commit import Stage, StoredObject
+from ray_ns.store.commit import Output, StoredObject
 from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 
@@ -32,7 +32,7 @@ def on_part(
     """One part, made and published by this task: its facts."""
     store, prefix, holder = place
     objects, facts = function(store, item, *shared)
-    return Stage(store, prefix, fence(store, holder)).publish(number, objects, facts).facts
+    return Output(store, prefix, fence(store, holder)).publish(number, objects, facts).facts
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from ray_ns.errors import InputError
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_numpy
 from ray_ns.labels.selection import rules as rule
-from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.commit import Commit, Output
 
 if TYPE_CHECKING:
-    from ray_ns.engine.run import Session
+    from ray_ns.engine.run import Run
 
 COUNTS = "counts.parquet"
 
@@ -40,23 +40,23 @@ def add(counted: rule.Tally, table: pa.Table, key: str) -> None:
         ) from error
 
 
-def publish(stage: Stage, counts: np.ndarray) -> None:
+def publish(stage: Output, counts: np.ndarray) -> None:
     """Store ``counts``, int64 (classes, bins), as the one part of a stage: its cells that are not 0."""
     cells = counts.nonzero()
     columns = {"label": cells[0].astype(np.int16), "bin": cells[1].astype(np.int16), "count": counts[cells]}
     stage.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
 
 
-def keep(session: "Session", labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
+def keep(run: "Run", labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
     """The committed counts of ``labels``, int64 (classes, bins); made by ``count`` where there are none yet."""
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         publish(stage, count())
         return {}, 1
 
     shape = (classes, rule.BINS["paper"])
-    made = session.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
-    table = schema.from_parquet(made.read(session.store), made.key)
+    made = run.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
+    table = schema.from_parquet(made.read(run.store), made.key)
     counts = np.zeros(shape, np.int64)
     counts[as_numpy(table["label"]), as_numpy(table["bin"])] = as_numpy(table["count"])
     return counts

@@ -11,9 +11,9 @@ from ray_ns.corpora import known
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.hold_out import digests_of
 from ray_ns.corpora.known import Known
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.seals import digest
-from ray_ns.store.commit import Commit, Stage, StoredObject
+from ray_ns.store.commit import Commit, Output, StoredObject
 from ray_ns.store.objects import ObjectStore
 
 STAGE = "digests"
@@ -28,31 +28,31 @@ def too_large(corpora: Mapping[str, Corpus]) -> bool:
     return sum(files.values()) > READ_BYTES
 
 
-def ensure(session: Session, found: Digests | None = None) -> Commit | None:
+def ensure(run: Run, found: Digests | None = None) -> Commit | None:
     """The committed digests, of the corpora as they are divided; None where they are too large to look at.
 
     ``found``: the digests where they are at hand, by corpus, per shard in order of rows; else all images are read.
     """
-    corpora = session.corpora
+    corpora = run.corpora
     if too_large(corpora):
         return None
     inputs = {"digest": known.VERSION} | {
         name: digest([vars(shard) for shard in corpora[name].shards]) for name in known.IN
     }
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         of = found or {name: digests_of(corpora[name]) for name in known.IN}
         stage.publish(
             0,
             {name: known.packed(of[name]) for name in known.IN},
             {
                 "rows": {name: [len(rows) for rows in of[name]] for name in known.IN},
-                "labels": {name: of_labels(corpora[name], session.config.data.classes) for name in known.IN},
+                "labels": {name: of_labels(corpora[name], run.config.data.classes) for name in known.IN},
             },
         )
         return {name: sum(map(len, of[name])) for name in known.IN}, 1
 
-    return session.ensure(STAGE, inputs, work)
+    return run.ensure(STAGE, inputs, work)
 
 
 def of_labels(corpus: Corpus, classes: int) -> list[str]:

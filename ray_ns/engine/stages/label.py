@@ -15,23 +15,23 @@ from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.predict import CONTENT, Job, Piece, predict
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import counts, digests
 from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.seals import digest
 from ray_ns.store import layout
-from ray_ns.store.commit import Commit, Part, Stage, planned_inputs
+from ray_ns.store.commit import Commit, Output, Part, planned_inputs
 
 
-def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
+def label(run: Run, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
     """The committed labels of the pool by ``teacher``: one part per label shard.
 
     ``only``: a selection from labels of the same pool, to whose images the labelling is restricted. Where the pool has
     grown, the parts that the same teacher made of the pool as it was are taken as they are.
     """
-    config, pool = session.config, session.corpora["pool"]
-    known = digests.ensure(session)
+    config, pool = run.config, run.corpora["pool"]
+    known = digests.ensure(run)
     inputs = {
         "teacher": teacher.digest,
         "pool": digest([vars(shard) for shard in pool.shards]),
@@ -45,50 +45,50 @@ def label(session: Session, prefix: str, teacher: Commit, only: Commit | None = 
     tally = counts.tally(config.data.classes)
     begun_here = False
 
-    def work(stage: Stage) -> tuple[dict[str, Any], list[Part]]:
+    def work(stage: Output) -> tuple[dict[str, Any], list[Part]]:
         nonlocal begun_here
-        bounds = itertools.pairwise([0, *session.pools])
+        bounds = itertools.pairwise([0, *run.pools])
         generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
         jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
         if only is not None:
             *chosen, edges = (part.objects[SELECTION] for part in only.parts)
             jobs = [replace(job, only=(stored, edges)) for job, stored in zip(jobs, chosen, strict=True)]
         done = stage.done()
-        for part, made in _made_before(session, prefix, inputs).items():
+        for part, made in _made_before(run, prefix, inputs).items():
             done[part] = done.get(part) or stage.adopt(part, made)
         begun_here = not done
         left = {job: part for part, job in enumerate(jobs) if part not in done}
-        session.reporter.begin(prefix, len(jobs), "label shards", len(done))
+        run.reporter.begin(prefix, len(jobs), "label shards", len(done))
         lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
-        for job, table in predict(session, teacher, list(left), known):
+        for job, table in predict(run, teacher, list(left), known):
             counts.add(tally, table, f"{prefix}, label shard {left[job]}")
             objects, checksum = label_objects(table.drop_columns(CONTENT), lineage)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = stage.publish(left[job], objects, facts)
-            session.reporter.progress(len(done))
+            run.reporter.progress(len(done))
         summary = _summary([part.facts for part in done.values()], config.data.classes)
         left_out = check_pool(config, summary)
-        session.reporter.end(
+        run.reporter.end(
             f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
             f"quarantine{f'; of the pool {in_words(found)}' if (found := summary['left_out']) else ''}"
         )
         return summary, [_committed(done[part]) for part in range(len(jobs))]
 
-    labels = session.ensure(prefix, inputs, work)
+    labels = run.ensure(prefix, inputs, work)
     if begun_here:  # otherwise some shards were not counted, and the first selection counts them all
-        counts.keep(session, labels, config.data.classes, tally.counts)
+        counts.keep(run, labels, config.data.classes, tally.counts)
     return labels
 
 
-def _made_before(session: Session, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:
+def _made_before(run: Run, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:
     """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
-    if len(session.pools) == 1:
+    if len(run.pools) == 1:
         return {}
-    before = layout.place(len(session.pools) - 1) + prefix.removeprefix(session.place)
-    planned = planned_inputs(session.store, before)
+    before = layout.place(len(run.pools) - 1) + prefix.removeprefix(run.place)
+    planned = planned_inputs(run.store, before)
     if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
         return {}
-    return Stage(session.store, before, session.lease.check).done()
+    return Output(run.store, before, run.lease.check).done()
 
 
 def label_shards(pool: Corpus, rows: int) -> list[Job]:

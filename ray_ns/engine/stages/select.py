@@ -17,14 +17,14 @@ import pyarrow as pa
 
 from ray_ns.artifacts.labels import SELECTION
 from ray_ns.config import results_of
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import counts
 from ray_ns.engine.workers import selecting as tasks
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels.selection import rules as rule
 from ray_ns.seals import digest
 from ray_ns.store import layout
-from ray_ns.store.commit import Commit, Part, Stage, find_commit
+from ray_ns.store.commit import Commit, Output, Part, find_commit
 from ray_ns.store.lease import runs_here
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
@@ -32,9 +32,7 @@ LEAVE_SECONDS = 1.0  # at most: it takes workers 0.2
 TASKS_PER_CPU = 32  # many, so that all CPUs end at about the same time
 
 
-def select(
-    session: Session, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None
-) -> Commit:
+def select(run: Run, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None) -> Commit:
     """The committed selection from ``labels``: a part per label shard, and one of what only all could decide.
 
     In its summary are the counts per class.
@@ -42,7 +40,7 @@ def select(
     ``before``: earlier labels of the same pool, for how they changed. ``chosen``: the selection to which these labels
     were restricted; its images and copies stay as they are, with the new labels.
     """
-    config = session.config
+    config = run.config
     inputs = {
         "labels": labels.digest,
         "before": before.digest if before else None,
@@ -55,11 +53,11 @@ def select(
     if chosen:
         asked = rule.everything(config.data.classes, config.run.seed)
 
-    def work(stage: Stage) -> tuple[dict[str, Any], list[Part]]:
-        session.reporter.begin(prefix, (2 + bool(before)) * len(labels.parts), "label shards read")
-        shards = _Shards(session, labels, before, chosen)
+    def work(stage: Output) -> tuple[dict[str, Any], list[Part]]:
+        run.reporter.begin(prefix, (2 + bool(before)) * len(labels.parts), "label shards read")
+        shards = _Shards(run, labels, before, chosen)
         if asked.on_grid:
-            counted = counts.keep(session, labels, asked.classes, lambda: _counted(shards, asked))
+            counted = counts.keep(run, labels, asked.classes, lambda: _counted(shards, asked))
         else:
             counted = _counted(shards, asked)
         quota = rule.quotas(counted, asked)
@@ -68,10 +66,10 @@ def select(
         if asked.rule == "paper" and rule.crowded(quota).any():
             near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(tasks.ties, quota))))
         shards.passed = len(labels.parts)
-        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix, session.lease.held()))
+        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix, run.lease.held()))
         churned = sum(shards.each(tasks.churn, asked.classes)) if before else None
         shards.dismiss()
-        table, reaches = _settled(session, found, near, asked)
+        table, reaches = _settled(run, found, near, asked)
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
         number = len(labels.parts)
@@ -80,26 +78,26 @@ def select(
         summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
         if churned is not None:
             summary["churn"] = _churn_summary(churned)
-        session.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
+        run.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
         return summary, [parts[part] for part in sorted(parts)]
 
-    made = session.ensure(prefix, inputs, work)
-    for key in filter(tasks.is_aside, session.store.list(tasks.place_aside(prefix))):
-        session.lease.check()
-        session.store.delete(key)
+    made = run.ensure(prefix, inputs, work)
+    for key in filter(tasks.is_aside, run.store.list(tasks.place_aside(prefix))):
+        run.lease.check()
+        run.store.delete(key)
     return made
 
 
-def select_again(session: Session, number: int | None) -> Commit:
+def select_again(run: Run, number: int | None) -> Commit:
     """The selection from a round's committed labels by other settings than the run's; it lies beside the run's own.
 
     ``number``: the round; None: the last one whose whole pool is labelled. No image is read and no teacher asked.
     """
-    store, settings = session.store, results_of(session.config.select)
-    last = 1 if session.config.run.mode == "filter_once" else session.config.run.rounds
+    store, settings = run.store, results_of(run.config.select)
+    last = 1 if run.config.run.mode == "filter_once" else run.config.run.rounds
     if number is not None and not 1 <= number <= last:
         raise InputError(f"round {number}: the pool is labelled in rounds 1 to {last} of this run, at most.")
-    rounds = f"{session.place}rounds"
+    rounds = f"{run.place}rounds"
     found = {at: find_commit(store, f"{rounds}/{at}/label") for at in range(1, last + 1)}
     number = number or max((at for at, labels in found.items() if labels), default=1)
     labels = found[number]
@@ -107,14 +105,14 @@ def select_again(session: Session, number: int | None) -> Commit:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
     own = (layout.read(store, layout.RUN) or {})["config"]["select"] == settings
     place = f"{rounds}/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
-    return select(session, place, labels, found.get(number - 1))
+    return select(run, place, labels, found.get(number - 1))
 
 
 class _Shards:
     """The shards of a commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
 
-    def __init__(self, session: Session, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
-        session.ray()
+    def __init__(self, run: Run, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
+        run.ray()
         import ray
 
         shards = [
@@ -129,7 +127,7 @@ class _Shards:
         least, most = SHARDS_PER_TASK
         cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
         size = min(max(-(-len(shards) // (TASKS_PER_CPU * cpus)), least), most)
-        self._session, self.passed = session, 0
+        self._run, self.passed = run, 0
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
         self._workers = min(cpus, len(self._runs))
         self._by_each_worker(ray.remote(tasks.worker))  # so that they start while the counts are read
@@ -140,11 +138,11 @@ class _Shards:
 
         task = ray.remote(tasks.on_run)
         shared = [ray.put(arg) for arg in args]
-        waiting = {task.remote(function, self._session.store, run, *shared): len(run) for run in self._runs}
+        waiting = {task.remote(function, self._run.store, run, *shared): len(run) for run in self._runs}
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
             self.passed += waiting.pop(done)
-            self._session.reporter.progress(self.passed)
+            self._run.reporter.progress(self.passed)
             yield ray.get(done)
 
     def dismiss(self) -> None:
@@ -165,17 +163,15 @@ def _counted(shards: _Shards, asked: rule.Terms) -> np.ndarray:
     return sum(shards.each(tasks.count, asked), np.zeros((asked.classes, rule.BINS[asked.rule]), np.int64))
 
 
-def _settled(
-    session: Session, found: tasks.Found, quota: rule.Quotas, asked: rule.Terms
-) -> tuple[pa.Table, np.ndarray]:
+def _settled(run: Run, found: tasks.Found, quota: rule.Quotas, asked: rule.Terms) -> tuple[pa.Table, np.ndarray]:
     """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
     aside = sorted(found.undecided, key=lambda it: it.key)
-    undecided = tasks.gathered(tasks.numbered(session.store, aside), quota)
+    undecided = tasks.gathered(tasks.numbered(run.store, aside), quota)
     ids, labels, confidence, rows = tasks.arrays(undecided, *tasks.COLUMNS, "row")
     del undecided
     copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
     used = copies > 0
-    return tasks.picked(session.store, aside, rows[used], copies[used]), reaches
+    return tasks.picked(run.store, aside, rows[used], copies[used]), reaches
 
 
 def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:

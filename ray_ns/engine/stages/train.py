@@ -19,15 +19,15 @@ from ray_ns.artifacts.selection import Selected
 from ray_ns.config import Config, Student, Training, results_of
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import in_words
-from ray_ns.engine.run import Session, local_cpus
-from ray_ns.engine.workers.recorder import Keeper
+from ray_ns.engine.run import Run, local_cpus
+from ray_ns.engine.workers.recorder import Recorder
 from ray_ns.errors import RayNsError
 from ray_ns.images import decode
 from ray_ns.keyed import seed
 from ray_ns.models.files import WEIGHTS
 from ray_ns.seals import digest
 from ray_ns.store import checkpoint, hints
-from ray_ns.store.commit import Commit, Part, Stage, StoredObject
+from ray_ns.store.commit import Commit, Output, Part, StoredObject
 from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS, scored
@@ -66,7 +66,7 @@ class Task:
 
 
 def train(
-    session: Session,
+    run: Run,
     prefix: str,
     recipe: Training,
     number: int,
@@ -83,21 +83,21 @@ def train(
     if selection is None and isinstance(recipe, Student):
         batch *= 1 + recipe.ratio
     begin = teacher if isinstance(recipe, Student) and recipe.init == "teacher" else None
-    key = seed(session.config.run.seed, number)
-    return _committed(session, prefix, session.config, recipe, batch, key, selection, begin, 0)
+    key = seed(run.config.run.seed, number)
+    return _committed(run, prefix, run.config, recipe, batch, key, selection, begin, 0)
 
 
-def finetune(session: Session, prefix: str, recipe: Training, number: int, network: Commit) -> Commit:
+def finetune(run: Run, prefix: str, recipe: Training, number: int, network: Commit) -> Commit:
     """The committed network that ``recipe.finetune`` makes of ``network``, as ``train`` gives it."""
     tuning = recipe.tuning
     assert tuning is not None
-    config = session.config.at_size(recipe.finetune.size or session.config.data.size)
+    config = run.config.at_size(recipe.finetune.size or run.config.data.size)
     key = seed(config.run.seed, number, 1)
-    return _committed(session, prefix, config, tuning, tuning.batch, key, None, network, recipe.finetune.freeze)
+    return _committed(run, prefix, config, tuning, tuning.batch, key, None, network, recipe.finetune.freeze)
 
 
 def _committed(
-    session: Session,
+    run: Run,
     prefix: str,
     config: Config,
     recipe: Training,
@@ -111,45 +111,45 @@ def _committed(
         "recipe": results_of(recipe),
         "batch": batch,
         "seed": str(key),
-        "labelled": digest([vars(shard) for shard in session.corpora["labelled"].shards]),
+        "labelled": digest([vars(shard) for shard in run.corpora["labelled"].shards]),
         "selection": selection.digest if selection else None,
         "data": results_of(config.data),
         "begin": begin.digest if begin else None,
         "frozen": frozen,
         "workers": [config.cluster.train_workers, config.cluster.train_threads],
         "decode": decode.VERSION,
-        "class_names": digest(session.class_names),
+        "class_names": digest(run.class_names),
     }
     used = ["labelled", "pool"]
     if recipe.eval_steps is not None:
         used.append("validation")
         inputs["scored"] = {
-            "validation": digest([vars(shard) for shard in session.corpora["validation"].shards]),
+            "validation": digest([vars(shard) for shard in run.corpora["validation"].shards]),
             "batch": [config.label.slice_rows, config.label.precision],
         }
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
-        session.reporter.begin(prefix, recipe.steps, "steps")
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
+        run.reporter.begin(prefix, recipe.steps, "steps")
         if 0 not in stage.done():
-            corpora = {name: session.corpora[name] for name in used}
+            corpora = {name: run.corpora[name] for name in used}
             parts = selection.parts if selection else ()
-            place, holder = checkpoint.place(prefix, digest(inputs)), session.lease.held()
+            place, holder = checkpoint.place(prefix, digest(inputs)), run.lease.held()
             first = begin.parts[0].objects[WEIGHTS] if begin else None
-            session.ray_libraries()
+            run.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
-            store, names = session.store, session.class_names
+            store, names = run.store, run.class_names
             task = Task(
                 store, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen, names
             )
-            _run(session, task)
-        session.lease.check()
-        checkpoint.clear(session.store, prefix)
+            _run(run, task)
+        run.lease.check()
+        checkpoint.clear(run.store, prefix)
         facts = dict(stage.done()[0].facts)
         told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
-        session.reporter.end(told + _kept(facts, recipe))
+        run.reporter.end(told + _kept(facts, recipe))
         return facts, 1
 
-    return session.ensure(prefix, inputs, work)
+    return run.ensure(prefix, inputs, work)
 
 
 def _kept(facts: dict[str, Any], recipe: Training) -> str:
@@ -162,14 +162,14 @@ def _kept(facts: dict[str, Any], recipe: Training) -> str:
     return f"{early}; kept: the weights of step {facts['kept']['step']}, top-1 {facts['kept']['top1']:.1%}"
 
 
-def _run(session: Session, task: Task) -> None:
+def _run(run: Run, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
     import ray.train
     from ray.train.torch import TorchTrainer
 
     from ray_ns.engine.workers.leave import ListeningTorchConfig
 
-    cluster = session.config.cluster
+    cluster = run.config.cluster
     counts = cluster.worker_counts
     workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
     resources: dict[str, float] = {"CPU": cluster.train_threads}
@@ -179,7 +179,7 @@ def _run(session: Session, task: Task) -> None:
         work_on,
         train_loop_config={"task": task},
         torch_config=ListeningTorchConfig(
-            backend="nccl" if cluster.train_gpus else "gloo", meet_in=session.scratch() if session.local else None
+            backend="nccl" if cluster.train_gpus else "gloo", meet_in=run.scratch() if run.local else None
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
@@ -187,23 +187,23 @@ def _run(session: Session, task: Task) -> None:
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
             name=f"{task.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
-            storage_path=session.scratch(),
+            storage_path=run.scratch(),
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
             ),
         ),
     )
     began = time.monotonic()
-    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the session's.
-    with session.following(lambda: _done(session.store, task.prefix)), ThreadPoolExecutor(1) as thread:
+    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's.
+    with run.following(lambda: _done(run.store, task.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
     for warning in ended.warnings:
-        session.reporter.warn(warning)
+        run.reporter.warn(warning)
     if ended.error is not None:
         raise ended.error
     if ended.cost:
-        session.lease.check()
-        hints.write(session.store, f"{task.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+        run.lease.check()
+        hints.write(run.store, f"{task.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
@@ -289,9 +289,9 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
     worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
     score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
-    keeper = None
+    recorder = None
     if rank == 0:
-        keeper = Keeper(
+        recorder = Recorder(
             store, task.prefix, task.checkpoints, task.holder, cluster, task.recipe, data, steps, found, leaving
         )
 
@@ -299,27 +299,27 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         leaving(state.step)
 
     try:
-        fit(task.recipe, data, steps, state, worker, network, keeper.after_step if keeper else ask, score)
+        fit(task.recipe, data, steps, state, worker, network, recorder.after_step if recorder else ask, score)
     except LeavingError:
-        if keeper is not None:
-            keeper.save(state)
+        if recorder is not None:
+            recorder.save(state)
         if world > 1:
             torch.distributed.barrier()  # Ray ends all workers as soon as one has left
         raise
-    if keeper is None:
+    if recorder is None:
         return {}
     if steps.unreadable:
         reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
-    keeper.publish(state, task.class_names)
-    return keeper.cost()
+    recorder.publish(state, task.class_names)
+    return recorder.cost()
 
 
 def _published(store: ObjectStore, task: Task, rank: int) -> bool:
     """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
     from ray.train.collective import broadcast_from_rank_zero
 
-    found = rank == 0 and 0 in Stage(store, task.prefix, fence(store, task.holder)).done()
+    found = rank == 0 and 0 in Output(store, task.prefix, fence(store, task.holder)).done()
     return bool(broadcast_from_rank_zero(found))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster, Data, Training
 from ray_ns.store import checkpoint, hints
-from ray_ns.store.commit import Stage
+from ray_ns.store.commit import Output
 from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 1.0
 
 
-class Keeper:
+class Recorder:
     """``after_step`` after every step, ``publish`` after the last. ``found``: the checkpoint the training goes on from.
 
     ``place``: where its checkpoints lie; ``holder``: the driver. ``leaving(step)`` says whether a machine of the
@@ -91,7 +91,7 @@ class Keeper:
             facts["kept"] = dict(zip(("step", "top1"), state.best_score, strict=True))
         state.take_best()
         files = to_files(state.result, self._data, class_names)
-        Stage(self._store, self._prefix, self._fence).publish(0, files, facts)
+        Output(self._store, self._prefix, self._fence).publish(0, files, facts)
 
     def cost(self) -> dict[str, Any]:
         """What the steps that led here cost, without those that a crash made in vain.

@@ -21,7 +21,7 @@ from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.labels.selection import rules as rule
 from ray_ns.seals import sha256
-from ray_ns.store.commit import Part, Stage, StoredObject
+from ray_ns.store.commit import Output, Part, StoredObject
 from ray_ns.store.lease import Holder, fence, this_process
 from ray_ns.store.objects import ObjectStore
 
@@ -94,7 +94,7 @@ def choose(
 ) -> Found:
     """Write what each shard surely gives, and beside it what it may give, so that nobody has to hold that of all."""
     check = fence(store, holder)
-    stage = Stage(store, prefix, check)
+    stage = Output(store, prefix, check)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
     classes = len(ends.copies)
     used, below = np.zeros((2, classes), np.int64), np.zeros(classes, np.int64)
@@ -204,8 +204,8 @@ def is_aside(key: str) -> bool:
     return re.search(r"/undecided/\d{6,}-[0-9a-f]{16}\.parquet$", key, re.ASCII) is not None
 
 
-def encoded(stage: Stage, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
-    """A part of a selection for ``Stage.put``. Milliseconds made it, so nothing records it before the commit."""
+def encoded(stage: Output, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
+    """A part of a selection for ``Output.put``. Milliseconds made it, so nothing records it before the commit."""
     images, copies = used.sum(1).tolist()
     return {SELECTION: schema.to_parquet(chosen, {"selection": stage.prefix})}, {"images": images, "copies": copies}
 

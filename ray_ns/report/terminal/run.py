@@ -4,28 +4,28 @@ from typing import Any
 
 from ray_ns.config import Training
 from ray_ns.corpora.known import in_words
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.methods.noisy_student import CONTROL, Outcome, Round
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 from ray_ns.seals import canonical
-from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.commit import Commit, Output
 
 REPORT = "report.json"
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
 
 
-def commit_report(session: Session, outcome: Outcome) -> Commit:
+def commit_report(run: Run, outcome: Outcome) -> Commit:
     """The committed report of a complete run; its digest stands for everything the run made."""
     value = as_json(outcome)
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         stage.publish(0, {REPORT: canonical(value)}, {})
         return {}, 1
 
     stages = [digest for it in _all(outcome) for digest in (it.network.digest, it.scores.digest)]
-    return session.ensure(f"{session.place}report", {"stages": stages, "report": value}, work)
+    return run.ensure(f"{run.place}report", {"stages": stages, "report": value}, work)
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
@@ -42,10 +42,10 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def show(session: Session, outcome: Outcome) -> None:
+def show(run: Run, outcome: Outcome) -> None:
     """Print where the best network lies, what it gains, and the table."""
     report = as_json(outcome)
-    say(f"best network (timm loads it as local-dir:): {session.store.url}/{report['best_model']}")
+    say(f"best network (timm loads it as local-dir:): {run.store.url}/{report['best_model']}")
     gains = report["gain_points"]
     if outcome.best is outcome.rounds[0]:
         say("no student was better than its teacher on the validation images: keep the teacher.")
@@ -61,7 +61,7 @@ def show(session: Session, outcome: Outcome) -> None:
     rows = []
     for it, row in zip(_all(outcome), report["rounds"], strict=True):
         seconds = sum(
-            session.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "finetune", "evaluate")
+            run.seconds(f"{it.name}/{stage}") for stage in ("label", "select", "train", "finetune", "evaluate")
         )
         rows.append(
             [

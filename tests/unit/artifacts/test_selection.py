@@ -8,7 +8,7 @@ from ray_ns.artifacts.labels import SELECTION
 from ray_ns.artifacts.selection import Selected
 from ray_ns.errors import IntegrityError
 from ray_ns.labels import schema
-from ray_ns.store.commit import Part, Stage
+from ray_ns.store.commit import Output, Part
 from ray_ns.store.objects import LocalStore
 
 CLASSES = 6
@@ -30,7 +30,7 @@ def made(tmp_path: object) -> Made:
             probabilities = rng.dirichlet(np.ones(CLASSES), count).astype(np.float32)
             table = schema.label_table(ids, probabilities.reshape(count, CLASSES), [None] * count, keep, 3)
             tables.append(table.append_column("copies", pa.array(rng.integers(1, copies + 1, count).astype(np.int32))))
-        stage = Stage(store, "select", lambda: None)
+        stage = Output(store, "select", lambda: None)
         own, edges = [], []
         for number, table in enumerate(reversed(tables) if backwards else tables):
             at_edge = rng.random(table.num_rows) < 0.4

@@ -12,7 +12,7 @@ from support.tiny_run import write_tiny
 from ray_ns.corpora import twins
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.opening import drive
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 
 
@@ -57,10 +57,10 @@ def names(corpus: Corpus) -> set[str]:
 
 
 @pytest.fixture
-def begun(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Session, str]]:
+def begun(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Run, str]]:
     """Begin a run of these labelled images; the session and what was told."""
 
-    def attempt(labelled: dict[str, bytes], *words: str, **others: dict[str, bytes]) -> tuple[Session, str]:
+    def attempt(labelled: dict[str, bytes], *words: str, **others: dict[str, bytes]) -> tuple[Run, str]:
         roots = {"labelled": write(tmp_path / "labelled", labelled)}
         roots |= {name: write(tmp_path / name, files) for name, files in others.items()}
         given = [f"data.{name}={roots.get(name, 'null')}" for name in ("labelled", "validation", "test")]
@@ -71,11 +71,11 @@ def begun(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Cal
     return attempt
 
 
-def side_of(session: Session) -> dict[str, str]:
+def side_of(session: Run) -> dict[str, str]:
     return {it: name for name in ("labelled", "validation", "test") for it in names(session.corpora[name])}
 
 
-def test_the_same_bytes_in_two_classes_are_left_out_and_told(begun: Callable[..., tuple[Session, str]]) -> None:
+def test_the_same_bytes_in_two_classes_are_left_out_and_told(begun: Callable[..., tuple[Run, str]]) -> None:
     files = classes()
     files["dog/copy.jpg"] = files["cat/03.jpg"]
     session, said = begun(files, "data.max_quarantined=0.1")
@@ -85,7 +85,7 @@ def test_the_same_bytes_in_two_classes_are_left_out_and_told(begun: Callable[...
     assert "dog/copy.jpg (dog). They are left out." in said
 
 
-def test_too_many_of_them_are_refused(begun: Callable[..., tuple[Session, str]], tmp_path: Path) -> None:
+def test_too_many_of_them_are_refused(begun: Callable[..., tuple[Run, str]], tmp_path: Path) -> None:
     files = classes()
     files["dog/copy.jpg"] = files["cat/03.jpg"]
     with pytest.raises(InputError, match=r"2 of 37 images .* more than data.max_quarantined = 0.01. Leave each in one"):
@@ -93,7 +93,7 @@ def test_too_many_of_them_are_refused(begun: Callable[..., tuple[Session, str]],
     assert not (tmp_path / "run").exists()
 
 
-def test_of_validation_images_they_are_told(begun: Callable[..., tuple[Session, str]]) -> None:
+def test_of_validation_images_they_are_told(begun: Callable[..., tuple[Run, str]]) -> None:
     own = {f"{name}/v{at}.jpg": encoded(picture(1000 + at)) for at, name in enumerate(("cat", "dog", "owl"))}
     own["dog/again.jpg"] = own["cat/v0.jpg"]
     session, said = begun(classes(), "data.max_quarantined=0.5", validation=own)
@@ -110,7 +110,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_near_copies_are_held_out_together(begun: Callable[..., tuple[Session, str]], change: str, seed: int) -> None:
+def test_near_copies_are_held_out_together(begun: Callable[..., tuple[Run, str]], change: str, seed: int) -> None:
     files = classes()
     for path in list(files):
         files[path.replace("/", "/again/")] = CHANGES[change](Image.open(io.BytesIO(files[path])))
@@ -122,7 +122,7 @@ def test_near_copies_are_held_out_together(begun: Callable[..., tuple[Session, s
     assert "data.labelled: 72 images look like near-copies" in said
 
 
-def test_near_copies_of_test_images_are_told(begun: Callable[..., tuple[Session, str]]) -> None:
+def test_near_copies_of_test_images_are_told(begun: Callable[..., tuple[Run, str]]) -> None:
     files = classes()
     shrunk = CHANGES["a thumbnail"](Image.open(io.BytesIO(files["cat/05.jpg"])))
     test = {"cat/a.jpg": shrunk, "dog/b.jpg": files["dog/02.jpg"], "owl/c.jpg": encoded(picture(2000))}
@@ -133,14 +133,14 @@ def test_near_copies_of_test_images_are_told(begun: Callable[..., tuple[Session,
 
 
 def test_above_so_many_images_it_is_said_that_nobody_looks(
-    begun: Callable[..., tuple[Session, str]], monkeypatch: pytest.MonkeyPatch
+    begun: Callable[..., tuple[Run, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(twins, "MOST", 20)
     _, said = begun(classes())
     assert "near-copies are not looked for among more than 20 labelled, validation and test images" in said
 
 
-def test_a_class_of_too_few_says_how_many_it_takes(begun: Callable[..., tuple[Session, str]]) -> None:
+def test_a_class_of_too_few_says_how_many_it_takes(begun: Callable[..., tuple[Run, str]]) -> None:
     with pytest.raises(InputError) as caught:
         begun(classes(1))
     assert "class cat has too few images to hold some out for validation and test: 1 that can be used" in str(

@@ -17,7 +17,7 @@ from ray_ns.corpora.corpus import image_ids
 from ray_ns.corpora.known import DIGEST_BYTES
 from ray_ns.engine import predict
 from ray_ns.engine.opening import drive
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests, label
 from ray_ns.errors import InputError
 from ray_ns.store import commit
@@ -99,10 +99,10 @@ def altered(rows: list[tuple[bytes, int | None]], at: int) -> list[tuple[bytes, 
     return [*rows[:at], (image[:-1] + bytes([image[-1] ^ 1]), label_), *rows[at + 1 :]]
 
 
-def as_labelled(session: Session, prefix: str = "rounds/1/label", only: tuple[int, ...] = (), rows: int = 200) -> None:
+def as_labelled(session: Run, prefix: str = "rounds/1/label", only: tuple[int, ...] = (), rows: int = 200) -> None:
     """What a labelling of the pool records, made by the same functions from the same slices, without a network."""
     reader, pool = predict.Reader(session.config), session.corpora["pool"]
-    stage = commit.Stage(session.store, prefix, session.lease.check)
+    stage = commit.Output(session.store, prefix, session.lease.check)
     session.store.put_if_absent(f"{prefix}/plan.json", b"{}")
     for number, job in enumerate(label.label_shards(pool, rows)):
         content: list[bytes] = []
@@ -229,9 +229,9 @@ def test_what_an_earlier_version_kept_no_hash_of_is_refused_as_it_was(
 def test_a_restricted_labelling_takes_nothing_from_a_whole_one(tiny: Path, tmp_path: Path, begun: list[str]) -> None:
     with drive(str(tiny), begun, "plain") as session:
         as_labelled(session)
-        facts = [part.facts for part in commit.Stage(session.store, "rounds/1/label", lambda: None).done().values()]
+        facts = [part.facts for part in commit.Output(session.store, "rounds/1/label", lambda: None).done().values()]
         session.store.put_if_absent("rounds/2/label/plan.json", b"{}")
-        restricted = commit.Stage(session.store, "rounds/2/label", session.lease.check)
+        restricted = commit.Output(session.store, "rounds/2/label", session.lease.check)
         for number, found in enumerate(facts):
             restricted.publish(number, {}, {key: it for key, it in found.items() if key != predict.CONTENT})
     touch(tmp_path / "data/pool")

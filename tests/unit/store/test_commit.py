@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
-from ray_ns.store.commit import Commit, Part, Stage, ensure, find_commit
+from ray_ns.store.commit import Commit, Output, Part, ensure, find_commit
 from ray_ns.store.objects import LocalStore
 
 PREFIX = "rounds/1/label"
@@ -60,13 +60,13 @@ class WatchedStore:
         return self.inner.list(prefix)
 
 
-Work = Callable[[Stage], tuple[Mapping[str, Any], int]]
+Work = Callable[[Output], tuple[Mapping[str, Any], int]]
 
 
 def labelling(published: list[int] | None = None, parts: int = PARTS, text: str = "") -> Work:
     """A stage's work, as the engine does it: what is done already is not done again."""
 
-    def work(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def work(stage: Output) -> tuple[Mapping[str, Any], int]:
         done = stage.done()
         for part in range(parts):
             if part not in done:
@@ -79,7 +79,7 @@ def labelling(published: list[int] | None = None, parts: int = PARTS, text: str 
     return work
 
 
-def no_work(_: Stage) -> tuple[Mapping[str, Any], int]:
+def no_work(_: Output) -> tuple[Mapping[str, Any], int]:
     raise AssertionError("a committed stage must not be worked on")
 
 
@@ -119,7 +119,7 @@ def test_a_commit_names_every_part_with_its_bytes_and_facts(tmp_path: Path) -> N
 def test_nothing_exists_before_the_commit(tmp_path: Path) -> None:
     seen: list[Commit | None] = []
 
-    def work(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def work(stage: Output) -> tuple[Mapping[str, Any], int]:
         result = labelling()(stage)
         seen.append(find_commit(LocalStore(tmp_path), PREFIX))
         return result
@@ -140,7 +140,7 @@ def test_a_committed_stage_is_only_read(tmp_path: Path) -> None:
 
 
 def test_the_same_work_gives_the_same_bytes_in_another_place_and_order(tmp_path: Path) -> None:
-    def backwards(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def backwards(stage: Output) -> tuple[Mapping[str, Any], int]:
         summary: Mapping[str, Any] = {}
         for part in reversed(range(PARTS)):
             data = {"more.bin": f"part {part}".encode(), "labels.bin": bytes([part]) * 50}
@@ -188,7 +188,7 @@ def test_after_a_crash_at_any_operation_the_same_call_ends_in_the_same_bytes(
 def test_parts_that_an_earlier_attempt_finished_are_handed_over_with_their_objects(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
 
-    def dies(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def dies(stage: Output) -> tuple[Mapping[str, Any], int]:
         labelling(parts=2)(stage)
         raise Killed
 
@@ -196,7 +196,7 @@ def test_parts_that_an_earlier_attempt_finished_are_handed_over_with_their_objec
         ensure(store, PREFIX, INPUTS, dies, free)
     seen: list[dict[int, Part]] = []
 
-    def work(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def work(stage: Output) -> tuple[Mapping[str, Any], int]:
         seen.append(stage.done())
         return labelling()(stage)
 
@@ -226,7 +226,7 @@ def test_other_inputs_are_refused_before_any_work(tmp_path: Path, finished: bool
 
 
 def test_a_stage_that_lacks_a_part_is_not_committed(tmp_path: Path) -> None:
-    def lazy(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def lazy(stage: Output) -> tuple[Mapping[str, Any], int]:
         stage.publish(0, {}, {})
         stage.publish(2, {}, {})
         return {}, 4
@@ -239,8 +239,8 @@ def test_a_stage_that_lacks_a_part_is_not_committed(tmp_path: Path) -> None:
 
 def test_the_second_to_publish_a_part_reads_what_the_first_stored(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    first = Stage(store, PREFIX, free).publish(0, {"x": b"first"}, {"who": 1})
-    second = Stage(store, PREFIX, free).publish(0, {"x": b"second"}, {"who": 2})
+    first = Output(store, PREFIX, free).publish(0, {"x": b"first"}, {"who": 1})
+    second = Output(store, PREFIX, free).publish(0, {"x": b"second"}, {"who": 2})
     assert second == first
     assert second.objects["x"].read(store) == b"first"
     assert second.facts == {"who": 1}
@@ -248,16 +248,16 @@ def test_the_second_to_publish_a_part_reads_what_the_first_stored(tmp_path: Path
 
 def test_publishing_the_same_part_again_changes_nothing(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    first = Stage(store, PREFIX, free).publish(0, {"x": b"same"}, {"who": 1})
+    first = Output(store, PREFIX, free).publish(0, {"x": b"same"}, {"who": 1})
     before = tree(tmp_path)
-    assert Stage(store, PREFIX, free).publish(0, {"x": b"same"}, {"who": 1}) == first
+    assert Output(store, PREFIX, free).publish(0, {"x": b"same"}, {"who": 1}) == first
     assert tree(tmp_path) == before
 
 
 def test_of_two_that_work_at_once_both_get_the_commit_of_the_first(tmp_path: Path) -> None:
     others: list[Commit] = []
 
-    def overtaken(stage: Stage) -> tuple[Mapping[str, Any], int]:
+    def overtaken(stage: Output) -> tuple[Mapping[str, Any], int]:
         others.append(make(tmp_path, text=" of another machine"))
         return labelling()(stage)
 

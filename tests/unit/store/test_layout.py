@@ -9,7 +9,7 @@ from ray_ns.config import differences
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import seal
 from ray_ns.store import layout
-from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
 
@@ -31,14 +31,14 @@ def begun(store: LocalStore) -> LocalStore:
     """A run with a committed stage of two parts, and one that is under way."""
     layout.begin(store, CONFIG, CORPORA, free, layout.Classes(10))
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         for part in range(2):
             stage.publish(part, {"labels.bin": bytes([part]) * 30}, {})
         return {}, 2
 
     ensure(store, "rounds/1/label", {"seed": 0}, work, free)
     store.put("rounds/1/select/plan.json", seal({"stage": "rounds/1/select", "inputs": {}}))
-    Stage(store, "rounds/1/select", free).publish(0, {"selection.bin": b"half way"}, {})
+    Output(store, "rounds/1/select", free).publish(0, {"selection.bin": b"half way"}, {})
     return store
 
 

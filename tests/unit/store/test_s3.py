@@ -8,7 +8,7 @@ import pytest
 from support.weed import weed
 
 from ray_ns.errors import InputError, ResumableError
-from ray_ns.store.commit import Stage, ensure, find_commit
+from ray_ns.store.commit import Output, ensure, find_commit
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore, open_store
 
@@ -60,7 +60,7 @@ def test_lists_are_sorted_whole_and_below_the_prefix(store: ObjectStore) -> None
 def test_a_stage_commits_and_a_lease_is_held(store: ObjectStore) -> None:
     lease = Lease(store)
 
-    def work(stage: Stage) -> tuple[dict, int]:
+    def work(stage: Output) -> tuple[dict, int]:
         stage.publish(0, {"x.bin": b"data"}, {"rows": 1})
         return {}, 1
 

@@ -10,7 +10,7 @@ import pytest
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import canonical, seal
 from ray_ns.store import hints, layout
-from ray_ns.store.commit import Stage, ensure
+from ray_ns.store.commit import Output, ensure
 from ray_ns.store.lease import HEARTBEAT, STALE_SECONDS, Lease
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS as TRAINING
@@ -38,7 +38,7 @@ def beat(store: LocalStore, age: float = 0.0, **progress: Any) -> None:
 
 
 def commit(store: LocalStore, prefix: str, parts: int) -> None:
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         for part in range(parts):
             stage.publish(part, {"x": bytes([part])}, {})
         return {}, parts
@@ -55,7 +55,7 @@ def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore
     commit(store, "rounds/1/label", 3)
     store.put("rounds/1/select/plan.json", seal({"stage": "rounds/1/select", "inputs": {}}))
     for part in range(2):
-        Stage(store, "rounds/1/select", free).publish(part, {"x": b""}, {})
+        Output(store, "rounds/1/select", free).publish(part, {"x": b""}, {})
     assert read_status(store.url)["stages"] == [
         {"stage": "rounds/0/train", "state": "committed", "parts": 1},
         {"stage": "rounds/1/label", "state": "committed", "parts": 3},
@@ -66,7 +66,7 @@ def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore
 def test_a_training_that_is_scored_has_its_curve_under_way_and_committed(store: LocalStore) -> None:
     curve = [[10, 2.5, 0.25], [20, 1.5, 0.5]]
 
-    def work(stage: Stage) -> tuple[dict[str, Any], int]:
+    def work(stage: Output) -> tuple[dict[str, Any], int]:
         store.put(f"{stage.prefix}/{TRAINING}", canonical({"step": 15, "loss": 2.0, "curve": curve[:1]}))
         (under_way,) = read_status(store.url)["stages"]
         assert under_way == {"stage": "rounds/0/train", "state": "under way", "parts": 0, "curve": curve[:1]}

@@ -14,7 +14,7 @@ import pytest
 from ray_ns.errors import InputError
 from ray_ns.seals import seal
 from ray_ns.store import checkpoint, layout
-from ray_ns.store.commit import Commit, Stage, ensure
+from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
@@ -32,7 +32,7 @@ def stage(store: LocalStore, prefix: str, inputs: dict[str, Any], end: bool = Tr
     class Stopped(Exception):
         pass
 
-    def work(made: Stage) -> tuple[dict[str, Any], int]:
+    def work(made: Output) -> tuple[dict[str, Any], int]:
         for part in range(PARTS if end else 1):
             made.publish(part, {"x.bin": f"{prefix} {part}".encode()}, {})
         if not end:
@@ -314,13 +314,13 @@ FOREIGN = [
 def test_names_of_sync_clients_are_passed_over(copy: Callable[[str], LocalStore], name: str, until: str) -> None:
     store = copy(until)
     before, stages = list(verify(store)), list(layout.stages(store))
-    done = Stage(store, "rounds/1/label", free).done()
+    done = Output(store, "rounds/1/label", free).done()
     path = store.root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"garbage")
     assert list(verify(store)) == before
     assert list(layout.stages(store)) == stages
-    assert Stage(store, "rounds/1/label", free).done() == done
+    assert Output(store, "rounds/1/label", free).done() == done
     lease = Lease(store)
     assert lease.held().epoch == 2
     lease.release()

@@ -17,7 +17,7 @@ from ray_ns.engine.ingest import generation as ingest
 from ray_ns.engine.ingest import tasks as ingest_parts
 from ray_ns.engine.ingest.generation import Ingest, left_out
 from ray_ns.errors import InputError
-from ray_ns.store.commit import Commit, Stage, find_commit
+from ray_ns.store.commit import Commit, Output, find_commit
 from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import read_status
 from ray_ns.store.verify import verify
@@ -32,7 +32,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts one after the other in this process."""
 
     def parts(
-        self: Any, stage: Stage, count: int, unit: str, function: Callable[..., Any], items: Any, *shared: Any
+        self: Any, stage: Output, count: int, unit: str, function: Callable[..., Any], items: Any, *shared: Any
     ) -> list[Any]:
         facts = {number: part.facts for number, part in stage.done().items()}
         place = (stage.store, stage.prefix, self._session.lease.held())

@@ -16,7 +16,7 @@ from ray_ns.engine.opening import drive
 from ray_ns.engine.stages import digests, label
 from ray_ns.errors import InputError
 from ray_ns.labels import schema
-from ray_ns.store.commit import Stage, find_commit
+from ray_ns.store.commit import Output, find_commit
 from ray_ns.store.objects import open_store
 
 
@@ -124,7 +124,7 @@ def test_so_it_is_where_tasks_decode(config: Config, mixed: tuple[Corpus, Known]
     pool, _ = mixed
     store = open_store(str(tmp_path / "store"))
     with_test = {"test": packed([[digest_of(images_of(pool)[1])]])}
-    part = Stage(store, digests.STAGE, lambda: None).put(0, with_test, {})
+    part = Output(store, digests.STAGE, lambda: None).put(0, with_test, {})
     known_from = (store, tuple(part.objects.items()))
     row = {"corpus": "pool", "shard": 0, "part": 0, "parts": 1}
     (slice_,) = predict.slices_of(row, pool.open(pool.shards[0]).group_rows, 3, None)

@@ -16,13 +16,13 @@ import pytest
 
 from ray_ns.artifacts.labels import LABELS, SELECTION, label_objects
 from ray_ns.config import Config
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages import select as stage
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import schema
 from ray_ns.observe import Reporter
 from ray_ns.report.terminal import selection as report
-from ray_ns.store.commit import Commit, Stage
+from ray_ns.store.commit import Commit, Output
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import LocalStore
 
@@ -46,7 +46,7 @@ def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
 
 def commit_labels(store: LocalStore, table: pa.Table, shards: int, checksums: bool = True) -> Commit:
     """``table`` as a label commit of so many shards; ``checksums``: False as earlier versions made it."""
-    made = Stage(store, "rounds/1/label", lambda: None)
+    made = Output(store, "rounds/1/label", lambda: None)
     bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
     for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
         objects, checksum = label_objects(table.slice(begin, end - begin), {})
@@ -78,7 +78,7 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
         monkeypatch.setattr(stage._Shards, "each", each)
         monkeypatch.setattr(stage._Shards, "_by_each_worker", lambda self, task: [])
         monkeypatch.setattr(stage._Shards, "dismiss", lambda self: None)
-        monkeypatch.setattr(Session, "ray", lambda self: None)
+        monkeypatch.setattr(Run, "ray", lambda self: None)
         monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
         asked = config.model_copy(
             update={
@@ -86,7 +86,7 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
                 "data": config.data.model_copy(update={"classes": CLASSES}),
             }
         )
-        with Session(asked, store, {}, (0,), Lease(store), Reporter("json")) as session:
+        with Run(asked, store, {}, (0,), Lease(store), Reporter("json")) as session:
             return stage.select(session, place, labels, **(commits or {}))
 
     return selected
@@ -332,7 +332,7 @@ def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
     chosen = select(store, before, per_class=20)
     rows = chosen_of(store, chosen)
     again = table_of(rng, quarantine=first["quarantine"]).filter(pa.compute.is_in(first["image_id"], rows["image_id"]))
-    made = Stage(store, "rounds/2/label", lambda: None)
+    made = Output(store, "rounds/2/label", lambda: None)
     for part, bound in enumerate(range(0, ROWS, ROWS // 4)):
         inside = pa.compute.and_(
             pa.compute.greater_equal(again["image_id"], bound), pa.compute.less(again["image_id"], bound + ROWS // 4)

@@ -12,7 +12,7 @@ from support.held import HOLDER
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.predict import Reader
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages.train import Task, _done, labelled
 from ray_ns.store.objects import LocalStore
 
@@ -51,6 +51,6 @@ def test_garbage_for_progress_or_seconds_is_no_progress_and_no_seconds(tmp_path:
     for key in ("t/progress.json", "t/timing.json"):
         store.put(key, garbage)
     assert _done(store, "t") is None
-    assert Session.seconds(SimpleNamespace(store=store), "t") == 0.0  # type: ignore[arg-type]
+    assert Run.seconds(SimpleNamespace(store=store), "t") == 0.0  # type: ignore[arg-type]
     store.put("t/progress.json", b'{"step":3,"curve":[[1,2]]}')
     assert _done(store, "t") == (3, "")

@@ -10,7 +10,7 @@ from support import tiny_training
 from support.held import HOLDER, hold
 
 from ray_ns.config import Config
-from ray_ns.engine.workers.recorder import Keeper
+from ray_ns.engine.workers.recorder import Recorder
 from ray_ns.store import checkpoint
 from ray_ns.store.lease import Holder
 from ray_ns.store.objects import LocalStore
@@ -19,7 +19,7 @@ from ray_ns.train.state import TrainState
 
 PREFIX = "rounds/0/train"
 PLACE = checkpoint.place(PREFIX, "0" * 64)
-Made = Callable[..., tuple[Keeper, TrainState]]
+Made = Callable[..., tuple[Recorder, TrainState]]
 
 
 @pytest.fixture
@@ -29,31 +29,31 @@ def store(tmp_path: Path) -> LocalStore:
 
 @pytest.fixture
 def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
-    """A keeper and the state it keeps: a checkpoint every 4 of 12 steps."""
+    """A recorder and the state it keeps: a checkpoint every 4 of 12 steps."""
 
-    def keeper(
+    def recorder(
         found: checkpoint.Checkpoint | None = None,
         leaving: Callable[[int], bool] = lambda step: False,
         holder: Holder = HOLDER,
         **recipe_of: int,
-    ) -> tuple[Keeper, TrainState]:
+    ) -> tuple[Recorder, TrainState]:
         recipe = config.student.model_copy(update={"steps": 12, **recipe_of})
         cluster = config.cluster.model_copy(update={"checkpoint_steps": 4})
         state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
         state.step = found.step if found else 0
         steps = tiny_training.steps_in(tmp_path)
-        return Keeper(
+        return Recorder(
             store, PREFIX, PLACE, hold(store, holder), cluster, recipe, config.data, steps, found, leaving
         ), state
 
-    return keeper
+    return recorder
 
 
-def walk(keeper: Keeper, state: TrainState, steps: int) -> None:
+def walk(recorder: Recorder, state: TrainState, steps: int) -> None:
     for _ in range(steps):
         state.step += 1
-        keeper.after_step(state, 0.5 + state.step)
-    keeper._writer.wait()
+        recorder.after_step(state, 0.5 + state.step)
+    recorder._writer.wait()
 
 
 def newest(store: LocalStore) -> checkpoint.Checkpoint:
@@ -67,21 +67,21 @@ def pointers(store: LocalStore) -> list[int]:
 
 
 def test_a_checkpoint_comes_every_so_many_steps_and_none_after_the_last(made: Made, store: LocalStore) -> None:
-    keeper, state = made()
-    walk(keeper, state, 12)
+    recorder, state = made()
+    walk(recorder, state, 12)
     assert pointers(store) == [4, 8]
     assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 9)]
 
 
 def test_a_notice_is_worth_one_checkpoint_at_once(made: Made, store: LocalStore) -> None:
-    keeper, state = made(leaving=lambda step: step >= 5)
-    walk(keeper, state, 7)
+    recorder, state = made(leaving=lambda step: step >= 5)
+    walk(recorder, state, 7)
     assert pointers(store) == [4, 5]
 
 
 def test_losses_and_cost_go_on_from_the_checkpoint(made: Made, store: LocalStore) -> None:
-    keeper, state = made()
-    walk(keeper, state, 6)
+    recorder, state = made()
+    walk(recorder, state, 6)
     found = newest(store)
     again, state = made(found)
     assert again.cost() == {**found.facts["cost"], "bytes_read": 0, "bytes_used": 0}
@@ -91,8 +91,8 @@ def test_losses_and_cost_go_on_from_the_checkpoint(made: Made, store: LocalStore
 
 
 def test_the_cost_is_this_drivers_alone(made: Made, store: LocalStore) -> None:
-    keeper, state = made()
-    walk(keeper, state, 6)
+    recorder, state = made()
+    walk(recorder, state, 6)
     other, _ = made(newest(store), holder=Holder(2, "1" * 32))
     assert other.cost() == {
         "driver": "1" * 32,
@@ -109,20 +109,20 @@ def test_an_error_in_the_writing_thread_stops_the_next_step(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    keeper, state = made()
+    recorder, state = made()
     monkeypatch.setattr("ray_ns.store.checkpoint.save", full)
     for _ in range(4):
         state.step += 1
-        keeper.after_step(state, 1.0)
-    keeper._writer._thread.shutdown()
+        recorder.after_step(state, 1.0)
+    recorder._writer._thread.shutdown()
     with pytest.raises(OSError, match="No space left"):
-        keeper.after_step(state, 1.0)
+        recorder.after_step(state, 1.0)
 
 
 def test_what_is_published_holds_no_seconds(made: Made, store: LocalStore) -> None:
-    keeper, state = made()
-    walk(keeper, state, 12)
-    keeper.publish(state, ("cat", "dog", "owl"))
+    recorder, state = made()
+    walk(recorder, state, 12)
+    recorder.publish(state, ("cat", "dog", "owl"))
     done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
     told = json.loads(store.get(done["objects"]["config.json"]["key"]) or b"")
     assert told["label_names"] == ["cat", "dog", "owl"]
@@ -130,17 +130,17 @@ def test_what_is_published_holds_no_seconds(made: Made, store: LocalStore) -> No
 
 
 def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, store: LocalStore) -> None:
-    keeper, state = made(eval_steps=2, patience=3)
+    recorder, state = made(eval_steps=2, patience=3)
     weights = {}
     for top1 in (0.5, 0.75, 0.25):
-        walk(keeper, state, 1)
+        walk(recorder, state, 1)
         state.step += 1
         with torch.no_grad():
             next(state.result.parameters()).fill_(top1)
         state.score(top1, keep=True)
         weights[top1] = {name: it.clone() for name, it in state.result.state_dict().items()}
-        keeper.after_step(state, 0.5 + state.step)
-    keeper.publish(state)
+        recorder.after_step(state, 0.5 + state.step)
+    recorder.publish(state)
     done = json.loads(store.get(f"{PREFIX}/done/000000.json") or b"")
     assert done["facts"]["curve"] == [[2, 2.0, 0.5], [4, 4.0, 0.75], [6, 6.0, 0.25]]
     assert done["facts"]["kept"] == {"step": 4, "top1": 0.75}
@@ -149,17 +149,17 @@ def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, s
 
 
 def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore) -> None:
-    keeper, state = made(eval_steps=1)
+    recorder, state = made(eval_steps=1)
     state.step += 1
     state.score(0.5, keep=False)
-    keeper.after_step(state, 1.5)
+    recorder.after_step(state, 1.5)
     told = json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")
     assert told == {"step": 1, "loss": 1.5, "curve": [[1, 1.5, 0.5]]}
 
 
 def test_a_checkpoint_for_those_who_leave_is_written_when_save_returns(made: Made, store: LocalStore) -> None:
-    keeper, state = made()
-    walk(keeper, state, 5)
-    keeper.save(state)
+    recorder, state = made()
+    walk(recorder, state, 5)
+    recorder.save(state)
     assert pointers(store) == [4, 5]
     assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 6)]

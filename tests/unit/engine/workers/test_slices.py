@@ -17,7 +17,7 @@ from ray_ns.engine.predict import Job, Piece, assembled, list_slices
 from ray_ns.engine.predict import rows_of as rows_in
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.labels.schema import to_parquet
-from ray_ns.store.commit import Stage
+from ray_ns.store.commit import Output
 from ray_ns.store.objects import LocalStore
 
 
@@ -66,7 +66,7 @@ def test_a_selection_restricts_the_slices_to_its_rows(
     rows = [0, 3, 4, 5, 6, 7, 9]
     ids = np.concatenate([image_ids(0, np.arange(10)), image_ids(shard.ordinal, np.array(rows))])
     store = LocalStore(tmp_path / "run")
-    stage = Stage(store, "select", lambda: None)
+    stage = Output(store, "select", lambda: None)
     parts = [
         stage.put(number, {SELECTION: to_parquet(pa.table({"image_id": pa.array(some)}), {})}, {})
         for number, some in enumerate((np.delete(ids, [3, 12]), ids[[3, 12]]))

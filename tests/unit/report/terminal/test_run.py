@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from ray_ns.config import Config
-from ray_ns.engine.run import Session
+from ray_ns.engine.run import Run
 from ray_ns.methods.noisy_student import Outcome, Round
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.report.terminal.run import as_json, show
@@ -45,7 +45,7 @@ def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
     session = SimpleNamespace(
         store=SimpleNamespace(url="/runs/demo"), seconds=lambda prefix: 0 if "finetune" in prefix else 1.5
     )
-    show(cast(Session, session), outcome)
+    show(cast(Run, session), outcome)
     return capsys.readouterr().out
 
 
