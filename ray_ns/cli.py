@@ -163,17 +163,14 @@ def ingest(
 @app.command()
 def status(run: RunDirectory, as_json: AsJson = False) -> None:
     """Say where a run stands. Which stage, how far, how fast, and how long it will take."""
-    from ray_ns.store.status import read_status, scored
+    from ray_ns.report.terminal import status as report
+    from ray_ns.store.status import read_status
 
     found = read_status(run)
     if as_json:
         printed.give(found)
-        return
-    for stage in found["stages"]:
-        parts = f", {stage['parts']} parts" if stage["parts"] else ""
-        curve = f", {scored(stage['curve'])}" if "curve" in stage else ""
-        printed.say(f"{stage['stage']:<20} {stage['state']}{parts}{curve}")
-    printed.say(found["driver"])
+    else:
+        report.show(found)
 
 
 @app.command()
