@@ -1,37 +1,19 @@
-"""Every setting of a run with its unit, range and default: one frozen section each, checked before anything starts."""
+"""Every setting of a run with its unit, range and default: one frozen section each, checked before anything starts.
 
-from ray_ns.config.config import (
-    MIDDLE,
-    MOST_LOADERS,
-    PRECISION,
-    ClassCount,
-    Cluster,
-    Config,
-    Control,
-    CorpusName,
-    Data,
-    Finetune,
-    Label,
-    Model,
-    Noise,
-    Optimizer,
-    Run,
-    Section,
-    Select,
-    Student,
-    Training,
-    decided,
-    differences,
-    is_as_written,
-    results_of,
-    section_of,
-)
+``read`` reads a config from a file, ``show`` prints the schema as commented YAML.
+"""
+
+from ray_ns.config.cluster import Cluster
+from ray_ns.config.config import Config
+from ray_ns.config.data import MIDDLE, CorpusName, Data
+from ray_ns.config.labelling import Label, Select
+from ray_ns.config.results import differences, results_of
+from ray_ns.config.run import Control, Run
+from ray_ns.config.schema import decided
+from ray_ns.config.training import Finetune, Model, Noise, Optimizer, Student, Training
 
 __all__ = [
     "MIDDLE",
-    "MOST_LOADERS",
-    "PRECISION",
-    "ClassCount",
     "Cluster",
     "Config",
     "Control",
@@ -43,13 +25,10 @@ __all__ = [
     "Noise",
     "Optimizer",
     "Run",
-    "Section",
     "Select",
     "Student",
     "Training",
     "decided",
     "differences",
-    "is_as_written",
     "results_of",
-    "section_of",
 ]

@@ -1,4 +1,4 @@
-"""A config file and its overrides, read into the schema of ``config.py``; what cannot be is refused by name."""
+"""A config file and its overrides, read into the schema; what cannot be is refused by name."""
 
 import difflib
 import json
@@ -12,7 +12,9 @@ from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ray_ns.config import Config, Section, is_as_written, section_of, yaml_text
+from ray_ns.config import yaml_text
+from ray_ns.config.config import Config
+from ray_ns.config.schema import Section, is_as_written, section_of
 from ray_ns.errors import InputError
 
 # So many characters may take so many bytes, and one more shows that there are more.

@@ -7,7 +7,8 @@ import yaml
 from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
-from ray_ns.config import Config, section_of
+from ray_ns.config.config import Config
+from ray_ns.config.schema import section_of
 
 
 def schema_as_yaml() -> str:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ray_ns.artifacts.selection import Selected
 from ray_ns.config import Config, Training
-from ray_ns.config import read as config_read
+from ray_ns.config.read import load
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine import estimate, overlap, precision, preflight, sample
 from ray_ns.engine.run import Run, local_cpus
@@ -49,7 +49,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     A training step is one worker's share of the real one and a slice is a real slice, so seconds and memory are what
     a worker will meet; the rates are those of one step, a little low. Raises ``InputError`` for whatever cannot run.
     """
-    config = config_read.load(path, overrides)
+    config = load(path, overrides)
     store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, layout.settings(store))
     if automatic:

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ray_ns import config as configs
-from ray_ns.config import read as config_read
+from ray_ns.config import differences, results_of
+from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Shard
 from ray_ns.engine import overlap, precision, preflight, sample, touched
 from ray_ns.engine.run import Run
@@ -26,11 +26,11 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
-    config = config_read.load(path, overrides)
+    config = load(path, overrides)
     store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, layout.settings(store))
-    settings = configs.results_of(config)
-    begun = layout.check_owner(store, settings, configs.differences)
+    settings = results_of(config)
+    begun = layout.check_owner(store, settings, differences)
     pinned = layout.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
@@ -61,12 +61,12 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
 @contextmanager
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
-    config = config_read.load(path, overrides)
+    config = load(path, overrides)
     store = open_store(existing(config.run.dir), config.cluster.store_seconds)
     config, _ = precision.decide(config, layout.settings(store))
-    layout.check_owner(store, configs.results_of(config), _differences_but_select)
+    layout.check_owner(store, results_of(config), _differences_but_select)
     classes = layout.classes(store)
-    config = config_read.with_classes(config, classes.count)
+    config = with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
     with Run(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as run:
         run.check_cluster()
@@ -74,4 +74,4 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
 
 
 def _differences_but_select(old: Any, new: Any) -> list[str]:
-    return [line for line in configs.differences(old, new) if not line.startswith("select.")]
+    return [line for line in differences(old, new) if not line.startswith("select.")]

@@ -8,8 +8,7 @@ from typing import cast
 
 import numpy as np
 
-from ray_ns.config import Cluster, Config, CorpusName, Student, Training
-from ray_ns.config import read as config_read
+from ray_ns.config import Cluster, Config, CorpusName, Student, Training, read
 from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -62,7 +61,7 @@ def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str
 def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:
     """The config with the number of its classes, as the corpora say where it does not; and what they are called."""
     names = class_names(config.data, corpora)
-    return config_read.with_classes(config, class_count(config.data, names)), names
+    return read.with_classes(config, class_count(config.data, names)), names
 
 
 def check_writable(url: str) -> None:

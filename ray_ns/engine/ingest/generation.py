@@ -19,8 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ray_ns import config as configs
-from ray_ns.config import Cluster, Config, Label
+from ray_ns.config import Cluster, Config, Label, differences
 from ray_ns.corpora import layout, pack
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.corpora.formats.place import UnlabelledError
@@ -94,7 +93,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
             "shard_rows": asked.shard_rows,
         }
     }
-    runs.check_owner(store, settings, configs.differences)
+    runs.check_owner(store, settings, differences)
     reporter = Reporter(mode)
     if not begun or append:
         layout.refuse_to_pack(corpora["source"], asked.max_passed_over)

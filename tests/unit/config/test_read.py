@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from support.settings import DEMO, MINIMAL, at, refusal
 
-from ray_ns.config import Config
-from ray_ns.config.read import load
+from ray_ns.config import differences, results_of
+from ray_ns.config.read import load, with_classes
 from ray_ns.errors import InputError
 
 PATHS = ["run.dir", "data.labelled", "data.validation", "data.test", "data.pool", "teacher.model.pretrained"]
@@ -34,13 +36,6 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "x.yaml"
 
 
-def at(config: Config, setting: str) -> Any:
-    value: Any = config
-    for name in setting.split("."):
-        value = getattr(value, name)
-    return value
-
-
 def with_value(file: Path, setting: str, value: str) -> Path:
     """The config with one setting written in block style, where comments and odd characters have their meaning."""
     lines = {
@@ -55,14 +50,6 @@ def with_value(file: Path, setting: str, value: str) -> Path:
     lines[section].append(f"{indent}{name}: {value}")
     file.write_text("\n".join(line for part in lines.values() for line in part) + "\n")
     return file
-
-
-def refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(InputError) as caught:
-        load(path, overrides)
-    assert caught.value.exit_code == 2
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 @pytest.mark.parametrize("setting", PATHS)
@@ -196,3 +183,103 @@ def test_of_all_that_is_wrong_ten_are_told(file: Path) -> None:
 def test_a_mark_of_byte_order_is_no_part_of_a_config(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().lstrip())
     assert load(file).run.seed == 0
+
+
+# What is no config.
+
+
+def test_a_refusal_names_the_file(file: Path) -> None:
+    assert refusal(file, "run.rounds=0").startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"just words", id="words"),
+        pytest.param(b"- 1\n- 2\n", id="list"),
+        pytest.param(b"run: [", id="open bracket"),
+        pytest.param(b"run:\n\tdir: x\n", id="tab"),
+        pytest.param(b"run: *nothing\n", id="no such anchor"),
+        pytest.param(b"run: !!python/object/apply:os.system ['true']\n", id="code"),
+        pytest.param(b"run: {dir: \x00}\n", id="NUL"),
+        pytest.param(b"\x89PNG\r\n\x1a\n\xff\xfe", id="not UTF-8"),
+        pytest.param("run: {dir: grün}".encode("latin-1"), id="latin-1"),
+        pytest.param(b"1: 2\n", id="number as key"),
+    ],
+)
+def test_what_is_no_config_is_refused_and_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content)
+    assert refusal(path).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("name", ["nothing.yaml", "."])
+def test_a_file_that_cannot_be_read_is_refused_and_named(tmp_path: Path, name: str) -> None:
+    assert str(tmp_path / name) in refusal(tmp_path / name)
+
+
+# Overrides.
+
+
+@pytest.mark.parametrize(
+    ("override", "setting", "wanted"),
+    [
+        ("run.seed=7", "run.seed", 7),
+        ("run.dir=/data/x:1", "run.dir", "/data/x:1"),
+        ("teacher.optimizer.lr=1e-3", "teacher.optimizer.lr", 0.001),
+        ("teacher.optimizer.lr=1.5E+0", "teacher.optimizer.lr", 1.5),
+        ("teacher.optimizer.lr=1", "teacher.optimizer.lr", 1.0),
+        ("teacher.model.args={a: [1, 2e-2], b: no}", "teacher.model.args", {"a": [1, 0.02], "b": False}),
+        ("teacher.model.args.width=2", "teacher.model.args", {"width": 2}),
+        ("teacher.ema_decay=null", "teacher.ema_decay", None),
+        ("teacher.ema_decay=", "teacher.ema_decay", None),
+        ("select.per_class=130", "select.per_class", 130),
+        ("select.per_class=auto", "select.per_class", "auto"),
+        ("data.mean=[0, 1, 0.5]", "data.mean", [0.0, 1.0, 0.5]),
+    ],
+)
+def test_an_override_is_yaml_laid_over_the_file(file: Path, override: str, setting: str, wanted: Any) -> None:
+    assert at(load(file, [override]), setting) == wanted
+
+
+def test_a_file_reads_1e_3_as_the_number_it_is(tmp_path: Path) -> None:
+    text = yaml.safe_dump(MINIMAL) + "select: {threshold: 5e-1}\ncluster: {timeout_seconds: 1e+3}\n"
+    (tmp_path / "x.yaml").write_text(text)
+    config = load(tmp_path / "x.yaml")
+    assert (config.select.threshold, config.cluster.timeout_seconds) == (0.5, 1000.0)
+
+
+def test_of_two_overrides_the_later_one_counts_and_the_rest_of_the_section_stays(file: Path) -> None:
+    config = load(file, ["teacher.steps=8", "teacher.steps=9"])
+    assert (config.teacher.steps, config.teacher.batch) == (9, 6)
+
+
+@pytest.mark.parametrize("name", ["labelled", "validation", "test", "pool"])
+def test_the_corpora_have_a_short_override(file: Path, name: str) -> None:
+    assert getattr(load(file, [f"{name}=s3://bucket/{name}"]).data, name) == f"s3://bucket/{name}"
+
+
+def test_classes_may_be_left_to_the_labelled_corpus(file: Path) -> None:
+    assert load(file, ["data.classes=null"]).data.classes is None
+    unknown = load(file, ["select.quotas={12: 5}"])
+    assert with_classes(unknown, 13).data.classes == 13
+    with pytest.raises(InputError, match=r"select\.quotas: class 12 is not one of data\.classes = 12"):
+        with_classes(unknown, 12)
+    assert with_classes(load(file), 3) == load(file, ["data.classes=3"])
+
+
+@pytest.mark.parametrize(
+    "override", ["run.dir", "", "=3", ".run=3", "run.=3", "run..dir=3", "run.dir.x=3", "run.seed=["]
+)
+def test_an_override_that_is_none_is_refused_and_named(file: Path, override: str) -> None:
+    assert repr(override) in refusal(file, override)
+
+
+def test_an_override_changes_the_setting_it_names_and_no_other_that_shares_its_anchor() -> None:
+    # configs/demo.yaml writes the optimiser once (&sgd) and uses it twice (*sgd)
+    plain, laid_over = load(DEMO), load(DEMO, ["teacher.optimizer.lr=0.01", "student.noise.magnitude=2"])
+    assert differences(results_of(plain), results_of(laid_over)) == [
+        f"student.noise.magnitude: {plain.student.noise.magnitude} -> 2.0",
+        f"teacher.optimizer.lr: {plain.teacher.optimizer.lr} -> 0.01",
+    ]

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_run import write_tiny
 
-from ray_ns.config import read as config_read
+from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Corpus, count_per_class
 from ray_ns.engine import preflight
 from ray_ns.engine.opening import drive
@@ -285,15 +285,15 @@ CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_shipped_config_is_valid_and_its_networks_can_be_built(path: Path) -> None:
-    found = config_read.load(path)
-    assert preflight.check_models(config_read.with_classes(found, found.data.classes or 10)) == []
+    found = load(path)
+    assert preflight.check_models(with_classes(found, found.data.classes or 10)) == []
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("command", "hardware", "time", "expect"):
         assert any(line.startswith(f"# {word} ") for line in header), word
 
 
 def test_the_papers_chain_is_b7_and_three_l2_at_14_14_28() -> None:
-    found = config_read.load(next(path for path in CONFIGS if path.stem == "imagenet-l2-three-rounds"))
+    found = load(next(path for path in CONFIGS if path.stem == "imagenet-l2-three-rounds"))
     assert found.teacher.model.name == "efficientnet_b7"
     assert [(it.model.name, it.ratio) for it in found.students] == [
         ("efficientnet_l2", ratio) for ratio in (14, 14, 28)
@@ -303,7 +303,7 @@ def test_the_papers_chain_is_b7_and_three_l2_at_14_14_28() -> None:
 
 def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
     (warning,) = preflight.check_models(
-        config_read.load(tiny, ["student.model.args={channels: [8, 8, 8, 8], stem_type: deep, stem_width: 4}"])
+        load(tiny, ["student.model.args={channels: [8, 8, 8, 8], stem_type: deep, stem_width: 4}"])
     )
     assert "student.model: " in warning
     assert "its teacher has " in warning

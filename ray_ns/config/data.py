@@ -1,0 +1,75 @@
+"""Settings ``data``: the images, and how one of them is read."""
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Field, model_validator
+
+from ray_ns.config.schema import AsWritten, ClassCount, PathSetting, Section, Share, how
+
+CorpusName = Literal["labelled", "validation", "test", "pool"]
+MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
+
+
+class Data(Section):
+    """The images: corpora of Parquet shards, WebDataset tars or image files, and how one image is read."""
+
+    classes: ClassCount = Field(
+        cast(int, None),
+        description="number of classes; labels are 0 .. classes-1; null: as many as the labelled corpus has names for",
+    )
+    labelled: PathSetting = how(
+        ...,
+        "folder (or URL) of images with labels: Parquet shards, tars with .cls members, one sub-folder per class, or "
+        "files and a CSV with a column of files and one of labels; what is in it decides, not where it lies",
+    )
+    validation: PathSetting | None = how(
+        None, "the same, never trained on: chooses the best round; null: held out of labelled"
+    )
+    test: PathSetting | None = how(
+        None, "the same, for the reported figures only: chooses nothing; null: held out of labelled"
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.2,
+        description="share of each class of labelled that never trains: half for validation, half for test, each "
+        "where it is null",
+    )
+    pool: PathSetting = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files")
+    image_column: Annotated[str, AsWritten()] = Field(
+        "image",
+        description="Parquet: column of encoded images: bytes, or a struct {bytes, path}; CSV: column of files, "
+        "where it has none of the usual names (file, file_name, image_id, ...)",
+    )
+    label_column: Annotated[str, AsWritten()] = Field(
+        "label",
+        description="Parquet and CSV: column of labels, numbers or names; tars: their key in .json members",
+    )
+    image_columns: dict[CorpusName, str] = Field(
+        {}, description="labelled | validation | test | pool: image_column, where a corpus has its own"
+    )
+    label_columns: dict[CorpusName, str] = Field(
+        {}, description="labelled | validation | test: label_column, where a corpus has its own"
+    )
+    size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
+    fit: Literal["squash", "crop"] = Field(
+        "squash",
+        description="how an image becomes a square, for labels, evaluation and training alike; squash: all of it; "
+        "crop: the middle one, 7/8 of its short side (the papers: short side to size / 0.875, then the middle)",
+    )
+    channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
+    mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
+    std: list[Annotated[float, Field(gt=0)]] = Field(
+        [0.229, 0.224, 0.225], description="divides them afterwards, one per channel"
+    )
+    max_passed_over: Share = how(
+        0.05, "share of the files below a corpus's folder that may be no image that can be read (archives, videos, ...)"
+    )
+    max_quarantined: Share = how(
+        0.01, "share of a corpus that may be unreadable before a stage refuses to commit; unreadable ones are left out"
+    )
+
+    @model_validator(mode="after")
+    def _per_channel(self) -> "Data":
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise ValueError(f"{name} has {len(getattr(self, name))} values, channels is {self.channels}")
+        return self

@@ -1,0 +1,72 @@
+"""Settings ``label`` and ``select``: how the teacher labels the pool, and which labels train the student."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from ray_ns.config.schema import PRECISION, ClassNumber, Positive, Precision, Section, Share, how
+
+
+class Label(Section):
+    """How the teacher labels the pool."""
+
+    keep: Literal["hard", "top", "full"] = Field(
+        "top", description="soft labels stored beside class and confidence: none, the top few, or all"
+    )
+    top: Annotated[int, Field(ge=1, le=1000)] = Field(10, description="keep=top: how many probabilities per image")
+    slice_rows: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        256, description="images per slice: the batch that is decoded, labelled and retried as one"
+    )
+    shard_rows: Positive = Field(100_000, description="images per label shard, about: the unit that is committed")
+    precision: Precision = Field("auto", description=PRECISION)
+    threads: Positive = Field(1, description="CPU threads of one teacher actor (changes the last bits of a label)")
+    compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
+    actors: Positive = how(1, "teacher actors in the pool")
+    gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
+    layout: Literal["auto", "actor", "tasks"] = how(
+        "auto",
+        "where images are decoded: in the teacher's actor, or in CPU tasks that feed it; auto: tasks for GPUs",
+    )
+    image_seconds: Annotated[float, Field(ge=1)] = how(
+        30.0, "an image that is not decoded in so many seconds is quarantined as too_slow"
+    )
+    open_shards: Positive = how(
+        64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
+    )
+
+    @property
+    def layout_here(self) -> Literal["actor", "tasks"]:
+        """The layout, with ``auto`` decided."""
+        if self.layout == "auto":
+            return "tasks" if self.gpus_per_actor else "actor"
+        return self.layout
+
+
+class Select(Section):
+    """Which labels train the student."""
+
+    rule: Literal["paper", "official"] = Field(
+        "paper",
+        description="paper: exactly the K most confident of each class; official: the released code's threshold per "
+        "class in steps of 0.01, and about K by keyed coins",
+    )
+    threshold: Share = Field(0.3, description="lowest confidence that is kept")
+    thresholds: dict[ClassNumber, Share] = Field({}, description="class: threshold, where a class has its own")
+    per_class: Positive | Literal["auto"] = Field(
+        "auto", description="images per class, K; auto: images at or over the threshold / classes"
+    )
+    quotas: dict[ClassNumber, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="class: K, where a class has its own; 0 leaves it out"
+    )
+    balance: bool = Field(
+        True, description="true: the K most confident of each class, scarce classes duplicated to K; false: all"
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> "Select":
+        if not self.balance and (self.quotas or self.rule == "official"):
+            raise ValueError("quotas and rule: official balance the classes; balance is false")
+        off = [it for it in (self.threshold, *self.thresholds.values()) if abs(100 * it - round(100 * it)) > 1e-9]
+        if self.rule == "official" and off:
+            raise ValueError(f"rule: official takes thresholds in steps of 0.01, found {off[0]:g}")
+        return self

@@ -1,0 +1,29 @@
+"""Settings ``run`` and ``control``: where the run lives, how long it turns, and its fair control."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from ray_ns.config.schema import PathSetting, Positive, Section, how
+
+
+class Run(Section):
+    """Where the run lives and how long it turns."""
+
+    dir: PathSetting = how(..., "directory that holds everything this run makes; the same command on it resumes")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
+    rounds: Positive = Field(2, le=20, description="turns of the loop after the teacher of round 0, at most")
+    mode: Literal["every_round", "filter_once"] = Field(
+        "every_round",
+        description="every_round: each teacher labels the whole pool, which is filtered again; filter_once: the first "
+        "teacher chooses the images, later ones label only those (the paper's way)",
+    )
+    patience: Positive = Field(
+        1, description="stop after this many rounds in a row without a better top-1 on the validation images"
+    )
+
+
+class Control(Section):
+    """The fair control: the student's own recipe and steps on labelled images only."""
+
+    enabled: bool = Field(True, description="train and report it; a run without it shows no honest gain")

@@ -1,0 +1,198 @@
+"""Settings ``teacher`` and ``student``: a network, its optimiser, its noise and its fine-tuning."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ray_ns.config.schema import PRECISION, PathSetting, Positive, Precision, Section, Share, how
+
+
+class Model(Section):
+    """A timm model."""
+
+    name: str = Field(..., description="timm model name, such as efficientnet_b0 (timm.list_models())")
+    args: dict[str, Any] = Field({}, description="further arguments of the network, as timm.create_model takes them")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="dropout before the classifier (drop_rate)")
+    drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
+    )
+    pretrained: bool | PathSetting = how(
+        False,
+        "true: begin from timm's weights of this name (Hugging Face hub); a path: from this .safetensors file; its "
+        "hash decides (sha256), not where it lies; a classifier for other classes begins anew",
+    )
+    sha256: str | None = Field(
+        None, description="hash of the pretrained weights' file, which must match", pattern=r"^[0-9a-f]{64}$"
+    )
+
+    @model_validator(mode="after")
+    def _pinned(self) -> "Model":
+        if self.sha256 is not None and not self.pretrained:
+            raise ValueError("sha256 pins pretrained weights; pretrained is false")
+        return self
+
+    @field_validator("args")
+    @classmethod
+    def _json(cls, args: dict[str, Any]) -> dict[str, Any]:
+        """What run.json cannot hold could not be compared when the run is resumed."""
+        try:
+            if json.loads(json.dumps(args, allow_nan=False)) == args:
+                return args
+        except (TypeError, ValueError):
+            pass
+        raise ValueError(f"found {args!r}; only what JSON can hold: no NaN, dates, sets, bytes or keys but strings")
+
+
+class Optimizer(Section):
+    """An optimiser of timm and its learning rate over the steps."""
+
+    name: str = Field("sgd", description="timm optimizer name: sgd (nesterov), adamw, rmsproptf, lamb, ...")
+    lr: Annotated[float, Field(gt=0)] = Field(0.1, description="peak learning rate")
+    lr_batch: Positive | None = Field(
+        None,
+        description="labelled images per step that lr is meant for: the peak is lr x batch / lr_batch (the paper: lr "
+        "0.016, lr_batch 256); null: lr as it is",
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum, where the optimiser has one")
+    eps: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="the optimiser's epsilon (the paper: 1e-3 with rmsproptf); null: its own"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        5e-4, description="on weights with 2 dimensions or more: none on biases and norms"
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
+    schedule: Literal["cosine", "step", "constant"] = Field(
+        "cosine",
+        description="after the warm-up: cosine to 0 at the last step; step: x decay_rate every decay_steps, counted "
+        "from step 0 (the paper); or flat",
+    )
+    decay_steps: Positive | None = Field(
+        None, description="schedule=step: steps between two decays (the paper: those of 2.4 epochs; 4.8 up to B4)"
+    )
+    decay_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.97, description="schedule=step: factor of one decay")
+
+    @model_validator(mode="after")
+    def _decays(self) -> "Optimizer":
+        if (self.schedule == "step") != (self.decay_steps is not None):
+            raise ValueError(
+                f"decay_steps is {self.decay_steps} and schedule is {self.schedule}; step needs decay_steps, the "
+                f"others take none"
+            )
+        return self
+
+
+class Noise(Section):
+    """Input noise: what is done to a training image (the paper's RandAugment; affine for small images)."""
+
+    crop: Literal["none", "padded", "random_resized"] = Field(
+        "none",
+        description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR, "
+        "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
+    )
+    augment: Literal["none", "affine", "randaugment"] = Field(
+        "randaugment",
+        description="affine: rotation, scale, shear, shift, brightness, contrast, cutout; randaugment: timm's",
+    )
+    magnitude: Annotated[float, Field(ge=0, le=10)] = Field(
+        9.0,
+        description="randaugment: M in 0..10 (timm, increasing); affine: 1 is up to 20 degrees, 20 % of shift",
+    )
+    operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
+    flip: bool = Field(True, description="mirror half of the images left to right; not with augment=none")
+    cutout: Share = Field(0.0, description="side of a grey square at a random place, as a share of the image's")
+
+    @model_validator(mode="after")
+    def _visible(self) -> "Noise":
+        if self.augment == "affine" and self.magnitude > 2:
+            raise ValueError(f"magnitude = {self.magnitude:g} leaves nothing to see; affine takes 0 .. 2, such as 0.7")
+        return self
+
+
+class Finetune(Section):
+    """A short training at a higher resolution after the main one, on labelled images without input noise."""
+
+    steps: Annotated[int, Field(ge=0)] = Field(
+        0, description="optimiser steps (the paper: those of 1.5 epochs of the labelled images); 0: no fine-tuning"
+    )
+    size: Annotated[int, Field(ge=8, le=2048)] | None = Field(
+        None, description="side of its images, at which the network is then used; null: data.size"
+    )
+    freeze: Annotated[int, Field(ge=0)] = Field(
+        0, description="first layers that stay as they are (the paper: the shallow ones): the stem, then every block"
+    )
+    optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
+
+
+class Training(Section):
+    """How one network is trained."""
+
+    model: Model = Field(..., description="the network")
+    steps: Positive = Field(..., description="optimiser steps")
+    batch: Positive = Field(..., description="labelled images per step, over all workers")
+    optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
+    noise: Noise = Field(Noise(), description="input noise")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on true labels only")
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
+    )
+    precision: Precision = Field("auto", description=PRECISION)
+    eval_steps: Positive | None = Field(
+        None, description="optimiser steps between two scores on the validation images while it trains; null: none"
+    )
+    patience: Positive | None = Field(
+        None,
+        description="end after this many scores in a row without a better one, and in any case keep the weights of the "
+        "best score; null: all steps, and the last one's weights",
+    )
+    finetune: Finetune = Field(Finetune(), description="a short training at a higher resolution afterwards")
+
+    @model_validator(mode="after")
+    def _scored(self) -> "Training":
+        if self.patience is not None and self.eval_steps is None:
+            raise ValueError(f"patience = {self.patience} counts scores and eval_steps is null; set eval_steps")
+        return self
+
+    @property
+    def tuning(self) -> "Training | None":
+        """The fine-tuning as a training of its own, where there is one."""
+        if not self.finetune.steps:
+            return None
+        own: dict[str, Any] = {
+            "steps": self.finetune.steps,
+            "optimizer": self.finetune.optimizer,
+            "noise": Noise(augment="none"),
+            "eval_steps": None,
+            "patience": None,
+            "finetune": Finetune(),
+        }
+        kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
+        return Training(**kept, **own)
+
+    @property
+    def peak_lr(self) -> float:
+        """The highest learning rate."""
+        scale = self.batch / self.optimizer.lr_batch if self.optimizer.lr_batch else 1.0
+        return self.optimizer.lr * scale
+
+
+class Student(Training):
+    """How a student is trained: as any network, with pseudo-labelled images beside the labelled ones.
+
+    A list of such recipes is one per round; the last one also serves the rounds after it.
+    """
+
+    init: Literal["scratch", "teacher"] = Field(
+        "scratch", description="first weights: new ones (the paper), or the teacher's, which must be of the same model"
+    )
+
+    ratio: Annotated[int, Field(ge=1, le=64)] = Field(3, description="pseudo-labelled images per labelled image")
+    targets: Literal["soft", "hard"] = Field("soft", description="the teacher's probabilities, or its class alone")
+    temperature: Annotated[float, Field(gt=0, le=10)] = Field(
+        1.0, description="soft targets become p ** (1/temperature), renormalised"
+    )
+    loss: Literal["mean", "sum"] = Field(
+        "mean",
+        description="mean: over all images of the step (paper); sum: mean(labelled) + ratio x mean(pseudo-labelled), "
+        "as the released code does",
+    )

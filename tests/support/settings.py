@@ -1,0 +1,245 @@
+"""All settings there are, a config with nothing but what has no default, and ways to look at both."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ray_ns.config import Config
+from ray_ns.config.read import load
+from ray_ns.config.schema import section_of
+from ray_ns.errors import InputError
+
+DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
+
+
+# Every setting there is. A new one is a deliberate act: it is a promise to every user's config file.
+SETTINGS = [
+    "cluster.address",
+    "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
+    "cluster.cpus",
+    "cluster.gpus",
+    "cluster.max_failures",
+    "cluster.object_store_mb",
+    "cluster.store_seconds",
+    "cluster.timeout_seconds",
+    "cluster.train_gpus",
+    "cluster.train_loaders",
+    "cluster.train_microbatch",
+    "cluster.train_threads",
+    "cluster.train_workers",
+    "control.enabled",
+    "data.channels",
+    "data.classes",
+    "data.fit",
+    "data.held_out",
+    "data.image_column",
+    "data.image_columns",
+    "data.label_column",
+    "data.label_columns",
+    "data.labelled",
+    "data.max_passed_over",
+    "data.max_quarantined",
+    "data.mean",
+    "data.pool",
+    "data.size",
+    "data.std",
+    "data.test",
+    "data.validation",
+    "label.actors",
+    "label.compile",
+    "label.gpus_per_actor",
+    "label.image_seconds",
+    "label.keep",
+    "label.layout",
+    "label.open_shards",
+    "label.precision",
+    "label.shard_rows",
+    "label.slice_rows",
+    "label.threads",
+    "label.top",
+    "run.dir",
+    "run.mode",
+    "run.patience",
+    "run.rounds",
+    "run.seed",
+    "select.balance",
+    "select.per_class",
+    "select.quotas",
+    "select.rule",
+    "select.threshold",
+    "select.thresholds",
+    "student.batch",
+    "student.ema_decay",
+    "student.eval_steps",
+    "student.finetune.freeze",
+    "student.finetune.optimizer.decay_rate",
+    "student.finetune.optimizer.decay_steps",
+    "student.finetune.optimizer.eps",
+    "student.finetune.optimizer.lr",
+    "student.finetune.optimizer.lr_batch",
+    "student.finetune.optimizer.momentum",
+    "student.finetune.optimizer.name",
+    "student.finetune.optimizer.schedule",
+    "student.finetune.optimizer.warmup_steps",
+    "student.finetune.optimizer.weight_decay",
+    "student.finetune.size",
+    "student.finetune.steps",
+    "student.init",
+    "student.label_smoothing",
+    "student.loss",
+    "student.model.args",
+    "student.model.drop_path",
+    "student.model.dropout",
+    "student.model.name",
+    "student.model.pretrained",
+    "student.model.sha256",
+    "student.noise.augment",
+    "student.noise.crop",
+    "student.noise.cutout",
+    "student.noise.flip",
+    "student.noise.magnitude",
+    "student.noise.operations",
+    "student.optimizer.decay_rate",
+    "student.optimizer.decay_steps",
+    "student.optimizer.eps",
+    "student.optimizer.lr",
+    "student.optimizer.lr_batch",
+    "student.optimizer.momentum",
+    "student.optimizer.name",
+    "student.optimizer.schedule",
+    "student.optimizer.warmup_steps",
+    "student.optimizer.weight_decay",
+    "student.patience",
+    "student.precision",
+    "student.ratio",
+    "student.steps",
+    "student.targets",
+    "student.temperature",
+    "teacher.batch",
+    "teacher.ema_decay",
+    "teacher.eval_steps",
+    "teacher.finetune.freeze",
+    "teacher.finetune.optimizer.decay_rate",
+    "teacher.finetune.optimizer.decay_steps",
+    "teacher.finetune.optimizer.eps",
+    "teacher.finetune.optimizer.lr",
+    "teacher.finetune.optimizer.lr_batch",
+    "teacher.finetune.optimizer.momentum",
+    "teacher.finetune.optimizer.name",
+    "teacher.finetune.optimizer.schedule",
+    "teacher.finetune.optimizer.warmup_steps",
+    "teacher.finetune.optimizer.weight_decay",
+    "teacher.finetune.size",
+    "teacher.finetune.steps",
+    "teacher.label_smoothing",
+    "teacher.model.args",
+    "teacher.model.drop_path",
+    "teacher.model.dropout",
+    "teacher.model.name",
+    "teacher.model.pretrained",
+    "teacher.model.sha256",
+    "teacher.noise.augment",
+    "teacher.noise.crop",
+    "teacher.noise.cutout",
+    "teacher.noise.flip",
+    "teacher.noise.magnitude",
+    "teacher.noise.operations",
+    "teacher.optimizer.decay_rate",
+    "teacher.optimizer.decay_steps",
+    "teacher.optimizer.eps",
+    "teacher.optimizer.lr",
+    "teacher.optimizer.lr_batch",
+    "teacher.optimizer.momentum",
+    "teacher.optimizer.name",
+    "teacher.optimizer.schedule",
+    "teacher.optimizer.warmup_steps",
+    "teacher.optimizer.weight_decay",
+    "teacher.patience",
+    "teacher.precision",
+    "teacher.steps",
+]
+
+# Those that say how the work is done and may change between two runs of one command.
+HOW = {
+    "cluster.address",
+    "cluster.checkpoint_steps",
+    "cluster.checkpoints_kept",
+    "cluster.cpus",
+    "cluster.gpus",
+    "cluster.max_failures",
+    "cluster.object_store_mb",
+    "cluster.store_seconds",
+    "cluster.timeout_seconds",
+    "cluster.train_gpus",
+    "cluster.train_loaders",
+    "cluster.train_microbatch",
+    "data.labelled",  # the images in these four folders decide, not where they lie
+    "data.max_passed_over",
+    "data.max_quarantined",
+    "data.pool",
+    "data.test",
+    "data.validation",
+    "label.actors",
+    "label.gpus_per_actor",
+    "label.image_seconds",
+    "label.layout",
+    "label.open_shards",
+    "run.dir",
+    "student.model.pretrained",  # the hash of the weights decides
+    "teacher.model.pretrained",
+}
+
+REQUIRED = {
+    *("run.dir", "data.labelled", "data.pool"),
+    *("teacher.model.name", "teacher.steps", "teacher.batch"),
+    *("student.model.name", "student.steps", "student.batch"),
+}
+
+MINIMAL: dict[str, Any] = {
+    "run": {"dir": "runs/x"},
+    "data": {"labelled": "l", "pool": "p"},
+    "teacher": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
+    "student": {"model": {"name": "resnet10t"}, "steps": 4, "batch": 6},
+}
+
+TWO = "student=[{model: {name: resnet10t}, steps: 4, batch: 6}, {model: {name: resnet18}, steps: 5, batch: 6}]"
+
+
+def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting of the schema with its dotted name."""
+    for name, field in section.model_fields.items():
+        kind = section_of(field)
+        if kind is not None:
+            yield from fields(kind, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", field
+
+
+def leaves(value: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every setting of nested mappings with its dotted name; a setting that is a mapping is one setting."""
+    for name, inner in value.items():
+        if isinstance(inner, dict) and name not in {"args", "quotas", "thresholds", "image_columns", "label_columns"}:
+            yield from leaves(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner
+
+
+def at(value: Any, path: str) -> Any:
+    for name in path.split("."):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
+    return value
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    """The message that ``load`` refuses with."""
+    with pytest.raises(InputError) as caught:
+        load(path, overrides)
+    assert caught.value.exit_code == 2
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
