@@ -20,7 +20,7 @@ from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.labels import schema
-from ray_ns.labels.selection import rules as rule
+from ray_ns.labels.selection import passes, rules, terms
 from ray_ns.observe import Reporter, in_time
 from ray_ns.store import layout
 from ray_ns.store.lease import Holder, Lease
@@ -199,13 +199,13 @@ class _Steps:
         config = self._config
         table = labels.filter(pa.compute.is_valid(labels["label"]))
         ids, of_class, confidence = (table[name].to_numpy() for name in ("image_id", "label", "confidence"))
-        asked = rule.terms(
+        asked = terms.of_settings(
             config.select.model_copy(update={"per_class": "auto", "quotas": {}}), config.data.classes, config.run.seed
         )
-        tally = rule.Tally(asked)
+        tally = passes.Tally(asked)
         tally.add(of_class, confidence)
-        quota = rule.quotas(tally.counts(), asked)
-        rows, copies = rule.of_one_shard(ids, of_class, confidence, quota, asked)
+        quota = rules.quotas(tally.counts(), asked)
+        rows, copies = passes.of_one_shard(ids, of_class, confidence, quota, asked)
         over = int(quota.over.sum())
         figures = {"labels": table.num_rows, "over_threshold": over, "kept": len(rows), "copies": int(copies.sum())}
         line = (

@@ -14,7 +14,7 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_numpy
-from ray_ns.labels.selection import rules as rule
+from ray_ns.labels.selection import bins, passes, terms
 from ray_ns.store.commit import Commit, Output
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 COUNTS = "counts.parquet"
 
 
-def tally(classes: int) -> rule.Tally:
+def tally(classes: int) -> passes.Tally:
     """A tally whose counts can be kept."""
-    return rule.Tally(rule.everything(classes, 0))
+    return passes.Tally(terms.all_labels(classes, 0))
 
 
-def add(counted: rule.Tally, table: pa.Table, key: str) -> None:
+def add(counted: passes.Tally, table: pa.Table, key: str) -> None:
     """Count a label table's labelled rows. ``InputError`` naming ``key`` where a confidence is NaN or outside 0..1."""
     labels, confidence = (as_numpy(table[name].drop_null()) for name in ("label", "confidence"))
     try:
@@ -54,7 +54,7 @@ def keep(run: "Run", labels: Commit, classes: int, count: Callable[[], np.ndarra
         publish(stage, count())
         return {}, 1
 
-    shape = (classes, rule.BINS["paper"])
+    shape = (classes, bins.BINS["paper"])
     made = run.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
     table = schema.from_parquet(made.read(run.store), made.key)
     counts = np.zeros(shape, np.int64)
@@ -64,4 +64,4 @@ def keep(run: "Run", labels: Commit, classes: int, count: Callable[[], np.ndarra
 
 def inputs_of(labels: Commit) -> dict[str, Any]:
     """What the counts of a label commit are made from."""
-    return {"labels": labels.digest, "bins": rule.BINS["paper"]}
+    return {"labels": labels.digest, "bins": bins.BINS["paper"]}

@@ -1,4 +1,4 @@
-"""Filter and balance the committed labels of a pool: the passes of ``labels.select`` as Ray tasks over label shards.
+"""Filter and balance the committed labels of a pool: the passes of ``labels.selection`` as Ray tasks.
 
 A task takes a run of shards and writes what they surely give, a part of the selection for each; what it cannot decide
 alone, some thousandths of the labels, it sets aside in the store until the driver decides about all of it and writes it
@@ -21,7 +21,7 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages import counts
 from ray_ns.engine.workers import selecting as tasks
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.labels.selection import rules as rule
+from ray_ns.labels.selection import bins, passes, rules, terms, ties
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, Part, find_commit
@@ -46,12 +46,12 @@ def select(run: Run, prefix: str, labels: Commit, before: Commit | None = None, 
         "before": before.digest if before else None,
         "chosen": chosen.digest if chosen else None,
         "select": results_of(config.select),
-        "rule": rule.VERSION,
+        "rule": rules.VERSION,
         "seed": config.run.seed,
     }
-    asked = rule.terms(config.select, config.data.classes, config.run.seed)
+    asked = terms.of_settings(config.select, config.data.classes, config.run.seed)
     if chosen:
-        asked = rule.everything(config.data.classes, config.run.seed)
+        asked = terms.all_labels(config.data.classes, config.run.seed)
 
     def work(stage: Output) -> tuple[dict[str, Any], list[Part]]:
         run.reporter.begin(prefix, (2 + bool(before)) * len(labels.parts), "label shards read")
@@ -60,11 +60,13 @@ def select(run: Run, prefix: str, labels: Commit, before: Commit | None = None, 
             counted = counts.keep(run, labels, asked.classes, lambda: _counted(shards, asked))
         else:
             counted = _counted(shards, asked)
-        quota = rule.quotas(counted, asked)
+        quota = rules.quotas(counted, asked)
         _check(quota, asked, labels)
-        near, ends = quota, rule.bounds(quota, asked)
-        if asked.rule == "paper" and rule.crowded(quota).any():
-            near, ends = rule.narrowed(quota, ends, list(chain.from_iterable(shards.each(tasks.ties, quota))))
+        near, ends = quota, passes.bounds(quota, asked)
+        if asked.rule == "paper" and ties.has_crowded_tie(quota).any():
+            near, ends = ties.within_one_shard(
+                quota, ends, list(chain.from_iterable(shards.each(tasks.count_ties, quota)))
+            )
         shards.passed = len(labels.parts)
         found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix, run.lease.held()))
         churned = sum(shards.each(tasks.churn, asked.classes)) if before else None
@@ -159,22 +161,22 @@ class _Shards:
         return [task.remote() for _ in range(self._workers)]
 
 
-def _counted(shards: _Shards, asked: rule.Terms) -> np.ndarray:
-    return sum(shards.each(tasks.count, asked), np.zeros((asked.classes, rule.BINS[asked.rule]), np.int64))
+def _counted(shards: _Shards, asked: terms.Terms) -> np.ndarray:
+    return sum(shards.each(tasks.count, asked), np.zeros((asked.classes, bins.BINS[asked.rule]), np.int64))
 
 
-def _settled(run: Run, found: tasks.Found, quota: rule.Quotas, asked: rule.Terms) -> tuple[pa.Table, np.ndarray]:
+def _settled(run: Run, found: tasks.Found, quota: rules.Quotas, asked: terms.Terms) -> tuple[pa.Table, np.ndarray]:
     """The undecided rows that are selected, in the order of label shards, and how far each class goes."""
     aside = sorted(found.undecided, key=lambda it: it.key)
     undecided = tasks.gathered(tasks.numbered(run.store, aside), quota)
     ids, labels, confidence, rows = tasks.arrays(undecided, *tasks.COLUMNS, "row")
     del undecided
-    copies, reaches = rule.settle(ids, labels, confidence, found.below, quota, asked)
+    copies, reaches = passes.settle(ids, labels, confidence, found.below, quota, asked)
     used = copies > 0
     return tasks.picked(run.store, aside, rows[used], copies[used]), reaches
 
 
-def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
+def _check(quota: rules.Quotas, asked: terms.Terms, labels: Commit) -> None:
     """Raise where the labels read are not those that were committed, or nothing can be selected from them."""
     if quota.candidates.tolist() != labels.summary["per_class"]:
         raise IntegrityError(
@@ -189,7 +191,7 @@ def _check(quota: rule.Quotas, asked: rule.Terms, labels: Commit) -> None:
 
 
 def _summary(
-    quota: rule.Quotas, reaches: np.ndarray, used: np.ndarray, asked: rule.Terms, labels: Commit, carried: bool
+    quota: rules.Quotas, reaches: np.ndarray, used: np.ndarray, asked: terms.Terms, labels: Commit, carried: bool
 ) -> dict[str, Any]:
     """The selection in figures, lists of one value per class. Raises where they do not add up."""
     kept, copies = used
@@ -217,7 +219,7 @@ def _summary(
             "threshold": _numbers(asked.threshold),
             "cut": _numbers(reaches),
             "confidence": {
-                f"q{round(100 * share)}": _numbers(quota.quantiles[:, at]) for at, share in enumerate(rule.QUANTILES)
+                f"q{round(100 * share)}": _numbers(quota.quantiles[:, at]) for at, share in enumerate(rules.QUANTILES)
             },
         },
     }

@@ -19,7 +19,7 @@ from ray_ns.artifacts.selection import Edges
 from ray_ns.engine.stages import counts
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
-from ray_ns.labels.selection import rules as rule
+from ray_ns.labels.selection import carry, passes, rules, terms, ties
 from ray_ns.seals import sha256
 from ray_ns.store.commit import Output, Part, StoredObject
 from ray_ns.store.lease import Holder, fence, this_process
@@ -65,29 +65,29 @@ def on_run(function: Callable[..., Any], store: ObjectStore, run: list[Shard], *
     return function(store, run, *args)
 
 
-def count(store: ObjectStore, run: list[Shard], asked: rule.Terms) -> np.ndarray:
+def count(store: ObjectStore, run: list[Shard], asked: terms.Terms) -> np.ndarray:
     """Labels by class and bin, int64 (classes, bins)."""
-    counted = rule.Tally(asked)
+    counted = passes.Tally(asked)
     for shard in run:
         key = shard.labels.objects[LABELS].key
         counts.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
     return counted.counts()
 
 
-def ties(store: ObjectStore, run: list[Shard], quota: rule.Quotas) -> list[rule.Ties]:
+def count_ties(store: ObjectStore, run: list[Shard], quota: rules.Quotas) -> list[ties.Ties]:
     """What each shard that has labels holds of crowded confidences."""
     found = []
     for shard in run:
         ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
-        found.append(rule.ties(ids, labels, confidence, quota))
+        found.append(ties.in_shard(ids, labels, confidence, quota))
     return [it for it in found if it is not None]
 
 
 def choose(
     store: ObjectStore,
     run: list[Shard],
-    ends: rule.Bounds,
-    quota: rule.Quotas,
+    ends: passes.Bounds,
+    quota: rules.Quotas,
     seed: int,
     prefix: str,
     holder: Holder,
@@ -106,10 +106,10 @@ def choose(
             table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
             ids, labels, confidence = arrays(table, *COLUMNS)
             if carried and shard.chosen:
-                rows, copies = rule.carry(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
+                rows, copies = carry.carried_over(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
                 left, now = rows[:0], used_of(labels[rows], copies, classes)
             else:
-                made = rule.split(ids, labels, confidence, ends, seed)
+                made = passes.split(ids, labels, confidence, ends, seed)
                 rows, copies, left = made.rows, made.copies, made.undecided
                 now = np.array([made.images, made.images * ends.copies + made.below])
                 below += made.below
@@ -136,7 +136,7 @@ def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
         assert shard.before is not None
         ids, labels = arrays(labelled(store, shard.labels, IDS_AND_LABELS), *IDS_AND_LABELS)
         ids_before, labels_before = arrays(labelled(store, shard.before, IDS_AND_LABELS), *IDS_AND_LABELS)
-        found += rule.churn(ids, labels, ids_before, labels_before, classes)
+        found += carry.churn(ids, labels, ids_before, labels_before, classes)
     return found
 
 
@@ -149,19 +149,19 @@ def together(several: Iterable[Found]) -> Found:
     return Found(parts, used, below, undecided)
 
 
-def gathered(tables: Iterable[pa.Table], quota: rule.Quotas) -> pa.Table:
+def gathered(tables: Iterable[pa.Table], quota: rules.Quotas) -> pa.Table:
     """Undecided rows as one table; of too many of them those alone that can still be kept."""
     held: list[pa.Table] = []
-    rows, room = 0, rule.EDGE_ROWS
+    rows, room = 0, ties.EDGE_ROWS
     for table in tables:
         held.append(table)
         rows += table.num_rows
         if rows > room:
             everything = pa.concat_tables(held)
             ids, labels, confidence = arrays(everything, *COLUMNS)
-            held = [taken(everything, rule.contenders(ids, labels, confidence, quota))]
+            held = [taken(everything, passes.still_possible(ids, labels, confidence, quota))]
             rows = held[0].num_rows
-            room = max(2 * rows, rule.EDGE_ROWS)
+            room = max(2 * rows, ties.EDGE_ROWS)
     return pa.concat_tables(held)
 
 

@@ -137,7 +137,7 @@ def test_conservation_and_the_labels_are_those_of_the_teacher(
 def test_rows_that_were_set_aside_are_gone_once_the_selection_stands(
     tmp_path: Path, rng: np.random.Generator, select: Asked, monkeypatch: pytest.MonkeyPatch, edge_rows: int
 ) -> None:
-    monkeypatch.setattr(stage.rule, "EDGE_ROWS", edge_rows)
+    monkeypatch.setattr(stage.ties, "EDGE_ROWS", edge_rows)
     store = LocalStore(tmp_path)
     aside: list[str] = []
     put = store.put
@@ -162,7 +162,7 @@ def test_the_tasks_of_a_selection_load_no_pandas(tmp_path: Path, rng: np.random.
 import sys
 import numpy as np
 from ray_ns.engine.workers import selecting as tasks
-from ray_ns.labels.selection import rules as rule
+from ray_ns.labels.selection import passes, rules, terms
 from ray_ns.seals import seal
 from ray_ns.store.commit import find_commit
 from ray_ns.store.lease import Holder
@@ -173,15 +173,15 @@ store.put("driver/000009.json", seal(vars(holder)))
 labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "rounds/1/select")
 last = chosen.parts[-1].objects[tasks.SELECTION]
 shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
-asked = rule.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
-quota = rule.quotas(tasks.count(store, shards, asked), asked)
-tasks.ties(store, shards, quota)
-found = tasks.choose(store, shards, rule.bounds(quota, asked), quota, 0, "again", holder)
+asked = terms.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
+quota = rules.quotas(tasks.count(store, shards, asked), asked)
+tasks.count_ties(store, shards, quota)
+found = tasks.choose(store, shards, passes.bounds(quota, asked), quota, 0, "again", holder)
 assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
 tasks.churn(store, shards, 5)
 both = zip(labels.parts, chosen.parts)
 again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
-assert tasks.choose(store, again, rule.bounds(quota, asked), quota, 0, "carried", holder).used.any()
+assert tasks.choose(store, again, passes.bounds(quota, asked), quota, 0, "carried", holder).used.any()
 assert "pandas" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
@@ -269,8 +269,8 @@ def test_crowded_confidences_give_the_same_selection(
     values = [it if it is None or it < 0.5 else 1.0 for it in table_of(rng)["confidence"].to_pylist()]
     table = table_of(rng, confidence=pa.array(values, pa.float32()))
     found = []
-    for name, rows in {"gathered": 10**6, "narrowed": 0}.items():
-        monkeypatch.setattr(stage.rule, "EDGE_ROWS", rows)
+    for name, rows in {"gathered": 10**6, "within one shard": 0}.items():
+        monkeypatch.setattr(stage.ties, "EDGE_ROWS", rows)
         store = LocalStore(tmp_path / name)
         found.append(chosen_of(store, select(store, commit_labels(store, table, 6), per_class=9)))
     assert found[0].equals(found[1])
