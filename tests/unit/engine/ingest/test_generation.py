@@ -35,7 +35,7 @@ def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         self: Any, stage: Output, count: int, unit: str, function: Callable[..., Any], items: Any, *shared: Any
     ) -> list[Any]:
         facts = {number: part.facts for number, part in stage.done().items()}
-        place = (stage.store, stage.prefix, self._session.lease.held())
+        place = (stage.store, stage.prefix, self._run.lease.held())
         for number in range(count):
             if number not in facts:
                 facts[number] = ingest_parts.on_part(place, function, number, items[number], *shared)

@@ -64,7 +64,7 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
 
     def each(self: Any, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         for run in reversed(self._runs):
-            yield function(self._session.store, run, *args)
+            yield function(self._run.store, run, *args)
 
     def selected(
         store: LocalStore,
