@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import connection, local_cluster
+from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.errors import InputError, RayNsError, RepeatingError, ResumableError
 from ray_ns.exits import STOPPED
 from ray_ns.observe import Reporter
@@ -36,7 +37,8 @@ class Run:
     """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
 
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
-    are called, in the order of their numbers, where the labelled images say so.
+    are called, in the order of their numbers, where the labelled images say so. ``fan_out``: what spreads tasks over
+    the cluster.
     """
 
     config: Config
@@ -46,6 +48,7 @@ class Run:
     lease: Lease
     reporter: Reporter
     class_names: tuple[str, ...] | None = None
+    fan_out: Callable[["Run"], Tasks] = FanOut
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)

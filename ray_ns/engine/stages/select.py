@@ -7,7 +7,6 @@ so it is a stage of its own beside the labels, ``counts``, that the labelling it
 interrupted.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any
@@ -25,10 +24,8 @@ from ray_ns.labels.selection import bins, passes, rules, terms, ties
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, Part, find_commit
-from ray_ns.store.lease import runs_here
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
-LEAVE_SECONDS = 1.0  # at most: it takes workers 0.2
 TASKS_PER_CPU = 32  # many, so that all CPUs end at about the same time
 
 
@@ -111,12 +108,9 @@ def select_again(run: Run, number: int | None) -> Commit:
 
 
 class _Shards:
-    """The shards of a commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
+    """The shards of a label commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
 
     def __init__(self, run: Run, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
-        run.ray()
-        import ray
-
         shards = [
             tasks.Shard(
                 part,
@@ -127,38 +121,21 @@ class _Shards:
             for part, it in enumerate(labels.parts)
         ]
         least, most = SHARDS_PER_TASK
-        cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        size = min(max(-(-len(shards) // (TASKS_PER_CPU * cpus)), least), most)
-        self._run, self.passed = run, 0
+        self._run, self._fan_out, self.passed = run, run.fan_out(run), 0
+        size = min(max(-(-len(shards) // (TASKS_PER_CPU * self._fan_out.cpus)), least), most)
         self._runs = [shards[at : at + size] for at in range(0, len(shards), size)]
-        self._workers = min(cpus, len(self._runs))
-        self._by_each_worker(ray.remote(tasks.worker))  # so that they start while the counts are read
+        self._fan_out.start(tasks.ready, len(self._runs))  # so that workers start while the counts are read
 
-    def each(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
-        """The results of ``function(store, run of shards, *args)`` for every run, in whatever order they come."""
-        import ray
-
-        task = ray.remote(tasks.on_run)
-        shared = [ray.put(arg) for arg in args]
-        waiting = {task.remote(function, self._run.store, run, *shared): len(run) for run in self._runs}
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            self.passed += waiting.pop(done)
+    def each(self, task: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """The results of ``task(run of shards, store, *args)`` for every run, in whatever order they come."""
+        for number, result in self._fan_out.map(task, self._runs, self._run.store, *args):
+            self.passed += len(self._runs[number])
             self._run.reporter.progress(self.passed)
-            yield ray.get(done)
+            yield result
 
     def dismiss(self) -> None:
         """End the workers, so that what they hold and what the driver takes for the rest are not held at once."""
-        import ray
-
-        until = time.monotonic() + LEAVE_SECONDS
-        asked = self._by_each_worker(ray.remote(max_calls=1)(tasks.worker))
-        leaving = ray.get(ray.wait(asked, num_returns=len(asked), timeout=LEAVE_SECONDS)[0])
-        while any(map(runs_here, leaving)) and time.monotonic() < until:
-            time.sleep(0.01)
-
-    def _by_each_worker(self, task: Any) -> list[Any]:
-        return [task.remote() for _ in range(self._workers)]
+        self._fan_out.dismiss()
 
 
 def _counted(shards: _Shards, asked: terms.Terms) -> np.ndarray:

@@ -5,10 +5,9 @@ Ray's workers import this module before their first shard, so it loads nothing t
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +21,7 @@ from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.labels.selection import carry, passes, rules, terms, ties
 from ray_ns.seals import sha256
 from ray_ns.store.commit import Output, Part, StoredObject
-from ray_ns.store.lease import Holder, fence, this_process
+from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 
 WRITERS = 4  # threads of a task that put finished parts, which is mostly waiting for the disk
@@ -55,17 +54,11 @@ class Found:
     undecided: tuple[StoredObject, ...]
 
 
-def worker() -> dict[str, Any]:
-    """Which process this is: once it says so, it has loaded all that its first shard needs."""
-    return this_process()
+def ready() -> None:
+    """Does nothing: a worker that is asked for it has loaded this module, and so all that its first shard needs."""
 
 
-def on_run(function: Callable[..., Any], store: ObjectStore, run: list[Shard], *args: Any) -> Any:
-    """The task itself: ``function`` is one of those below."""
-    return function(store, run, *args)
-
-
-def count(store: ObjectStore, run: list[Shard], asked: terms.Terms) -> np.ndarray:
+def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarray:
     """Labels by class and bin, int64 (classes, bins)."""
     counted = passes.Tally(asked)
     for shard in run:
@@ -74,7 +67,7 @@ def count(store: ObjectStore, run: list[Shard], asked: terms.Terms) -> np.ndarra
     return counted.counts()
 
 
-def count_ties(store: ObjectStore, run: list[Shard], quota: rules.Quotas) -> list[ties.Ties]:
+def count_ties(run: list[Shard], store: ObjectStore, quota: rules.Quotas) -> list[ties.Ties]:
     """What each shard that has labels holds of crowded confidences."""
     found = []
     for shard in run:
@@ -84,8 +77,8 @@ def count_ties(store: ObjectStore, run: list[Shard], quota: rules.Quotas) -> lis
 
 
 def choose(
-    store: ObjectStore,
     run: list[Shard],
+    store: ObjectStore,
     ends: passes.Bounds,
     quota: rules.Quotas,
     seed: int,
@@ -129,7 +122,7 @@ def choose(
     return Found(parts, used, below, (aside,))
 
 
-def churn(store: ObjectStore, run: list[Shard], classes: int) -> np.ndarray:
+def churn(run: list[Shard], store: ObjectStore, classes: int) -> np.ndarray:
     """How labels changed, int64 (3, classes)."""
     found = np.zeros((3, classes), np.int64)
     for shard in run:

@@ -4,7 +4,7 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.fan_out import InProcess
 
 from ray_ns.artifacts.labels import LABELS, SELECTION, label_objects
 from ray_ns.config import Config
@@ -60,34 +61,25 @@ def commit_labels(store: LocalStore, table: pa.Table, shards: int, checksums: bo
 
 @pytest.fixture
 def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
-    """``select(store, labels, settings..., run=shards per task)``: the stage without Ray, tasks in reverse order."""
-
-    def each(self: Any, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
-        for run in reversed(self._runs):
-            yield function(self._run.store, run, *args)
+    """``select(store, labels, shards per task, settings...)``: the stage without Ray, tasks in reverse order."""
 
     def selected(
         store: LocalStore,
         labels: Commit,
-        run: int = 16,
+        per_task: int = 16,
         place: str = PLACE,
         commits: dict[str, Commit] | None = None,
         **settings: Any,
     ) -> Commit:
-        monkeypatch.setattr(stage, "SHARDS_PER_TASK", (run, run))
-        monkeypatch.setattr(stage._Shards, "each", each)
-        monkeypatch.setattr(stage._Shards, "_by_each_worker", lambda self, task: [])
-        monkeypatch.setattr(stage._Shards, "dismiss", lambda self: None)
-        monkeypatch.setattr(Run, "ray", lambda self: None)
-        monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 2.0})
+        monkeypatch.setattr(stage, "SHARDS_PER_TASK", (per_task, per_task))
         asked = config.model_copy(
             update={
                 "select": config.select.model_validate(settings),
                 "data": config.data.model_copy(update={"classes": CLASSES}),
             }
         )
-        with Run(asked, store, {}, (0,), Lease(store), Reporter("json")) as session:
-            return stage.select(session, place, labels, **(commits or {}))
+        with Run(asked, store, {}, (0,), Lease(store), Reporter("json"), fan_out=InProcess) as run:
+            return stage.select(run, place, labels, **(commits or {}))
 
     return selected
 
@@ -174,36 +166,17 @@ labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "round
 last = chosen.parts[-1].objects[tasks.SELECTION]
 shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
 asked = terms.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
-quota = rules.quotas(tasks.count(store, shards, asked), asked)
-tasks.count_ties(store, shards, quota)
-found = tasks.choose(store, shards, passes.bounds(quota, asked), quota, 0, "again", holder)
+quota = rules.quotas(tasks.count(shards, store, asked), asked)
+tasks.count_ties(shards, store, quota)
+found = tasks.choose(shards, store, passes.bounds(quota, asked), quota, 0, "again", holder)
 assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
-tasks.churn(store, shards, 5)
+tasks.churn(shards, store, 5)
 both = zip(labels.parts, chosen.parts)
 again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
-assert tasks.choose(store, again, passes.bounds(quota, asked), quota, 0, "carried", holder).used.any()
+assert tasks.choose(again, store, passes.bounds(quota, asked), quota, 0, "carried", holder).used.any()
 assert "pandas" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
-
-
-def test_workers_that_are_dismissed_are_gone_when_the_driver_goes_on() -> None:
-    code = """
-import ray
-from ray_ns.engine import local_cluster
-from ray_ns.engine.stages import select
-from ray_ns.engine.workers import selecting as select_parts
-from ray_ns.store.lease import runs_here
-local_cluster.start(2, 0, 100)
-shards = select._Shards.__new__(select._Shards)
-shards._workers = 2
-select.LEAVE_SECONDS = 30.0
-workers = ray.get(shards._by_each_worker(ray.remote(select_parts.worker)))
-assert all(map(runs_here, workers))
-shards.dismiss()
-assert not any(map(runs_here, workers))
-"""
-    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0
 
 
 def test_a_flipped_bit_in_rows_that_were_set_aside_is_refused(
