@@ -184,7 +184,7 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
     import torch
 
     from ray_ns.config import Cluster
-    from ray_ns.engine.workers.recorder import Recorder
+    from ray_ns.engine.workers.recorder import Destination, Recorder
     from ray_ns.store.checkpoint import place
     from ray_ns.store.lease import Lease
     from ray_ns.store.objects import open_store
@@ -193,10 +193,8 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
     state, steps, recipe, data = contest.state(), contest.steps(), contest.recipe, contest.data
     cluster = Cluster(checkpoint_steps=save_every or 10**6)
     store = open_store(str(contest.folder / "run"))
-    holder = Lease(store).held()
-    recorder = Recorder(
-        store, "train", place("train", "0"), holder, cluster, recipe, data, steps, None, lambda _: False
-    )
+    to = Destination(store, "train", place("train", "0"), Lease(store).held())
+    recorder = Recorder(to, cluster, recipe, data, steps, None, lambda _: False)
 
     for step in range(FIRST_STEP):
         steps[step]  # loader processes are forked with what this one holds

@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.artifacts.selection import Selected
 from ray_ns.config import Config, Training
 from ray_ns.config.read import load
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine import estimate, overlap, precision, preflight, sample
 from ray_ns.engine.run import Run, local_cpus
-from ray_ns.engine.stages.train import Task, steps_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images.decode import Decode, Reason
@@ -23,8 +21,9 @@ from ray_ns.labels import schema
 from ray_ns.labels.selection import passes, rules, terms
 from ray_ns.observe import Reporter, in_time
 from ray_ns.store import layout
-from ray_ns.store.lease import Holder, Lease
-from ray_ns.store.objects import LocalStore, open_store
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import open_store
+from ray_ns.train.selected import Selected
 
 if TYPE_CHECKING:
     import torch
@@ -136,15 +135,14 @@ class _Steps:
     def _train(self, place: str, recipe: Training, chosen: Selected | None) -> tuple["TrainState", Finding]:
         from ray_ns.models.zoo import parameters
         from ray_ns.train.data import batches
+        from ray_ns.train.sources import Sources
         from ray_ns.train.state import TrainState
         from ray_ns.train.step import Step
 
         config, device = self._config, self._device(bool(self._config.cluster.train_gpus))
-        task = Task(
-            LocalStore(""), place, "", Holder(0, ""), config, recipe, recipe.batch, self._corpora, (), 0, False, None, 0
-        )
         state = TrainState.fresh(recipe, config.data, 0, device)
-        steps = steps_of(task, 0, config.cluster.worker_counts[0], chosen)
+        sources = Sources(recipe, config.data, self._corpora, chosen)
+        steps = sources.steps(recipe.batch, 0, 0, config.cluster.worker_counts[0])
         step = Step(recipe, config.data, 0, state.network, device, 0, config.cluster.train_microbatch)
         for number in range(2):  # the first one pays for what is done but once
             began = time.monotonic()

@@ -23,7 +23,7 @@ from support.held import hold
 
 from ray_ns.config import Config, Student
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.workers.recorder import Recorder
+from ray_ns.engine.workers.recorder import Destination, Recorder
 from ray_ns.engine.workers.score import Score
 from ray_ns.images.decode import Decode
 from ray_ns.store import checkpoint, objects
@@ -108,9 +108,8 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
     steps = steps_in(data)
-    recorder = Recorder(
-        store, PREFIX, PLACE, hold(store), cluster, recipe, config.data, steps, found, lambda step: False
-    )
+    to = Destination(store, PREFIX, PLACE, hold(store))
+    recorder = Recorder(to, cluster, recipe, config.data, steps, found, lambda step: False)
 
     def after_step(state: TrainState, loss: float) -> None:
         recorder.after_step(state, loss)

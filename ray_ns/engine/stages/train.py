@@ -1,68 +1,25 @@
-"""Train one network on Ray Train. Ray starts, watches and restarts the workers; the checkpoints are ours.
-
-``ray.train.report`` is no commit (a checkpoint it took may be lost to a kill a second later), so the state goes to the
-run's own store, pointer last, and whoever starts a worker again goes on from the newest pointer that verifies.
-"""
+"""Train one network on Ray Train. Ray starts, watches and restarts the workers; the checkpoints are ours."""
 
 import os
 import time
 import uuid
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-
-from ray_ns.artifacts.selection import Selected
 from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.corpora.corpus import Corpus
-from ray_ns.corpora.unreadable import in_words
-from ray_ns.engine.run import Run, local_cpus
-from ray_ns.engine.workers.recorder import Recorder
-from ray_ns.errors import RayNsError
+from ray_ns.engine.run import Run
+from ray_ns.engine.workers.recorder import Destination
+from ray_ns.engine.workers.training import Task, work_on
 from ray_ns.images import decode
 from ray_ns.keyed import seed
 from ray_ns.models.files import WEIGHTS
 from ray_ns.seals import digest
 from ray_ns.store import checkpoint, hints
-from ray_ns.store.commit import Commit, Output, Part, StoredObject
-from ray_ns.store.lease import Holder, fence
+from ray_ns.store.commit import Commit, Output
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS, scored
 
-if TYPE_CHECKING:
-    from ray_ns.train.data import Images, Steps
-    from ray_ns.train.state import TrainState
-
 COST = "cost.json"
-
-
-@dataclass(frozen=True)
-class Task:
-    """What one training's workers are told.
-
-    ``checkpoints``: where those of this training lie. ``selection`` is empty where there are labelled images only;
-    ``first`` are the first weights, where they are some network's, and ``frozen`` is how many of its first layers keep
-    them.
-    ``watched``: Ray watches for machines that are about to be taken away.
-    """
-
-    store: ObjectStore
-    prefix: str
-    checkpoints: str
-    holder: Holder
-    config: Config
-    recipe: Training
-    batch: int
-    corpora: dict[str, Corpus]
-    selection: tuple[Part, ...]
-    key: int
-    watched: bool
-    first: StoredObject | None
-    frozen: int
-    class_names: tuple[str, ...] | None = None
 
 
 def train(
@@ -137,10 +94,8 @@ def _committed(
             first = begin.parts[0].objects[WEIGHTS] if begin else None
             run.ray_libraries()
             watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
-            store, names = run.store, run.class_names
-            task = Task(
-                store, prefix, place, holder, config, recipe, batch, corpora, parts, key, watched, first, frozen, names
-            )
+            to = Destination(run.store, prefix, place, holder)
+            task = Task(to, config, recipe, batch, corpora, parts, key, watched, first, frozen, run.class_names)
             _run(run, task)
         run.lease.check()
         checkpoint.clear(run.store, prefix)
@@ -186,7 +141,7 @@ def _run(run: Run, task: Task) -> None:
         ),
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
-            name=f"{task.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
+            name=f"{task.to.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
             storage_path=run.scratch(),
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
@@ -195,7 +150,7 @@ def _run(run: Run, task: Task) -> None:
     )
     began = time.monotonic()
     # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's.
-    with run.following(lambda: _done(run.store, task.prefix)), ThreadPoolExecutor(1) as thread:
+    with run.following(lambda: _done(run.store, task.to.prefix)), ThreadPoolExecutor(1) as thread:
         ended = thread.submit(trainer.fit).result().return_value
     for warning in ended.warnings:
         run.reporter.warn(warning)
@@ -203,7 +158,7 @@ def _run(run: Run, task: Task) -> None:
         raise ended.error
     if ended.cost:
         run.lease.check()
-        hints.write(run.store, f"{task.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+        hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
@@ -223,192 +178,3 @@ def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
         return None
     curve = hints.curve(found)
     return int(found["step"]), scored(curve) if curve else ""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How the first worker ended. Errors that a retry would only meet again are carried, not raised."""
-
-    error: RayNsError | None
-    warnings: list[str]
-    cost: dict[str, Any]
-
-
-def work_on(settings: dict[str, Any]) -> Ended:
-    """What every training worker runs."""
-    import ray.train
-
-    from ray_ns.engine.workers.leave import left
-    from ray_ns.train.fit import LeavingError
-    from ray_ns.train.step import NotFiniteError
-
-    context = ray.train.get_context()
-    world = context.get_world_size()
-    warnings: list[str] = []
-    try:
-        return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
-    except LeavingError:  # Ray is to start the workers again, elsewhere
-        raise
-    except NotFiniteError as error:
-        return Ended(error, warnings, {})
-    except RayNsError as error:
-        if world > 1:  # the others do not know of it, and would wait for this worker for ever
-            raise
-        return Ended(error, warnings, {})
-    finally:
-        left.set()
-
-
-def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
-    """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
-    import ray.train.torch
-    import torch
-
-    from ray_ns.engine.workers.leave import told
-    from ray_ns.engine.workers.score import Score
-    from ray_ns.models.memory import keep_memory
-    from ray_ns.models.zoo import weights
-    from ray_ns.train.fit import LeavingError, Worker, fit
-    from ray_ns.train.state import TrainState
-
-    cluster, data = task.config.cluster, task.config.data
-    keep_memory()
-    torch.set_num_threads(cluster.train_threads)
-    device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
-    store = task.store
-    if _published(store, task, rank):
-        return {}
-    first = weights(task.first.read(store)) if task.first else None
-    state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
-    found = _agreed(store, task.checkpoints, rank, warnings)
-    if found is not None:
-        state.load(found.step, found.tensors, found.facts["optimizer"])
-    network = ray.train.torch.prepare_model(state.network, move_to_device=device)
-    steps = steps_of(task, rank, world, selected(task))
-    leaving = _leaving(task)
-    cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
-    worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
-    score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
-    recorder = None
-    if rank == 0:
-        recorder = Recorder(
-            store, task.prefix, task.checkpoints, task.holder, cluster, task.recipe, data, steps, found, leaving
-        )
-
-    def ask(state: "TrainState", loss: float) -> None:
-        leaving(state.step)
-
-    try:
-        fit(task.recipe, data, steps, state, worker, network, recorder.after_step if recorder else ask, score)
-    except LeavingError:
-        if recorder is not None:
-            recorder.save(state)
-        if world > 1:
-            torch.distributed.barrier()  # Ray ends all workers as soon as one has left
-        raise
-    if recorder is None:
-        return {}
-    if steps.unreadable:
-        reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
-        warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
-    recorder.publish(state, task.class_names)
-    return recorder.cost()
-
-
-def _published(store: ObjectStore, task: Task, rank: int) -> bool:
-    """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
-    from ray.train.collective import broadcast_from_rank_zero
-
-    found = rank == 0 and 0 in Output(store, task.prefix, fence(store, task.holder)).done()
-    return bool(broadcast_from_rank_zero(found))
-
-
-def _agreed(store: ObjectStore, place: str, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
-    """The checkpoint that all workers go on from: the newest the first one finds.
-
-    Were each to look for itself, the last write of an attempt that is being torn down could come between them.
-    """
-    from ray.train.collective import broadcast_from_rank_zero
-
-    found = checkpoint.latest(store, place, warnings.append) if rank == 0 else None
-    key = broadcast_from_rank_zero(found.key if found else None)
-    return found if rank == 0 or key is None else checkpoint.at(store, key)
-
-
-def _leaving(task: Task) -> Callable[[int], bool]:
-    """Whether Ray knows of a machine that it will take away. All workers ask, at the same steps, as Ray wants it."""
-    import ray.train
-
-    every = max(1, task.config.cluster.checkpoint_steps // 10)
-
-    def leaving(step: int) -> bool:
-        return task.watched and step % every == 0 and ray.train.get_preemption_info() is not None
-
-    return leaving
-
-
-def steps_of(task: Task, rank: int, world: int, chosen: Selected | None) -> "Steps":
-    """The batches of one worker; ``chosen``: the selection it learns from."""
-    from ray_ns.images.augment import per_image
-    from ray_ns.train.data import Steps
-
-    augment = per_image(task.recipe.noise, task.config.data.size)
-    pseudo = pseudo_labelled(task, chosen) if chosen is not None else None
-    ratio = task.recipe.ratio if isinstance(task.recipe, Student) else 0
-    return Steps(labelled(task), pseudo, task.batch, ratio, task.key, rank, world, augment)
-
-
-def labelled(task: Task) -> "Images":
-    """The labelled images with smoothed one-hot targets."""
-    import torch
-
-    from ray_ns.corpora.corpus import image_ids
-    from ray_ns.models.loss import smooth
-    from ray_ns.train.data import Images, visits_of
-
-    corpus, data = task.corpora["labelled"], task.config.data
-    per_shard = corpus.labels(data.classes)
-    truth = np.concatenate(per_shard)
-    ids = np.concatenate(
-        [image_ids(shard.ordinal, np.arange(len(part))) for shard, part in zip(corpus.shards, per_shard, strict=True)]
-    )
-
-    def targets(rows: np.ndarray) -> np.ndarray:
-        return smooth(torch.from_numpy(truth[rows]), data.classes, task.recipe.label_smoothing).numpy()
-
-    visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-    return Images(corpus, visits, _decode(task), targets, data.max_quarantined)
-
-
-def _decode(task: Task) -> decode.Decode:
-    data = task.config.data
-    return decode.Decode(data.size, data.channels, "none" if task.recipe.noise.crop == "random_resized" else data.fit)
-
-
-def selected(task: Task) -> Selected | None:
-    """The task's selection; None where it has none."""
-    if not task.selection:
-        return None
-    soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
-    return Selected.read(task.store, task.selection, soft)
-
-
-def pseudo_labelled(task: Task, chosen: Selected) -> "Images":
-    """The selected images of the pool with the teacher's labels, soft or hard."""
-    import torch
-
-    from ray_ns.models.loss import sharpen, smooth
-    from ray_ns.train.data import Images, visits_of
-
-    assert isinstance(task.recipe, Student)
-    recipe, data = task.recipe, task.config.data
-
-    def targets(rows: np.ndarray) -> np.ndarray:
-        if recipe.targets == "hard":
-            hard = torch.from_numpy(chosen.labels[rows].astype(np.int64))
-            return smooth(hard, data.classes, recipe.label_smoothing).numpy()
-        return sharpen(torch.from_numpy(chosen.soft(rows, data.classes)), recipe.temperature).numpy()
-
-    corpus = task.corpora["pool"]
-    visits = visits_of(corpus, chosen.ids, chosen.copies)
-    return Images(corpus, visits, _decode(task), targets, data.max_quarantined)

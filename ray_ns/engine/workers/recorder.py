@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster, Data, Training
@@ -18,20 +19,26 @@ if TYPE_CHECKING:
 PROGRESS_SECONDS = 1.0
 
 
+@dataclass(frozen=True)
+class Destination:
+    """Where what a training makes goes: to its stage at ``prefix``, and its ``checkpoints``, in the driver's name."""
+
+    store: ObjectStore
+    prefix: str
+    checkpoints: str
+    holder: Holder
+
+
 class Recorder:
     """``after_step`` after every step, ``publish`` after the last. ``found``: the checkpoint the training goes on from.
 
-    ``place``: where its checkpoints lie; ``holder``: the driver. ``leaving(step)`` says whether a machine of the
-    training is about to be taken away, which is worth a checkpoint at once. ``cost`` is what the steps cost since this
-    driver began.
+    ``leaving(step)`` says whether a machine of the training is about to be taken away, which is worth a checkpoint at
+    once. ``cost`` is what the steps cost since this driver began.
     """
 
     def __init__(
         self,
-        store: ObjectStore,
-        prefix: str,
-        place: str,
-        holder: Holder,
+        to: Destination,
         cluster: Cluster,
         recipe: Training,
         data: Data,
@@ -39,14 +46,14 @@ class Recorder:
         found: checkpoint.Checkpoint | None,
         leaving: Callable[[int], bool],
     ) -> None:
-        self._store, self._prefix, self._holder = store, prefix, holder
+        self._to = to
         self._recipe, self._data, self._steps, self._leaving = recipe, data, steps, leaving
         self._every = cluster.checkpoint_steps
-        self._fence = fence(store, holder)
-        self._writer = checkpoint.Writer(store, place, holder, cluster.checkpoints_kept)
+        self._fence = fence(to.store, to.holder)
+        self._writer = checkpoint.Writer(to.store, to.checkpoints, to.holder, cluster.checkpoints_kept)
         self._losses: list[float] = list(found.facts["losses"]) if found else []
         # Seconds of another driver's hours are not this one's.
-        self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == holder.lease else {}
+        self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == to.holder.lease else {}
         self._useful = 0.0
         self._ready = time.monotonic()
         self._said = 0.0
@@ -65,7 +72,7 @@ class Recorder:
             self._said = time.monotonic()
             progress = {"step": state.step, "loss": loss, **self._curve(state)}
             self._fence()
-            hints.write(self._store, f"{self._prefix}/{PROGRESS}", progress)
+            hints.write(self._to.store, f"{self._to.prefix}/{PROGRESS}", progress)
         self._ready = time.monotonic()
 
     def save(self, state: "TrainState") -> None:
@@ -91,7 +98,7 @@ class Recorder:
             facts["kept"] = dict(zip(("step", "top1"), state.best_score, strict=True))
         state.take_best()
         files = to_files(state.result, self._data, class_names)
-        Output(self._store, self._prefix, self._fence).publish(0, files, facts)
+        Output(self._to.store, self._to.prefix, self._fence).publish(0, files, facts)
 
     def cost(self) -> dict[str, Any]:
         """What the steps that led here cost, without those that a crash made in vain.
@@ -105,7 +112,7 @@ class Recorder:
             "bytes_used": self._steps.bytes_used,
         }
         return {
-            "driver": self._holder.lease,
+            "driver": self._to.holder.lease,
             **{name: self._before.get(name, 0) + value for name, value in now.items()},
         }
 

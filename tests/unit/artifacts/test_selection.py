@@ -5,11 +5,12 @@ import pyarrow as pa
 import pytest
 
 from ray_ns.artifacts.labels import SELECTION
-from ray_ns.artifacts.selection import Selected
+from ray_ns.artifacts.selection import tables
 from ray_ns.errors import IntegrityError
 from ray_ns.labels import schema
 from ray_ns.store.commit import Output, Part
 from ray_ns.store.objects import LocalStore
+from ray_ns.train.selected import Selected
 
 CLASSES = 6
 Made = Callable[..., tuple[LocalStore, list[Part], pa.Table]]
@@ -50,7 +51,7 @@ def made(tmp_path: object) -> Made:
 @pytest.mark.parametrize("keep", ["hard", "top", "full"])
 def test_it_holds_what_the_parts_hold_by_id(made: Made, keep: str, backwards: bool) -> None:
     store, parts, table = made(keep, backwards=backwards)
-    selected = Selected.read(store, parts, soft=True)
+    selected = Selected(tables(store, parts, soft=True))
     np.testing.assert_array_equal(selected.ids, table["image_id"].to_numpy())
     np.testing.assert_array_equal(selected.labels, table["label"].to_numpy())
     np.testing.assert_array_equal(selected.copies, table["copies"].to_numpy())
@@ -62,7 +63,7 @@ def test_it_holds_what_the_parts_hold_by_id(made: Made, keep: str, backwards: bo
 
 def test_an_image_takes_twelve_bytes_of_memory(made: Made) -> None:
     store, parts, table = made("full", (40, 40))
-    selected = Selected.read(store, parts, soft=True)
+    selected = Selected(tables(store, parts, soft=True))
     held = selected.ids.nbytes + selected.labels.nbytes + selected.copies.nbytes
     assert held == 12 * table.num_rows
     assert all(isinstance(column, np.memmap) for column in selected._soft.values())
@@ -71,7 +72,7 @@ def test_an_image_takes_twelve_bytes_of_memory(made: Made) -> None:
 def test_many_copies_are_not_cut(made: Made) -> None:
     store, parts, table = made("hard", (30, 30), copies=200_000)
     assert table["copies"].to_numpy().max() > 2**16
-    np.testing.assert_array_equal(Selected.read(store, parts, soft=False).copies, table["copies"].to_numpy())
+    np.testing.assert_array_equal(Selected(tables(store, parts, soft=False)).copies, table["copies"].to_numpy())
 
 
 def test_rot_is_found_while_it_is_read(made: Made) -> None:
@@ -81,4 +82,4 @@ def test_rot_is_found_while_it_is_read(made: Made) -> None:
     data[60] ^= 1
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match="does not match its hash"):
-        Selected.read(store, parts, soft=True)
+        Selected(tables(store, parts, soft=True))

@@ -10,7 +10,7 @@ from support import tiny_training
 from support.held import HOLDER, hold
 
 from ray_ns.config import Config
-from ray_ns.engine.workers.recorder import Recorder
+from ray_ns.engine.workers.recorder import Destination, Recorder
 from ray_ns.store import checkpoint
 from ray_ns.store.lease import Holder
 from ray_ns.store.objects import LocalStore
@@ -42,9 +42,8 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
         state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
         state.step = found.step if found else 0
         steps = tiny_training.steps_in(tmp_path)
-        return Recorder(
-            store, PREFIX, PLACE, hold(store, holder), cluster, recipe, config.data, steps, found, leaving
-        ), state
+        to = Destination(store, PREFIX, PLACE, hold(store, holder))
+        return Recorder(to, cluster, recipe, config.data, steps, found, leaving), state
 
     return recorder
 

@@ -1,0 +1,177 @@
+"""What a training worker runs: go on from the newest checkpoint, train, keep checkpoints, publish the network.
+
+``ray.train.report`` is no commit (a checkpoint it took may be lost to a kill a second later), so the state goes to the
+run's own store, pointer last, and whoever starts a worker again goes on from the newest pointer that verifies.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray_ns.artifacts import selection
+from ray_ns.config import Config, Student, Training
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.corpora.unreadable import in_words
+from ray_ns.engine.run import local_cpus
+from ray_ns.engine.workers.recorder import Destination, Recorder
+from ray_ns.errors import RayNsError
+from ray_ns.store import checkpoint
+from ray_ns.store.commit import Output, Part, StoredObject
+from ray_ns.store.lease import fence
+
+if TYPE_CHECKING:
+    from ray_ns.train.selected import Selected
+    from ray_ns.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one training's workers are told.
+
+    ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
+    network's, and ``frozen`` is how many of its first layers keep them. ``watched``: Ray watches for machines that are
+    about to be taken away.
+    """
+
+    to: Destination
+    config: Config
+    recipe: Training
+    batch: int
+    corpora: dict[str, Corpus]
+    selection: tuple[Part, ...]
+    key: int
+    watched: bool
+    first: StoredObject | None
+    frozen: int
+    class_names: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the first worker ended. Errors that a retry would only meet again are carried, not raised."""
+
+    error: RayNsError | None
+    warnings: list[str]
+    cost: dict[str, Any]
+
+
+def work_on(settings: dict[str, Any]) -> Ended:
+    """What every training worker runs."""
+    import ray.train
+
+    from ray_ns.engine.workers.leave import left
+    from ray_ns.train.fit import LeavingError
+    from ray_ns.train.step import NotFiniteError
+
+    context = ray.train.get_context()
+    world = context.get_world_size()
+    warnings: list[str] = []
+    try:
+        return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+    except LeavingError:  # Ray is to start the workers again, elsewhere
+        raise
+    except NotFiniteError as error:
+        return Ended(error, warnings, {})
+    except RayNsError as error:
+        if world > 1:  # the others do not know of it, and would wait for this worker for ever
+            raise
+        return Ended(error, warnings, {})
+    finally:
+        left.set()
+
+
+def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
+    """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
+    import ray.train.torch
+    import torch
+
+    from ray_ns.engine.workers.leave import told
+    from ray_ns.engine.workers.score import Score
+    from ray_ns.models.memory import keep_memory
+    from ray_ns.models.zoo import weights
+    from ray_ns.train.fit import LeavingError, Worker, fit
+    from ray_ns.train.sources import Sources
+    from ray_ns.train.state import TrainState
+
+    cluster, data = task.config.cluster, task.config.data
+    keep_memory()
+    torch.set_num_threads(cluster.train_threads)
+    device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
+    if _published(task.to, rank):
+        return {}
+    first = weights(task.first.read(task.to.store)) if task.first else None
+    state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
+    found = _agreed(task.to, rank, warnings)
+    if found is not None:
+        state.load(found.step, found.tensors, found.facts["optimizer"])
+    network = ray.train.torch.prepare_model(state.network, move_to_device=device)
+    steps = Sources(task.recipe, data, task.corpora, _selected(task)).steps(task.batch, task.key, rank, world)
+    leaving = _leaving(task)
+    cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
+    worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
+    score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
+    recorder = None
+    if rank == 0:
+        recorder = Recorder(task.to, cluster, task.recipe, data, steps, found, leaving)
+
+    def ask(state: "TrainState", loss: float) -> None:
+        leaving(state.step)
+
+    try:
+        fit(task.recipe, data, steps, state, worker, network, recorder.after_step if recorder else ask, score)
+    except LeavingError:
+        if recorder is not None:
+            recorder.save(state)
+        if world > 1:
+            torch.distributed.barrier()  # Ray ends all workers as soon as one has left
+        raise
+    if recorder is None:
+        return {}
+    if steps.unreadable:
+        reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
+        warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
+    recorder.publish(state, task.class_names)
+    return recorder.cost()
+
+
+def _published(to: Destination, rank: int) -> bool:
+    """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
+    from ray.train.collective import broadcast_from_rank_zero
+
+    found = rank == 0 and 0 in Output(to.store, to.prefix, fence(to.store, to.holder)).done()
+    return bool(broadcast_from_rank_zero(found))
+
+
+def _agreed(to: Destination, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
+    """The checkpoint that all workers go on from: the newest the first one finds.
+
+    Were each to look for itself, the last write of an attempt that is being torn down could come between them.
+    """
+    from ray.train.collective import broadcast_from_rank_zero
+
+    found = checkpoint.latest(to.store, to.checkpoints, warnings.append) if rank == 0 else None
+    key = broadcast_from_rank_zero(found.key if found else None)
+    return found if rank == 0 or key is None else checkpoint.at(to.store, key)
+
+
+def _selected(task: Task) -> "Selected | None":
+    """The task's selection in memory; None where it has none."""
+    from ray_ns.train.selected import Selected
+
+    if not task.selection:
+        return None
+    soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
+    return Selected(selection.tables(task.to.store, task.selection, soft))
+
+
+def _leaving(task: Task) -> Callable[[int], bool]:
+    """Whether Ray knows of a machine that it will take away. All workers ask, at the same steps, as Ray wants it."""
+    import ray.train
+
+    every = max(1, task.config.cluster.checkpoint_steps // 10)
+
+    def leaving(step: int) -> bool:
+        return task.watched and step % every == 0 and ray.train.get_preemption_info() is not None
+
+    return leaving

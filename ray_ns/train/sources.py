@@ -1,0 +1,65 @@
+"""The images that a training learns from, with their targets: labelled ones, and selected ones of the pool."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ray_ns.config import Data, Student, Training
+from ray_ns.corpora.corpus import Corpus, image_ids
+from ray_ns.images.augment import per_image
+from ray_ns.images.decode import Decode
+from ray_ns.models.loss import sharpen, smooth
+from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.selected import Selected
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The images of one training. ``selected``: what a student learns from; None: labelled images alone."""
+
+    recipe: Training
+    data: Data
+    corpora: Mapping[str, Corpus]
+    selected: Selected | None = None
+
+    def steps(self, batch: int, key: int, rank: int, world: int) -> Steps:
+        """The batches of one worker; ``batch``: labelled images per step, over all workers."""
+        augment = per_image(self.recipe.noise, self.data.size)
+        pseudo = self.pseudo_labelled(self.selected) if self.selected is not None else None
+        ratio = self.recipe.ratio if isinstance(self.recipe, Student) else 0
+        return Steps(self.labelled(), pseudo, batch, ratio, key, rank, world, augment)
+
+    def labelled(self) -> Images:
+        """The labelled images with smoothed one-hot targets."""
+        corpus, data = self.corpora["labelled"], self.data
+        per_shard = corpus.labels(data.classes)
+        truth = np.concatenate(per_shard)
+        shards = zip(corpus.shards, per_shard, strict=True)
+        ids = np.concatenate([image_ids(shard.ordinal, np.arange(len(part))) for shard, part in shards])
+
+        def targets(rows: np.ndarray) -> np.ndarray:
+            return smooth(torch.from_numpy(truth[rows]), data.classes, self.recipe.label_smoothing).numpy()
+
+        visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
+        return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
+
+    def pseudo_labelled(self, selected: Selected) -> Images:
+        """The ``selected`` images of the pool with the teacher's labels, soft or hard."""
+        assert isinstance(self.recipe, Student)
+        recipe, data = self.recipe, self.data
+
+        def targets(rows: np.ndarray) -> np.ndarray:
+            if recipe.targets == "hard":
+                hard = torch.from_numpy(selected.labels[rows].astype(np.int64))
+                return smooth(hard, data.classes, recipe.label_smoothing).numpy()
+            return sharpen(torch.from_numpy(selected.soft(rows, data.classes)), recipe.temperature).numpy()
+
+        corpus = self.corpora["pool"]
+        visits = visits_of(corpus, selected.ids, selected.copies)
+        return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
+
+    def _decode(self) -> Decode:
+        data = self.data
+        return Decode(data.size, data.channels, "none" if self.recipe.noise.crop == "random_resized" else data.fit)
