@@ -1,1 +1,1 @@
-"""Where images lie and which of them count: scanning, formats, classes, hold-out, copies, packed shards."""
+"""Corpora: where images lie, how each format is read, which images train and which evaluate."""

@@ -1,4 +1,4 @@
-"""The classes of a run: how many, what they are called, and that every labelled corpus means the same ones."""
+"""The classes of a run: their number and names, which all corpora with labels must share."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,9 +10,9 @@ SHOWN = 10
 
 
 def class_names(data: Data, corpora: Mapping[str, Corpus]) -> tuple[str, ...] | None:
-    """The names of the classes in the order of their numbers; None where labels are numbers alone.
+    """The names of the classes by number; None if labels are only numbers.
 
-    Raises ``InputError`` where validation or test images have other classes than the labelled ones, naming them.
+    Raises ``InputError`` if validation or test images have other classes than the labelled ones.
     """
     labelled = corpora["labelled"]
     names = labelled.class_names()
@@ -22,14 +22,14 @@ def class_names(data: Data, corpora: Mapping[str, Corpus]) -> tuple[str, ...] | 
     if names is None or data.classes in {None, len(names)}:
         return names
     if not labelled.labels_are_names:
-        return None  # the names of a larger set that this one was taken from
+        return None  # the labelled images are part of a larger set, whose class names these are
     raise InputError(
         f"data.classes = {data.classes}, but data.labelled has {len(names)}: {_few(names)}. Leave data.classes out."
     )
 
 
 def class_count(data: Data, names: tuple[str, ...] | None) -> int:
-    """Number of classes: ``data.classes``, or that of ``names``. Raises ``InputError`` where neither says."""
+    """Number of classes: ``data.classes``, or the number of ``names``. ``InputError`` if both are missing."""
     if data.classes is not None:
         return data.classes
     if names is None:

@@ -1,7 +1,7 @@
-"""Corpora: ordered lists of shards of encoded images, read as they are: Parquet, WebDataset tars, folders of files.
+"""Corpora: ordered lists of shards of encoded images. A shard is a Parquet file, a tar or a run of image files.
 
-An image is known by its ``ImageId``, an int64 made of its shard's ordinal and its row in the shard. The ordinal is
-given when a shard is first seen and never changes, so ids never move. Filesystems are pyarrow's, from a path or URL.
+An image's ``ImageId`` is an int64 made of its shard's ordinal and its row in the shard. A shard gets its ordinal when
+it is first seen and keeps it, so ids never change. Paths and URLs are read through pyarrow's filesystems.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ray_ns.corpora.found import Found, by_suffix
 from ray_ns.errors import InputError
 
 ROW_BITS = 32
-Held = Stat | folder.File  # what a file is known by
+Held = Stat | folder.File  # what identifies a file
 
 
 def image_ids(ordinal: int, rows: np.ndarray) -> np.ndarray:
@@ -41,10 +41,11 @@ def split_ids(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 class Shard:
     """A Parquet file, a tar, or a run of image files.
 
-    A file is known by its path below the root, its size in bytes and its mtime (ns). A run of image files is known by
-    its first and last path, their bytes, a number that stands for all of ``files``, and those themselves
-    (``formats.folder``). ``kept`` is a bitmap in hex of the rows that belong to the corpus, empty where all do: a
-    corpus that is divided shares its shards with its parts, and what is left out has no row in them.
+    A file is identified by its path below the root, its size in bytes and its mtime (ns). A run of image files is
+    identified by ``path`` (its first and last file), ``size`` (the bytes of all), ``stamp`` (a number from the hash of
+    ``files``) and ``files``, the list of them (``formats.folder``). ``kept`` is a bitmap in hex of the rows that belong
+    to the corpus, empty if all do: the parts of a divided corpus share its shards, and rows that are left out are not
+    numbered.
     """
 
     ordinal: int
@@ -59,17 +60,21 @@ class Shard:
 class Corpus:
     """Shards of one kind below one root; ``label_column`` is None for a pool.
 
-    ``names``: the classes that the labels are the numbers of, where they are names. ``texts``: the different names of
-    a corpus of Parquet or tars whose labels are names; ``folders``: those that all images in the tars lie in.
-    ``labels_from``: what holds the labels of tars or of files in a table, for a person. ``touched``: known files that
-    have another time and the same size, as (their shard's ordinal, path, mtime in ns); their contents are still to be
-    compared.
+    Attributes:
+        names: the class names that labels stand for, if labels are names.
+        texts: the different labels in Parquet files or tars, if they are names.
+        folders: the folders within the tars that all images lie in.
+        labels_from: where the labels of tars, or of files in a table, come from; for a person.
+        touched: known files with another mtime and the same size, as (their shard's ordinal, path, mtime in ns). The
+            caller has still to compare their contents.
     """
 
     root: str
     image_column: str
     label_column: str | None
-    shards: tuple[Shard, ...] = field(hash=False)  # hashed for every slice that is read, and there may be many
+    shards: tuple[Shard, ...] = field(
+        hash=False
+    )  # not in the hash, which is taken for every slice that is read: there may be many shards
     kind: Kind = Kind.PARQUET
     names: tuple[str, ...] | None = None
     texts: frozenset[str] | None = None
@@ -88,11 +93,11 @@ class Corpus:
         names: tuple[str, ...] | None = None,
         compared: bool = False,
     ) -> "Corpus":
-        """What lies below ``root``: the ``known`` shards with their ordinals, then new ones by path.
+        """The corpus below ``root``: the ``known`` shards with their ordinals, then new ones by path.
 
-        ``names``: the classes of another corpus, whose numbers the labels shall have. ``compared``: the caller compares
-        what is ``touched``, which is refused otherwise. Raises ``InputError``: no such folder, no image in it or
-        several kinds, a known file gone or changed.
+        ``names``: the classes of another corpus, by whose numbers these labels go. ``compared``: the caller will
+        compare the ``touched`` files; otherwise they are refused. Raises ``InputError`` if there is no such folder, it
+        holds no image or several kinds of corpora, or a known file is gone or changed.
         """
         place = Place.of(root)
         listed = listing(place)
@@ -135,9 +140,9 @@ class Corpus:
         return corpus._with_meaning(len(known)) if kind in {Kind.PARQUET, Kind.TAR} else corpus
 
     def _with_meaning(self, known: int) -> "Corpus":
-        """The same, knowing what its labels are. Raises ``InputError`` for a shard that is not like the first.
+        """The same corpus with what its labels are. ``InputError`` for a shard that differs from the first.
 
-        The first ``known`` shards were looked at before: of a pool only new ones are, for labels all of those.
+        The first ``known`` shards were checked by an earlier scan. In a pool only new shards are checked.
         """
         if self.label_column is not None:
             looked = self.shards[:known] or self.shards
@@ -161,12 +166,12 @@ class Corpus:
 
     @property
     def labels_are_names(self) -> bool:
-        """True where labels are the names of classes and not their numbers."""
+        """True if labels are the names of classes, not their numbers."""
         return self.texts is not None or self.labels_lie_beside
 
     @property
     def labels_lie_beside(self) -> bool:
-        """True where labels are written down with the shards, and not in the files that hold the images."""
+        """True if labels are recorded with the shards, not read from the files that hold the images."""
         return self.kind in {Kind.FOLDER, Kind.CSV}
 
     def shard(self, ordinal: int) -> Shard:
@@ -174,7 +179,7 @@ class Corpus:
         return self.shards[bisect_left(self.shards, ordinal, key=lambda it: it.ordinal)]
 
     def open(self, shard: Shard) -> "ShardReader":
-        """Open a shard for reading: its footer or headers are read now, its rows when asked for."""
+        """Open a shard: its footer or headers are read now, its rows when asked for."""
         return ShardReader(self, shard)
 
     def labels(self, classes: int) -> list[np.ndarray]:
@@ -198,7 +203,7 @@ class Corpus:
         return found
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of its own classes: labels that are names, or what Hugging Face wrote into Parquet."""
+        """The names of this corpus's own classes: its labels, or the list that Hugging Face writes into Parquet."""
         if self.texts is not None:
             return meaning.class_names(self.texts)
         if self.label_column is None or self.kind is Kind.TAR:
@@ -209,7 +214,7 @@ class Corpus:
         return folder.class_names((file for shard in self.shards for file in folder.unpack(shard.files)), self.kind)
 
     def keeping(self, rows: Sequence[np.ndarray]) -> "Corpus":
-        """The same with those of its rows only, for which ``rows``, bool (rows,) per shard, is true."""
+        """The same corpus with only those rows for which ``rows``, bool (rows,) per shard, is true."""
         shards = (
             shard if mask.all() else replace(shard, kept=np.packbits(self.open(shard).mask(mask)).tobytes().hex())
             for shard, mask in zip(self.shards, rows, strict=True)
@@ -218,7 +223,7 @@ class Corpus:
 
 
 class ShardReader:
-    """Reads one shard by group, the rows that the corpus keeps of it. See ``formats.place.Reader``."""
+    """Reads the rows of a shard that belong to the corpus, by group. See ``formats.place.Reader``."""
 
     def __init__(self, corpus: Corpus, shard: Shard) -> None:
         self._name = f"{corpus.root}/{shard.path}"
@@ -234,18 +239,18 @@ class ShardReader:
 
     @property
     def bytes_read(self) -> int:
-        """Bytes of the shard that ``images`` has read so far, for rows asked for or not."""
+        """Bytes of the shard that ``images`` has read so far, with those of rows that were not asked for."""
         return self._reader.bytes_read
 
     @property
     def reads_rows(self) -> bool:
-        """True where ``images`` of some rows reads little else."""
+        """True if ``images`` of some rows reads little more than these rows."""
         return self._reader.reads_rows
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
         """The encoded images of a group, as an Arrow array of (large) binary; nulls stay null.
 
-        ``rows``, int64 ascending and numbered from 0 in the group: those alone.
+        ``rows``: only these, int64 ascending, numbered from 0 in the group.
         """
         if self._kept is not None:
             begin, end = np.searchsorted(self._kept, self._bounds[group : group + 2])
@@ -261,7 +266,7 @@ class ShardReader:
         return labels if self._kept is None else labels.take(pa.array(self._kept))
 
     def mask(self, rows: np.ndarray) -> np.ndarray:
-        """``rows``, bool for every row that is kept, as bool for every row there is."""
+        """``rows``, bool for every row of the corpus, as bool for every row of the shard."""
         if self._kept is None:
             return rows
         mask = np.zeros(int(self._bounds[-1]), bool)
@@ -269,7 +274,7 @@ class ShardReader:
         return mask
 
     def where(self, row: int) -> str:
-        """The name of a row (0-based, of those that are kept), for a person."""
+        """The name of a row (0-based, of those of the corpus), for a person."""
         return self._reader.where(row if self._kept is None else int(self._kept[row]))
 
 
@@ -293,9 +298,9 @@ def _file_reader(corpus: Corpus, shard: Shard) -> ParquetReader | TarReader:
 
 
 def _found(listed: Listing, own: Sequence[str], kind: Kind, labelled: bool, packed: bool) -> Found:
-    """What lies beside the corpus's ``own`` files; ``packed``: an ingest made it, and the rest is what that keeps."""
+    """Files besides the corpus's ``own``; ``packed``: an ingest made the folder and keeps its records there."""
     held = set(own)
-    if kind is Kind.PARQUET:  # those beside it are its own, whose paths it has
+    if kind is Kind.PARQUET:  # images beside it are those that its rows name by path
         held |= {path for path in listed.files if is_image(path)}
     beside = [path for path in listed.files if path not in held and not is_left_over(path)]
     classes = {path for path in listed.folders if "/" not in path and not is_left_over(path)}
@@ -319,16 +324,16 @@ def _run_of(files: Sequence[folder.File]) -> Shard:
 
 
 def _check_root(root: str, known: Sequence[str], now: Container[str]) -> None:
-    """Raise ``InputError`` where none of the files that the run knows lies here: it was begun with another folder."""
+    """Raise ``InputError`` if none of the run's known files is here: the run was begun with another folder."""
     if len(known) > 1 and not any(path in now for path in known):
         raise InputError(
-            f"{root}: none of the {len(known):,} files that this run was begun with lies here ({known[0]}, ...), so it "
+            f"{root}: none of the {len(known):,} files that this run was begun with is here ({known[0]}, ...), so it "
             f"is another corpus. Give the one it was begun with, or another run.dir."
         )
 
 
 def changed(name: str, how: str) -> InputError:
-    """That what the run knows as ``name`` is not as it was, and what mends it."""
+    """The error that the file ``name`` is not what the run first saw, and what to do about it."""
     return InputError(
         f"{name} {how} since this run first saw it. Put the same file back, or start a new run with another run.dir."
     )
@@ -340,7 +345,7 @@ def _touched(
     now: Mapping[str, Stat | folder.File],
     compared: bool,
 ) -> tuple[tuple[int, str, int], ...]:
-    """``Corpus.touched`` of the ``known`` files, each with its shard's ordinal. Raises as ``_is_touched`` does."""
+    """``Corpus.touched`` of the ``known`` files, each given with its shard's ordinal. Raises like ``_is_touched``."""
     return tuple(
         (ordinal, path, now[path].stamp)
         for ordinal, path, then in known
@@ -349,7 +354,7 @@ def _touched(
 
 
 def _is_touched(name: str, then: Held, now: Held | None, compared: bool) -> bool:
-    """Whether only the time of a known file differs. ``InputError`` where more does, or its content is not compared."""
+    """Whether only the mtime of a known file differs. ``InputError`` if more differs, or contents are not compared."""
     if now == then:
         return False
     if now is None:

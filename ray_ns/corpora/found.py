@@ -1,10 +1,10 @@
-"""What lies below a corpus's root beside its own files."""
+"""Files below a corpus's root that are not part of it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-KINDS_SHOWN = 5  # suffixes of files that are passed over
-# Files that people keep beside images: told, but no sign of images that are overlooked.
+KINDS_SHOWN = 5  # suffixes that are named in a message
+# Files that people keep beside images. They are listed, but do not suggest that images were overlooked.
 NOTES = frozenset(
     [
         "csv",
@@ -39,10 +39,14 @@ NOTES = frozenset(
 
 @dataclass(frozen=True)
 class Found:
-    """``passed_over``: how many files with each suffix are no part of the corpus, and an example; ``of``: all files.
+    """What a scan found besides the corpus.
 
-    ``sniffed``: images without an image's name, known by their first bytes. ``empty``: folders right below the root
-    without a file of the corpus. ``links``, ``repeats``, ``broken``: see ``formats.listing``.
+    Attributes:
+        passed_over: files that are not part of the corpus: suffix, how many, an example.
+        of: how many files there are in all.
+        sniffed: images whose names are not an image's; their first bytes are.
+        empty: folders directly below the root without a file of the corpus.
+        links, repeats, broken: see ``formats.listing``.
     """
 
     passed_over: tuple[tuple[str, int, str], ...] = ()
@@ -54,11 +58,11 @@ class Found:
     broken: tuple[str, ...] = ()
 
     def overlooked(self) -> int:
-        """Files that may be or hold images, and are no part of the corpus."""
+        """How many files may be or hold images and are not part of the corpus."""
         return sum(count for suffix, count, _ in self.passed_over if suffix not in NOTES)
 
     def in_words(self) -> list[str]:
-        """Each in a few words; nothing of what there is none of."""
+        """Each that is not zero, in a few words."""
         kinds = [
             f"{count:,} {f'.{suffix}' if suffix else 'without suffix'} ({example})"
             for suffix, count, example in self.passed_over[:KINDS_SHOWN]

@@ -1,4 +1,4 @@
-"""Which labelled images train and which evaluate: those that can be read, a held-out share, none on both sides."""
+"""Which labelled images train and which evaluate: drop unreadable ones, hold a share out, keep copies on one side."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +16,22 @@ from ray_ns.keyed import hashes
 def hold_out(
     corpus: Corpus, labels: Sequence[np.ndarray], share: float, parts: int, key: int, first: np.ndarray | None = None
 ) -> list[list[np.ndarray]]:
-    """Divide a corpus: per part the rows (bool, per shard) held out for it, and at the end those that are left.
+    """Divide a corpus: the rows (bool, per shard) held out for each part, and last the rows that are left.
 
-    Each part gets ``share`` of every class, at least one image, drawn by a hash of (``key``, ImageId). ``labels``
-    int64 (rows,) per shard. ``first``: for each image of the corpus, by number, the first one of the group of copies
-    that it belongs to, int64 (images,); a group stays on one side, but in a class that could not be divided so, and one
-    larger than a part's share is only drawn where there is no other. Raises ``ValueError`` with the class of which
-    nothing would be left.
+    Each part gets ``share`` of every class, at least one image, drawn by a hash of (``key``, ImageId).
+
+    Args:
+        corpus: the corpus to divide.
+        labels: int64 (rows,) per shard.
+        share: of every class, for each part.
+        parts: how many.
+        key: seeds the draw.
+        first: int64 (images,): for each image the first image of its group of near-copies. A group stays on one side,
+            except in a class that cannot be divided then. A group larger than a part's share is drawn only if there is
+            no other.
+
+    Raises:
+        ValueError: with the class of which nothing would be left.
     """
     ids = np.concatenate(
         [image_ids(shard.ordinal, np.arange(len(of))) for shard, of in zip(corpus.shards, labels, strict=True)]
@@ -46,7 +55,7 @@ def hold_out(
 
 
 def _drawn(groups: Sequence[np.ndarray], many: int, parts: int, part_of: np.ndarray) -> bool:
-    """Give each of the parts about ``many`` images, whole groups in their order; False where nothing would be left."""
+    """Give each part about ``many`` images, whole groups in their order; False if nothing would be left."""
     left = list(groups)
     for part in range(parts):
         missing, rest = many, []
@@ -70,9 +79,11 @@ def _drawn(groups: Sequence[np.ndarray], many: int, parts: int, part_of: np.ndar
 class Looked:
     """What one reading of a corpus found.
 
-    ``digests``: the digest of every image's bytes, per shard in order of rows, empty where there are none;
-    ``readable``: bool (rows,) per shard; ``bad``: the reasons of the others, by their names. ``pixels``: what the
-    readable ones were decoded to, one after the other; None where there are more of them than were asked for.
+    Attributes:
+        digests: the digest of every image's bytes, per shard in row order; empty for an image without bytes.
+        readable: bool (rows,) per shard.
+        bad: why the others are unreadable, by their names.
+        pixels: the decoded readable images, in order; None if there are more than were asked for.
     """
 
     digests: list[list[bytes]]
@@ -87,7 +98,7 @@ def look(
     after_shard: Callable[[], None] = lambda: None,
     pixels: int = 0,
 ) -> Looked:
-    """Read and decode every image of ``corpus`` once; ``pixels``: keep those of so many images at most."""
+    """Read and decode every image of ``corpus`` once; ``pixels``: keep them if there are no more."""
     found = Looked([], [], {}, None)
     kept: list[np.ndarray] = []
     total = 0
@@ -112,7 +123,7 @@ def look(
 
 
 def digests_of(corpus: Corpus) -> list[list[bytes]]:
-    """The digest of every image's bytes, per shard in order of rows, empty where there are none."""
+    """The digest of every image's bytes, per shard in row order; empty for an image without bytes."""
     return [
         [
             digest_of(image.as_py())
@@ -127,7 +138,7 @@ def digests_of(corpus: Corpus) -> list[list[bytes]]:
 def without(
     corpus: Corpus, own: Sequence[Sequence[bytes]], others: Iterable[Sequence[bytes]]
 ) -> tuple[Corpus, set[bytes]]:
-    """The corpus (whose digests are ``own``) without the images that ``others`` hold too, and those digests."""
+    """The corpus (with digests ``own``) without the images that are also in ``others``, and the digests of these."""
     shared = {it for digest in own for it in digest if it} & {it for digest in others for it in digest}
     if not shared:
         return corpus, shared
@@ -136,7 +147,7 @@ def without(
 
 
 def conflicts(own: Sequence[Sequence[bytes]], labels: Sequence[np.ndarray]) -> dict[bytes, list[int]]:
-    """The digests that images of several classes have, with those classes, ascending."""
+    """Digests of images that are in several classes, with these classes, ascending."""
     found: dict[bytes, set[int]] = {}
     for digest, label in zip(chain.from_iterable(own), np.concatenate(labels).tolist(), strict=True):
         if digest:
@@ -145,7 +156,7 @@ def conflicts(own: Sequence[Sequence[bytes]], labels: Sequence[np.ndarray]) -> d
 
 
 def named(corpus: Corpus, own: Sequence[Sequence[bytes]], digest: bytes) -> str | None:
-    """The name of the first image with that digest, None where the corpus has none."""
+    """The name of the first image with this digest; None if there is none."""
     for shard, of in zip(corpus.shards, own, strict=True):
         if digest in of:
             return corpus.open(shard).where(of.index(digest))

@@ -1,4 +1,4 @@
-"""How a corpus lies there: told in one line before anything expensive, and refused where it means something else."""
+"""How a corpus is laid out: described in one line before any expensive work, and refused if it is likely a mistake."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,15 @@ from ray_ns.corpora.found import NOTES, Found
 from ray_ns.corpora.splits import SPLITS, split_of
 from ray_ns.errors import InputError
 
-SHOWN = 10  # classes that are told with their counts
-SOURCE = "SRC"  # an ingest's, which has no settings
-COUNTED = 1000  # shards whose rows are counted for the line: each is opened
+SHOWN = 10  # classes named with their counts
+SOURCE = "SRC"  # what an ingest calls its source, which is an argument and no setting
+COUNTED = 1000  # rows are counted up to so many shards, since each has to be opened
 
 
 def refuse(corpus: Corpus, name: str, share: float) -> None:
-    """Raise ``InputError`` where what lies below the root is not the corpus that ``name`` (data.pool, ...) asks for.
+    """Raise ``InputError`` if what lies below the root is not the corpus that ``name`` (data.pool, ...) asks for.
 
-    ``share`` (0..1): of its files, how many may be passed over that may be or hold images.
+    ``share`` (0..1): the share of its files that may be images and yet be passed over.
     """
     files = corpus.kind in {Kind.FOLDER, Kind.CSV}
     paths = _paths(corpus)
@@ -33,9 +33,9 @@ def refuse(corpus: Corpus, name: str, share: float) -> None:
 
 
 def refuse_to_pack(corpus: Corpus, share: float) -> None:
-    """Raise ``InputError`` where an ingest would pack several parts of a data set as one, or pass over much.
+    """Raise ``InputError`` if an ingest would pack several parts of a data set as one, or pass over many files.
 
-    Its folders need not be classes: what is packed is mostly a pool.
+    Its folders need not be classes: mostly a pool is packed.
     """
     _refuse_splits(SOURCE, corpus.root, _paths(corpus), corpus.kind in {Kind.PARQUET, Kind.TAR})
     _refuse_overlooked(corpus.found, SOURCE, corpus.root, share, "--max-passed-over")
@@ -49,7 +49,7 @@ def _paths(corpus: Corpus) -> list[str]:
 
 
 def line(name: str, corpus: Corpus, counts: np.ndarray | None, names: Sequence[str] | None) -> str:
-    """The corpus in one line. ``counts``: images by class, int64, None without labels; ``names``: of the classes."""
+    """The corpus in one line. ``counts``: images per class, int64, None without labels; ``names``: of the classes."""
     shards = len(corpus.shards)
     if counts is not None:
         words = [f"{counts.sum():,} images in {_counted(counts, names)}"]
@@ -62,7 +62,7 @@ def line(name: str, corpus: Corpus, counts: np.ndarray | None, names: Sequence[s
 
 
 def _refuse_overlooked(found: Found, name: str, root: str, share: float, setting: str) -> None:
-    """Raise ``InputError`` where more than ``share`` (0..1) of the files below ``root`` may be images passed over."""
+    """Raise ``InputError`` if more than ``share`` (0..1) of the files may be images and are passed over."""
     if found.overlooked() > share * found.of:
         kinds = [it for it in found.passed_over if it[0] not in NOTES]
         said = ", ".join(
@@ -75,7 +75,7 @@ def _refuse_overlooked(found: Found, name: str, root: str, share: float, setting
 
 
 def _refuse_empty_class(found: Found, name: str, root: str) -> None:
-    """Raise ``InputError`` where a class folder holds no image, so that the class would be gone without a word."""
+    """Raise ``InputError`` if a class folder holds no image: the class would silently be missing."""
     if found.empty:
         said = ", ".join(found.empty[:SHOWN])
         raise InputError(
@@ -85,10 +85,10 @@ def _refuse_empty_class(found: Found, name: str, root: str) -> None:
 
 
 def _refuse_splits(name: str, root: str, paths: Sequence[str], shards: bool) -> None:
-    """Raise ``InputError`` where the parts of a data set lie in one corpus, by the names of its folders.
+    """Raise ``InputError`` if the names of its folders say that several parts of a data set lie in one corpus.
 
-    ``shards``: of its shards too; the names of image files say nothing. ``train`` and ``test`` beside other folders are
-    taken for classes, unless validation is there too.
+    ``shards``: look at the names of shards too. ``train`` and ``test`` beside other folders are taken for classes,
+    unless there is a validation folder too.
     """
     folders = {path.split("/")[0] for path in paths if "/" in path}
     parts = {split: folder for folder in sorted(folders) if (split := split_of(folder))}
@@ -117,7 +117,7 @@ def _refuse_splits(name: str, root: str, paths: Sequence[str], shards: bool) -> 
 
 
 def _refuse_wrapped(name: str, root: str, paths: Sequence[str]) -> None:
-    """Raise ``InputError`` where all images lie below one folder, whose own folders look like the classes."""
+    """Raise ``InputError`` if all images lie below one folder whose subfolders look like the classes."""
     above = {path.split("/")[0] for path in paths}
     below = sorted({path.split("/")[1] for path in paths if path.count("/") > 1})
     if len(above) == 1 and len(below) > 1:
@@ -129,7 +129,7 @@ def _refuse_wrapped(name: str, root: str, paths: Sequence[str]) -> None:
 
 
 def _counted(counts: np.ndarray, names: Sequence[str] | None) -> str:
-    """Classes with their numbers of images (int64, by class), the first ten."""
+    """The first ten classes with their numbers of images (``counts``: int64, per class)."""
     said = ", ".join(f"{names[at] if names else at} {count:,}" for at, count in enumerate(counts[:SHOWN].tolist()))
     more = len(counts) - SHOWN
     least, most = int(counts.min()), int(counts.max())

@@ -1,8 +1,8 @@
-"""A packed corpus: one shard of images as Parquet bytes, and which files of a packed folder are its shards.
+"""Packed corpora: writing one shard as Parquet, and finding the shards of a packed folder.
 
-Row groups are small (a slice of the label stage each, or 8 MB) and nothing is compressed, for images are already. Each
-image can be found and checked by itself (``formats.parquet``): a reader that jumps about reads little more than it
-needs. ``VERSION`` names the rules by which bytes are made.
+Row groups are small (one slice of the label stage each, or 8 MB). Nothing is compressed, since images already are.
+Each image can be found and checked by itself (``formats.parquet``), so a reader in random order reads little more than
+it needs. ``VERSION`` names the rules by which a shard's bytes are made.
 """
 
 import io
@@ -26,17 +26,17 @@ from ray_ns.seals import unseal
 VERSION = "pack-2"
 IMAGES = "images.parquet"
 GROUP_ROWS, GROUP_BYTES = 256, 8 << 20
-PAGE_BYTES = 1 << 30  # more than a group, which so is one page
-QUALITY = 92  # of re-encoded images, 4:2:0; on photographs at 256 px indistinguishable in training from the original
+PAGE_BYTES = 1 << 30  # more than a row group, so that each is one page
+QUALITY = 92  # of re-encoded JPEGs, 4:2:0; on photographs at 256 px it makes no difference to training
 
 _STAGE = re.compile(r"(hashes|duplicates|ingest)-\d{4}/(plan|commit)\.json")
 _COMMIT = re.compile(r"ingest-\d{4}/commit\.json")
 
 
 def schema(labelled: bool, names: Sequence[str] | None = None) -> pa.Schema:
-    """Columns of a packed shard: the image, its label where known, the source's sha256 and name, the image's size.
+    """Columns of a packed shard: the image, its label if any, the source's sha256 and name, the image's size.
 
-    ``names``: the classes, written down the way the library ``datasets`` does.
+    ``names``: of the classes, stored the way the library ``datasets`` does.
     """
     fields = [pa.field("image", pa.binary(), nullable=False)] + ([("label", pa.int64())] if labelled else [])
     check = [pa.field(name, pa.uint32(), nullable=False) for name in (SIZE, CRC32)]
@@ -51,7 +51,7 @@ def schema(labelled: bool, names: Sequence[str] | None = None) -> pa.Schema:
 
 @dataclass
 class Packer:
-    """Rows in, the bytes of one Parquet shard out; memory holds the shard and one row group."""
+    """Takes rows and gives the bytes of one Parquet shard; memory holds the shard and one row group."""
 
     schema: pa.Schema
     rows: int = field(default=0, init=False)
@@ -66,7 +66,7 @@ class Packer:
             use_dictionary=False,
             write_page_checksum=True,
             data_page_size=PAGE_BYTES,
-            write_statistics=[name for name in self.schema.names if name != "image"],  # they would be images
+            write_statistics=[it for it in self.schema.names if it != "image"],  # the minimum would be an image
         )
         self._group: list[Mapping[str, Any]] = []
         self._held = 0
@@ -94,10 +94,10 @@ class Packer:
 
 
 def resized(data: bytes, size: int) -> bytes | Reason:
-    """``data`` as a JPEG whose short side has ``size`` pixels, or ``data`` itself where it has no more than that.
+    """``data`` as a JPEG whose short side has ``size`` pixels, or ``data`` itself if that side is no longer.
 
-    Antialiased (bicubic) at ``QUALITY``; alpha goes on white; orientation tags, which decoding ignores, are dropped.
-    ``Reason`` where Pillow finds fault with what has been decoded before.
+    Antialiased (bicubic) at ``QUALITY``. Transparency becomes white. Orientation tags are dropped, since decoding
+    ignores them. A ``Reason`` if Pillow cannot decode an image that was decoded before.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -119,10 +119,10 @@ def resized(data: bytes, size: int) -> bytes | Reason:
 
 
 def shards_of(place: Place, files: Mapping[str, Stat]) -> Mapping[str, Stat]:
-    """Of the files of a folder those that finished ingests into it name; all of them where no ingest has made it.
+    """The files of a folder that the commits of its ingests name; all files if no ingest made the folder.
 
-    Raises ``InputError`` where no ingest into the folder has finished, or a shard is not what its commit names;
-    ``IntegrityError`` where a commit is not as it was written, or an earlier one than the last is gone.
+    Raises ``InputError`` if no ingest into the folder has finished, or a shard is not what its commit names;
+    ``IntegrityError`` if a commit is damaged, or one before the last is gone.
     """
     if not any(_STAGE.fullmatch(path) for path in files):
         return files
@@ -150,7 +150,7 @@ def shards_of(place: Place, files: Mapping[str, Stat]) -> Mapping[str, Stat]:
 
 
 def _named_by(place: Place, path: str) -> list[tuple[str, int]]:
-    """The shards that a commit names, by path, with their sizes in bytes."""
+    """The shards that a commit names: paths and sizes in bytes."""
     name = place.name(path)
     try:
         with place.open(path) as stream:

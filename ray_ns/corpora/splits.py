@@ -1,4 +1,4 @@
-"""The names of a data set's parts, which are no classes: train, val, test and their spellings."""
+"""Names of the parts of a data set (train, val, test and other spellings), which are not classes."""
 
 import re
 
@@ -15,6 +15,6 @@ _SPLIT = re.compile(
 
 
 def split_of(name: str) -> str | None:
-    """``train``, ``validation`` or ``test`` where a folder's or a shard's name, without its suffix, says so."""
+    """``train``, ``validation`` or ``test`` if the name of a folder or shard, without its suffix, says so."""
     word = _SPLIT.fullmatch(name)
     return next((split for split, words in SPLITS.items() if word and word[1].lower() in words), None)

@@ -1,6 +1,6 @@
-"""What a corpus holds: counts, formats, sizes, classes, what cannot be read and why, and a sample to look at.
+"""A survey of a corpus: counts, formats, sizes, classes, unreadable images and why, and a sample to look at.
 
-Row group by row group in processes of its own, each of which returns counts; nothing grows with the corpus.
+Several processes look at one row group each and return counts; memory does not grow with the corpus.
 """
 
 import io
@@ -23,14 +23,14 @@ from ray_ns.images.decode import FORMATS, Decode, Reason
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.keyed import hashes
 
-TILE = 96  # pixels of a sampled image's side
+TILE = 96  # side of a sampled image in pixels
 FIRST = 5  # bad images named for each reason
-DIGITS = 3  # to which numbers of bytes are rounded before they are counted
+DIGITS = 3  # significant digits of numbers of bytes, which are rounded before they are counted
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One image of the sample: uint8 (TILE, TILE, 3), or why it cannot be read; its label where the corpus has any."""
+    """One image of the sample: uint8 (TILE, TILE, 3), or why it is unreadable; its label if the corpus has labels."""
 
     content: np.ndarray | Reason
     label: Any
@@ -38,9 +38,9 @@ class Tile:
 
 @dataclass
 class Survey:
-    """Counts over images; ``bytes`` (rounded), ``widths`` and ``heights`` (pixels) count values.
+    """Counts over images; ``bytes`` (rounded), ``widths`` and ``heights`` (pixels) count images by value.
 
-    ``bad``: for each reason where its first images are, for a person. ``tiles``: the sample by ImageId.
+    ``bad``: the names of the first images for each reason. ``tiles``: the sample by ImageId.
     """
 
     images: int = 0
@@ -64,7 +64,7 @@ class Survey:
 
 
 def quantiles(counted: Counter[int], shares: tuple[float, ...] = (0.0, 0.05, 0.5, 0.95, 1.0)) -> list[int]:
-    """The values below which these shares of the counted ones lie; none of nothing."""
+    """The values below which these shares of the counted values lie; an empty list if nothing was counted."""
     if not counted:
         return []
     values = np.array(sorted(counted))
@@ -74,7 +74,7 @@ def quantiles(counted: Counter[int], shares: tuple[float, ...] = (0.0, 0.05, 0.5
 
 @dataclass(frozen=True)
 class Group:
-    """One row group of a shard; ``first``: its first row in the shard; ``sampled``: rows of it that become tiles."""
+    """One row group of a shard; ``first``: its first row in the shard; ``sampled``: its rows that become tiles."""
 
     shard: Shard
     number: int
@@ -85,10 +85,10 @@ class Group:
 def survey(
     corpus: Corpus, workers: int, sample: int = 0, seed: int = 0, progress: Callable[[int], None] = lambda _: None
 ) -> Survey:
-    """Look at every image of ``corpus``, decoding it as a teacher would, with ``workers`` processes.
+    """Decode every image of ``corpus`` as a teacher would, with ``workers`` processes.
 
-    ``sample``: how many images, drawn by ``seed`` alone, are kept as tiles. ``progress`` hears how many were seen. An
-    image that hangs or crashes its decoder is counted among the bad. Raises ``InputError`` for damaged shards.
+    ``sample``: how many images, drawn by ``seed``, are kept as tiles. ``progress`` is called with the number of images
+    so far. An image that hangs or crashes its decoder counts as unreadable. Raises ``InputError`` for damaged shards.
     """
     whole = Survey()
     left = _groups(corpus, drawn(corpus, sample, seed))
@@ -96,7 +96,7 @@ def survey(
     deaths = 0
     again: list[Group] = []
     while True:
-        # Started afresh and not forked: this process has threads.
+        # Spawned, not forked: this process has threads.
         with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
             under_way: deque[tuple[Group, Future[Survey]]] = deque()
             groups = chain(again, left)
@@ -115,8 +115,8 @@ def survey(
                     progress(whole.images)
                 return whole
             except BrokenProcessPool:
-                # A decoder took its process along. Every death teaches one row group's successor to take care, so
-                # there are never more of them in a row than groups under way; else it is something else that kills.
+                # A decoder ended its process. The next process to get that row group decodes it with care, so there
+                # are never more deaths in a row than groups under way, unless something else ends the processes.
                 deaths += 1
                 if deaths > 4 * workers:
                     raise
@@ -124,7 +124,7 @@ def survey(
 
 
 def drawn(corpus: Corpus, count: int, seed: int) -> np.ndarray:
-    """The ``count`` images (ImageIds, int64 ascending) whose keyed hashes are the smallest: the same for ever."""
+    """The ``count`` images (ImageIds, int64 ascending) with the smallest keyed hashes: always the same ones."""
     ids, keys = np.zeros(0, np.int64), np.zeros(0, np.uint64)
     for shard in corpus.shards if count else ():
         more = image_ids(shard.ordinal, np.arange(sum(corpus.open(shard).group_rows)))
@@ -147,7 +147,7 @@ def _groups(corpus: Corpus, sample: np.ndarray) -> Iterator[Group]:
 
 @lru_cache(1)
 def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None]:
-    """A shard's reader and its labels, by name where they have names."""
+    """A shard's reader and its labels, as names if they have names."""
     reader = corpus.open(shard)
     if corpus.label_column is None:
         return reader, None
@@ -157,7 +157,7 @@ def _opened(corpus: Corpus, shard: Shard) -> tuple[ShardReader, list[Any] | None
 
 @lru_cache(1)
 def _decoder() -> SafeDecode:
-    """The decoder of this process, one of several that have the processor to share."""
+    """The decoder of this process, which uses one thread: there are several processes."""
     import torch
 
     torch.set_num_threads(1)

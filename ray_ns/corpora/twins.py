@@ -1,9 +1,9 @@
-"""Near-copies within one set of images: re-encoded, resized or mirrored ones, without strong crops.
+"""Near-copies within one set of images: re-encoded, resized or mirrored ones, but no strong crops.
 
-Unlike the guard of an ingest (``near``), which finds crops too and has to learn how alike honest images are, every
-image is compared with every other: as 8 x 8 grey pixels first, then as 32 x 32 colours with and without their low
-frequencies. Of a thousand different handwritten digits, simple as they are, one pair passes; photographs of one sky
-pass the first bar and fail the last. A pair too many costs little: it only stays on one side.
+Every image is compared with every other: first as 8 x 8 grey pixels, then as 32 x 32 colour pixels with and without
+their low frequencies. (The guard of an ingest, ``images.leak_guard``, finds crops too, and must estimate its
+threshold.) Among a thousand different handwritten digits one pair passes. Photographs of the same sky pass the first
+comparison and fail the last. A wrong pair costs little: its images merely stay on the same side of the hold-out.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ import numpy as np
 
 from ray_ns.images.leak_guard import LUMA, SIDE, detail, score
 
-MOST = 50_000  # images that are compared: half a minute
-GREY, COLOUR, DETAIL = 0.995, 0.85, 0.5  # correlations that twins have at least
-FLAT = 4.0  # standard deviation, in grey levels, of an image too flat to be anyone's twin
+MOST = 50_000  # images compared at most, which takes half a minute
+GREY, COLOUR, DETAIL = 0.995, 0.85, 0.5  # the least correlations of twins
+FLAT = 4.0  # standard deviation, in grey levels, below which an image is too flat to compare
 _COARSE = 8
-_ROWS = 512  # images that are compared with all at once
-_EACH = 8  # candidates of an image that are looked at closely: those most alike
+_ROWS = 512  # images compared with all others at once
+_EACH = 8  # candidates per image that are compared in colour: the most alike
 
 
 def twins(thumbs: np.ndarray) -> np.ndarray:
@@ -35,14 +35,14 @@ def twins(thumbs: np.ndarray) -> np.ndarray:
             rows, of = np.nonzero(alike >= GREY)
             order = np.lexsort((of, -alike[rows, of], rows))
             rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-            chosen = order[rank <= _EACH]  # one more, for it may be the image itself
+            chosen = order[rank <= _EACH]  # one more: one of them may be the image itself
             pairs = np.stack([begin + rows[chosen], of[chosen]], 1)
             found.append(_close(thumbs, pairs[pairs[:, 0] != pairs[:, 1]], flipped))
     return np.unique(np.sort(np.concatenate(found), 1), axis=0)
 
 
 def _close(thumbs: np.ndarray, pairs: np.ndarray, flipped: bool) -> np.ndarray:
-    """Those of the pairs that are alike in colour and in detail."""
+    """The pairs that are alike in colour and in detail."""
     one, other = (thumbs[pairs[:, side]].transpose(0, 3, 1, 2).astype(np.float32) for side in (0, 1))
     if flipped:
         one = one[..., ::-1]
@@ -51,14 +51,14 @@ def _close(thumbs: np.ndarray, pairs: np.ndarray, flipped: bool) -> np.ndarray:
 
 
 def _centred(images: np.ndarray) -> np.ndarray:
-    """Float32 (n, values): each image's values without their mean, of length 1."""
+    """Float32 (n, values): each image's values minus their mean, scaled to length 1."""
     values = images.reshape(len(images), int(np.prod(images.shape[1:])))
     values = values - values.mean(1, keepdims=True)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-6)
 
 
 def groups_of(pairs: np.ndarray, images: int) -> np.ndarray:
-    """For each image the first one, int64 (images,), of the group that ``pairs`` put it in: its own number if alone."""
+    """For each image the first image of its group, int64 (images,): its own number if ``pairs`` does not name it."""
     first = np.arange(images)
 
     def root(image: int) -> int:
@@ -73,6 +73,6 @@ def groups_of(pairs: np.ndarray, images: int) -> np.ndarray:
 
 
 def within(pairs: np.ndarray, labels: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Those of the pairs whose two images have the same label."""
+    """The pairs whose two images have the same label."""
     of = np.asarray(labels)
     return pairs[of[pairs[:, 0]] == of[pairs[:, 1]]]

@@ -1,4 +1,4 @@
-"""Images that cannot be read: in words, and how many of them are too many."""
+"""Unreadable images: their counts in words, and the error if there are too many."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ NAMED = 3
 
 
 def in_words(reasons: Mapping[str, int], names: Iterable[str] = ()) -> str:
-    """How many images for each reason, and the first of their names: ``empty 1, truncated 2; such as a.jpg, b.jpg``."""
+    """How many images for each reason, and the first names: ``empty 1, truncated 2; such as a.jpg, b.jpg``."""
     counted = ", ".join(f"{reason} {count}" for reason, count in sorted(reasons.items()))
     such_as = ", ".join(islice(names, NAMED))
     return f"{counted}; such as {such_as}" if such_as else counted
@@ -20,7 +20,7 @@ def in_words(reasons: Mapping[str, int], names: Iterable[str] = ()) -> str:
 def refuse_above(
     allowed: float, rows: int, reasons: Mapping[str, int], corpus: str, setting: str, names: Iterable[str] = ()
 ) -> None:
-    """Raise ``InputError`` where more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
+    """Raise ``InputError`` if more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
     bad = sum(reasons.values())
     if bad > math.floor(allowed * rows) or (rows and bad == rows):
         mend = "Mend the images"

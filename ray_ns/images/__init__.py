@@ -1,1 +1,1 @@
-"""An image: its bytes become pixels, safely, and its pixels are noised."""
+"""Images: decoding, protected from bad files; input noise; near-duplicates."""

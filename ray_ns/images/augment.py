@@ -1,7 +1,7 @@
-"""Input noise: what is done to training images. Random only through the keys it is given.
+"""Input noise: augmentation of training images. All randomness comes from the keys and generators passed in.
 
-``affine`` works on a whole batch of tensors and is meant for small images; ``per_image`` crops, augments by timm's
-RandAugment and cuts out, image by image.
+``affine`` augments a whole batch of tensors and is meant for small images. ``per_image`` does random crops, timm's
+RandAugment and cutout, one image at a time.
 """
 
 import math
@@ -31,7 +31,7 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
         generator: the only source of randomness.
 
     Returns:
-        Noised images, float (B, C, H, W) in 0..1; what comes from outside the frame is black.
+        Noised images, float (B, C, H, W) in 0..1; pixels from outside the frame are black.
     """
     count, _, height, width = images.shape
 
@@ -64,11 +64,12 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
 
 
 def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray] | None:
-    """Crop, RandAugment and cutout of one image as a function of (image, key); None where there is nothing to do.
+    """A function (image, key) that crops one image, applies RandAugment and cuts out; None if ``noise`` asks for none.
 
-    The image is uint8 (H, W, C), the result uint8 (size, size, C); ``key`` decides every draw. RandAugment is timm's
-    with increasing severity (``rand-m{M}-n{N}-mstd0.5-inc1``), shifts being in proportion to the size (Noisy Student,
-    section 3). The random resized crop is the released code's (preprocessing.py): 8 to 100 % of the area, bicubic.
+    The image is uint8 (H, W, C), the result uint8 (size, size, C); ``key`` seeds every draw. RandAugment is timm's
+    with increasing severity (``rand-m{M}-n{N}-mstd0.5-inc1``) and shifts in proportion to the size (Noisy Student,
+    section 3). The random resized crop is that of the released code (preprocessing.py): 8 to 100 % of the area,
+    bicubic.
     """
     from PIL import Image
     from timm.data.auto_augment import rand_augment_transform
@@ -78,12 +79,12 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
     if crop is None and not augment and not noise.cutout:
         return None
     name = f"rand-m{noise.magnitude:g}-n{noise.operations}-mstd0.5-inc1"
-    # Just below 10: there timm's posterisation keeps no bit at all, which Pillow 12 refuses.
+    # Not 10: timm's posterize would then keep 0 bits, which Pillow 12 refuses.
     limits = {"translate_const": max(1, int(0.45 * size)), "magnitude_max": 9.99}
     transform = rand_augment_transform(name, limits)
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
-        # timm draws from the global generators; they are seeded by key, so nothing depends on what came before.
+        # timm draws from the global generators, so they are seeded with the key for every image.
         random.seed(key)
         np.random.seed(key % 2**32)
         grey = pixels.shape[-1] == 1
@@ -107,7 +108,7 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
 
 
 def _padded(image: "Image", size: int) -> "Image":
-    """The image moved by up to 1/8 of its side each way, its edge mirrored."""
+    """The image shifted by up to 1/8 of its side each way, with reflected borders."""
     from PIL import Image
 
     by = max(1, size // 8)

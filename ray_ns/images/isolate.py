@@ -1,10 +1,10 @@
-"""Decoding whose decoder may hang or crash: that costs the one image, not the job.
+"""Decoding that survives a decoder which hangs or crashes: it costs one image, not the job.
 
-C libraries decode, and on a hostile file they may run for ever or take their process with them. Neither can be caught
-in the process, so the first attempt does nothing but leave a trace: while a run of images is decoded, a file on this
-node is locked, and an alarm ends the process where no image is finished for some seconds. Whoever begins a run, finds
-its file and nobody holding the lock knows that its predecessor died, and decodes the images one by one in a child
-process that may die. A death from another cause costs the same and changes nothing.
+Images are decoded by C libraries, which may run for ever on a hostile file or end the process. Neither can be caught
+within the process. So while a run of images is decoded, a file on this node is locked, and an alarm ends the process if
+no image is finished for some seconds. Whoever begins a run and finds its file unlocked knows that the process before
+died over it, and decodes the images one by one in a child process that may die. If the process died of something else,
+this costs time and changes nothing.
 """
 
 import contextlib
@@ -33,14 +33,14 @@ from ray_ns.images.decode import VERSION, Decode, Reason
 Outcome = np.ndarray | Reason
 
 START_SECONDS = 120.0
-REARM_SECONDS = 1.0  # an alarm is a thread, too dear to be set anew for every image
+REARM_SECONDS = 1.0  # an alarm is a thread: too expensive to start one for every image
 SECONDS = struct.Struct("<d")
 
 
 class SafeDecode:
     """Decodes runs of images with ``threads`` threads; an image may take about ``seconds``.
 
-    ``folder``: where the traces of runs under way lie; whoever may inherit a run must see the same.
+    ``folder``: where the files of runs under way lie; all processes that may retry a run must share it.
     """
 
     def __init__(self, decode: Decode, seconds: float, threads: int = 1, folder: Path | None = None) -> None:
@@ -57,7 +57,7 @@ class SafeDecode:
         with trace.open("ab") as held:
             try:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:  # another job decodes the same images at this moment, and the trace is its own
+            except BlockingIOError:  # another job is decoding the same images, and the file is its own
                 yield from self._here(images)
                 return
             deadly = False
@@ -66,7 +66,9 @@ class SafeDecode:
                     deadly |= outcome is Reason.CRASHES or outcome is Reason.TOO_SLOW
                     yield outcome
             finally:
-                if not (died_before and deadly):  # else the next teacher does better not to try these in its process
+                if not (
+                    died_before and deadly
+                ):  # else keep the file: the next process should not try these images itself
                     trace.unlink(missing_ok=True)
 
     def _here(self, images: Iterable[bytes | None]) -> Iterator[Outcome]:
@@ -85,10 +87,10 @@ class SafeDecode:
 
 
 def _make_private(folder: Path) -> None:
-    """Make ``folder``, or take the one that is there if it is this user's own and nobody else's.
+    """Make ``folder``, or use the one that is there if only this user has access to it.
 
-    Its name can be foreseen, because successors must find it: in a shared place others might lay a link there, or a
-    folder of theirs. Raises ``InputError``.
+    Its name is predictable, since later processes must find it. So in a shared place another user could put a link or
+    a folder of theirs there. Raises ``InputError``.
     """
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700, parents=True)
@@ -105,8 +107,8 @@ def _make_private(folder: Path) -> None:
 def isolated(decode: Decode, seconds: float, images: Iterable[bytes | None]) -> Iterator[Outcome]:
     """The outcome of each image, decoded one by one in a child process that is replaced when it dies.
 
-    ``too_slow`` where it takes longer than ``seconds``; ``crashes_decoder`` where two children died over it, because
-    the first may have been killed for another's sake, such as by the kernel for want of memory.
+    ``too_slow`` if it takes longer than ``seconds``; ``crashes_decoder`` if two children died over it: the first may
+    have been killed for another reason, such as by the kernel when memory ran out.
     """
     with contextlib.ExitStack() as children:
         child: _Child | None = None
@@ -135,8 +137,8 @@ class _Child(contextlib.AbstractContextManager["_Child"]):
     def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._connection, theirs = Pipe()
-        # A plain command and not multiprocessing: its ways to start a child import this process's main module again,
-        # which is Ray's, or fork a process that has threads.
+        # A plain command instead of multiprocessing, which would import this process's main module (Ray's) in the
+        # child, or fork a process that has threads.
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
         command += [str(decode.size), str(decode.channels), decode.fit]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -181,7 +183,7 @@ def _serve(connection: Connection, decode: Decode) -> None:
 
 
 def _end_process_in(seconds: float) -> None:
-    """End this process then, unless told otherwise before; works where a decoder never lets go of Python's lock."""
+    """End this process after so many seconds unless cancelled, even if a decoder never releases Python's lock."""
     faulthandler.dump_traceback_later(seconds, exit=True, file=2)
 
 

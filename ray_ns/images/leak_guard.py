@@ -1,21 +1,21 @@
-"""Near-duplicates: which images are copies of images that must be kept out, re-encoded, resized, mirrored or cropped.
+"""Near-duplicates: copies of kept-out images that were re-encoded, resized, mirrored or cropped.
 
-Every image is looked at as 32 x 32 RGB pixels, squeezed to a square. Two steps:
+Every image is reduced to 32 x 32 RGB pixels, squeezed to a square. The search has two steps:
 
-1. A 64-bit perceptual hash, the signs of the 64 lowest frequencies of the luminance's cosine transform (pHash; Zauner
-   2010). A mirrored image has the same hash with the odd horizontal frequencies flipped. The kept-out images are hashed
-   in 19 views (whole, and cropped by 5 and 10 % at nine places each), and found through four tables of 16 bits each
-   (multi-index hashing; Norouzi et al. 2012): of two hashes that differ in at most three bits, one quarter at least is
-   equal, and of many that differ in more, for the two least certain bits of a quarter are tried both ways. A look-up
-   reads four short runs of a sorted table, however many images are kept out.
-2. Hashes of simple pictures collide. So each hit is aligned (shifts and scales around the view that was hit), low
-   frequencies, which the hash has used up, are taken away, and what is left is correlated: the score, at most 1.
+1. **Hash.** A 64-bit perceptual hash: the signs of the 64 lowest frequencies of the luminance's cosine transform
+   (pHash; Zauner 2010). A mirrored image has the same hash with the odd horizontal frequencies flipped. Each kept-out
+   image is hashed in 19 views: whole, and cropped by 5 % and by 10 % at nine places each. Candidates are found through
+   four tables of 16 bits each (multi-index hashing; Norouzi et al. 2012): if two hashes differ in at most three bits,
+   at least one quarter is equal. The two least certain bits of a quarter are tried both ways, which finds many that
+   differ in more. A look-up reads short runs of sorted tables, however many images are kept out.
+2. **Score.** Hashes of simple pictures collide. So each candidate is aligned (shifts and scales around the view that
+   matched), the low frequencies are removed, since the hash has compared them, and the rest is correlated. The
+   correlation is the score, at most 1.
 
-Two photographs of different things score below 0.7 and copies above (measured by benchmarks/leaks.py), and for
-photographs the guard is meant. Different digits, glyphs or icons score up to 0.95: their shapes are few. How alike
-different images of a kind are, the kept-out images themselves tell: the guard searches them among each other, and asks
-for a score that honest images reach once in a thousand times. Of simple pictures, therefore, only re-encoded, mirrored
-and otherwise hardly changed copies are found, no strong crops. A blank image is never a copy.
+The guard is meant for photographs: different ones score below 0.7, copies above (benchmarks/leaks.py). Different
+digits, glyphs or icons score up to 0.95. So the guard also compares the kept-out images with each other, and sets its
+threshold at the score that different images of this kind reach once in a thousand times. For simple pictures it
+therefore finds only lightly changed copies (re-encoded, mirrored), not strong crops. A blank image is never a copy.
 """
 
 import itertools
@@ -29,24 +29,23 @@ VERSION = "near-1"
 SIDE = 32
 thumbnail = Decode(SIDE, 3)
 
-# All measured on CIFAR-10 by benchmarks/leaks.py, which says on which of its images they were chosen.
-HASH_BITS = 12  # hashes this far apart are looked at; copies are at most 9 bits from the nearest view
+# All chosen on CIFAR-10 with benchmarks/leaks.py, which names the images that were used for it.
+HASH_BITS = 12  # candidates differ in at most so many bits; copies were at most 9 bits from the nearest view
 UNCERTAIN = 2  # bits of a quarter that are tried both ways
-WORTH_ALIGNING = 0.15  # a score before the alignment; copies have more
-ALIGNED = 2  # candidates of an image that are aligned at most: those with the highest scores so far
+WORTH_ALIGNING = 0.15  # the least score before the alignment; copies had more
+ALIGNED = 2  # candidates per image that are aligned: those with the highest scores so far
 COPY_SCORE = 0.7
-NOISE = 4.0  # variance, in grey levels, that compression alone may leave in a flat image
-BLUR = 1.5  # standard deviation, in thumbnail pixels, of the low frequencies that are taken away
-HONEST = 1e-3  # share of honest images that may be taken for copies
+NOISE = 4.0  # variance, in grey levels, that compression leaves in a flat image
+BLUR = 1.5  # standard deviation, in thumbnail pixels, of the Gaussian that removes low frequencies
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BITS, _TABLES = 64, 4
-_CHUNK = 1 << 20  # look-ups and pairs that are held in memory at once, in elements
+_CHUNK = 1 << 20  # elements (look-ups, pairs) held in memory at once
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Images found to be copies, one row each: their rows in the question, the kept-out images' rows, the scores."""
+    """Images found to be copies: their rows among those asked about, the rows of the kept-out images, the scores."""
 
     rows: np.ndarray
     of: np.ndarray
@@ -54,7 +53,7 @@ class Copies:
 
 
 def _cosines() -> np.ndarray:
-    """The cosine transform's rows, float32 (SIDE, SIDE)."""
+    """The matrix of the cosine transform, float32 (SIDE, SIDE)."""
     k, x = np.mgrid[:SIDE, :SIDE]
     return np.cos(np.pi * (2 * x + 1) * k / (2 * SIDE)).astype(np.float32)
 
@@ -70,7 +69,7 @@ def _sampled(begin: float, end: float) -> np.ndarray:
 
 
 def _blurring() -> np.ndarray:
-    """The matrix, float32 (SIDE, SIDE), that keeps the low frequencies of a side; beyond its ends they go on as is."""
+    """The matrix, float32 (SIDE, SIDE), that keeps the low frequencies along a side; borders are repeated."""
     reach = int(4 * BLUR)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / BLUR) ** 2)
     matrix = np.zeros((SIDE, SIDE), np.float32)
@@ -133,19 +132,19 @@ def hashes(thumbs: np.ndarray, view: int = 0) -> np.ndarray:
 
 
 def _tries(spectrum: np.ndarray) -> np.ndarray:
-    """What to change of each quarter before it is looked up: uint16 (n, tables, tries), the first nothing."""
+    """Bits to flip in each quarter before it is looked up: uint16 (n, tables, tries); the first flips none."""
     weakest = np.abs(spectrum).reshape(-1, _TABLES, _BITS // _TABLES).argsort(2)[:, :, :UNCERTAIN]
     chosen = np.array(list(itertools.product((0, 1), repeat=UNCERTAIN)), np.uint16)
     return _BIT[weakest] @ chosen.T
 
 
 def detail(pixels: np.ndarray) -> np.ndarray:
-    """What is left of ``pixels``, float32 (n, 3, 32, 32), without their low frequencies."""
+    """``pixels``, float32 (n, 3, 32, 32), without their low frequencies."""
     return pixels - _BLUR @ pixels @ _BLUR.T
 
 
 def score(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Correlation of two stacks of details, float32 over their last three axes; noise alone does not correlate."""
+    """Correlation of two stacks of details over their last three axes, float32; about 0 for compression noise."""
     axes = (-3, -2, -1)
     power = ((one**2).mean(axes) + NOISE) * ((other**2).mean(axes) + NOISE)
     return (one * other).mean(axes) / np.sqrt(power)
@@ -153,7 +152,7 @@ def score(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Guard:
-    """Finds copies of ``thumbs``, the kept-out images: uint8 (n, 32, 32, 3). ``score``: what a copy has at least."""
+    """Finds copies of ``thumbs``, the kept-out images: uint8 (n, 32, 32, 3). ``score``: the least score of a copy."""
 
     thumbs: np.ndarray
     score: float = field(init=False)
@@ -163,19 +162,19 @@ class Guard:
         quarters = self._hashes.view(np.uint16).reshape(-1, _TABLES)
         self._order = [np.argsort(quarters[:, table], kind="stable").astype(np.uint32) for table in range(_TABLES)]
         self._sorted = [quarters[order, table] for table, order in enumerate(self._order)]
-        self.score = self._honest_score()
+        self.score = self._threshold()
 
     def copies(self, thumbs: np.ndarray) -> Copies:
-        """Which of ``thumbs``, uint8 (n, 32, 32, 3), are copies; of several kept-out images, the most alike."""
+        """Which of ``thumbs``, uint8 (n, 32, 32, 3), are copies, each with the kept-out image that it is most like."""
         found = self._most_alike(thumbs, None)
         return Copies(*(column[found.scores >= self.score] for column in (found.rows, found.of, found.scores)))
 
-    def _honest_score(self) -> float:
-        """The score that an honest image does not reach, from how alike the kept-out images are among each other.
+    def _threshold(self) -> float:
+        """The threshold: a score that images which are no copies reach once in a thousand times.
 
-        A kept-out image and an honest one stand alike to the other kept-out ones. Sets hold true copies themselves,
-        so the far tail is not read but drawn out from the upper decile and the median, as a normal law has it after
-        Fisher's transformation.
+        Estimated from how alike the kept-out images are to each other. They may contain real copies, so the tail is
+        not read off: it is extrapolated from the median and the upper decile, as a normal distribution after Fisher's
+        transformation.
         """
         if len(self.thumbs) < 2:
             return COPY_SCORE
@@ -184,10 +183,11 @@ class Guard:
             found = self._most_alike(self.thumbs[begin : begin + 256], begin)
             best[begin + found.rows] = found.scores
         middle, upper = np.arctanh(np.quantile(best, (0.5, 0.9)).clip(0, 0.999))
+        # The normal distribution exceeds 1.28 standard deviations in one of 10 cases, 3.09 in one of 1,000.
         return float(max(COPY_SCORE, np.tanh(middle + (upper - middle) * 3.09 / 1.28)))
 
     def _most_alike(self, thumbs: np.ndarray, own: int | None) -> Copies:
-        """For each of ``thumbs`` that the hash finds, the best candidate; ``own``: the first one's own place here."""
+        """The best candidate for each of ``thumbs`` that has any; ``own``: the row here of the first."""
         rows, of, views, mirrored = self._candidates(thumbs)
         if own is not None:
             others = rows + own != of
@@ -209,7 +209,7 @@ class Guard:
         return Copies(rows[first], of[first], scores[first])
 
     def _candidates(self, thumbs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Pairs whose hashes are near: row in ``thumbs``, kept-out image, its nearest view, whether mirrored."""
+        """Pairs with similar hashes: row in ``thumbs``, kept-out image, its nearest view, whether mirrored."""
         spectrum = _spectrum(thumbs, 0)
         straight = _packed(spectrum > 0)
         asked = np.concatenate([straight, straight ^ _MIRROR])

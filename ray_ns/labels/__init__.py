@@ -1,1 +1,1 @@
-"""Labels: their table, and the selection from them. Pure: values in, values out."""
+"""Labels: their table, and which of them train a student. Pure functions: no storage, no Ray."""

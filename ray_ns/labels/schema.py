@@ -1,8 +1,8 @@
-"""The label table: one row per image of a corpus, a label or a quarantine reason, never both and never neither.
+"""The label table: one row per image of a corpus, with either a label or the reason why it has none.
 
 Columns: ``image_id`` int64, ``label`` int16 and ``confidence`` float32 (null in quarantine), ``quarantine`` string
-(null where labelled), then the soft label: ``top_label``/``top_probability`` lists of k (int16, float16), or
-``probability``, a list of all classes (float16). Stored as a join table, never beside image bytes.
+(null where labelled). Then the soft label: ``top_label`` and ``top_probability``, lists of k (int16, float16), or
+``probability``, a list of all classes (float16). The table holds no images: join it by ``image_id``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from ray_ns.errors import IntegrityError
 
 ITEM = b"item"
 INTEGERS = frozenset({"image_id", "label", "copies", "part", "bin", "count"})
-GROUP_ROWS = 2**17  # which are held in memory until all are written
+GROUP_ROWS = 2**17  # rows per row group; the writer holds one in memory
 SOFT = ("top_label", "top_probability", "probability")
 
 
@@ -28,8 +28,8 @@ def label_table(
         ids: int64 (n,).
         probabilities: float32 (n, classes); the rows of quarantined images are ignored.
         reasons: why an image is in quarantine, or None (n,).
-        keep: soft labels kept: ``hard`` none, ``top`` the ``top`` largest, ``full`` all.
-        top: at most the number of classes is kept.
+        keep: which probabilities are stored: ``hard`` none, ``top`` the ``top`` largest, ``full`` all.
+        top: how many, for ``keep="top"``; at most the number of classes.
     """
     bad = np.array([reason is not None for reason in reasons], bool)
     labels = probabilities.argmax(1).astype(np.int16)
@@ -49,9 +49,10 @@ def label_table(
 
 
 def soft_targets(table: pa.Table, classes: int) -> np.ndarray:
-    """Soft labels, float32 (n, classes), rows summing to 1: what was cut off by ``top`` is spread over the rest.
+    """Soft labels, float32 (n, classes), each row summing to 1.
 
-    A table without soft columns gives one-hot rows. Quarantined rows are not allowed.
+    With ``top`` the remaining probability is spread evenly over the other classes. A table without soft columns gives
+    one-hot rows. Quarantined rows are not allowed.
     """
     count = table.num_rows
     if "probability" in table.column_names:
@@ -70,16 +71,14 @@ def soft_targets(table: pa.Table, classes: int) -> np.ndarray:
 
 
 def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
-    """The table as one Parquet file; ``lineage`` lies in the file's metadata.
+    """The table as one Parquet file, with ``lineage`` in the file's metadata.
 
-    Whoever reads it here has checked all of it before. Pages of label tables have checksums for other readers, of which
-    there are many; those of a selection would take up to 7 % of its time.
-
-    Columns without a null are required ones in the file, which are read and written in half the time.
-
-    Nothing is compressed: the encodings leave a tenth to save (a sixth of soft labels), which costs half the speed of
-    every reading. Lists lie in the file as fixed_size_binary, little-endian, with the type of their items in the
-    field's metadata: as Parquet lists they would take ten times as long to read.
+    - Page checksums: for label tables only, for other programs that read them. This program checks the whole file's
+      hash before it reads. On selections they would cost up to 7 % of the time.
+    - Columns without nulls are required columns in the file: they are read and written in half the time.
+    - No compression: after the encodings it would save a tenth (a sixth for soft labels) and halve the reading speed.
+    - Lists are stored as fixed_size_binary, little-endian, with the item type in the field's metadata. Parquet lists
+      would take ten times as long to read.
     """
     for name in [field.name for field in table.schema if pa.types.is_fixed_size_list(field.type)]:
         item = table.schema.field(name).type.value_type
@@ -91,7 +90,7 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
     ]
     table = pa.Table.from_arrays(table.columns, schema=pa.schema(fields, dict(lineage)))
     of_labels = "quarantine" in table.column_names
-    # Dictionaries are read a little faster and written at half the speed: for labels, which are read again and again.
+    # A dictionary is a little faster to read and takes twice as long to write: worth it for labels, read many times.
     words = ["label", "quarantine"] if of_labels else []
     sink = pa.BufferOutputStream()
     pq.write_table(
@@ -109,17 +108,17 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
 
 
 def from_parquet(data: bytes, key: str, columns: Sequence[str] | None = None, lists: bool = True) -> pa.Table:
-    """``columns`` (all) of a table that ``to_parquet`` wrote, from bytes that have been checked, by one thread.
+    """``columns`` (None: all) of a table that ``to_parquet`` wrote. One thread; the bytes must have been verified.
 
-    ``lists``: False leaves them the bytes that they are in the file, for whoever only hands them on. Raises
-    ``IntegrityError`` naming ``key`` where it is no such table.
+    ``lists``: False leaves lists as the bytes in the file, for a caller that only writes them again. Raises
+    ``IntegrityError`` with ``key`` if the data is no such table.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
         table = file.read(columns, use_threads=False)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise IntegrityError(f"{key}: not the label table that was written ({error})") from error
-    # Which columns a file requires depends on its rows; tables of all files must fit together.
+    # Which columns are required differs from file to file; nullable columns can be concatenated.
     fields = [field.with_nullable(True) for field in table.schema]
     table = pa.Table.from_arrays(table.columns, schema=pa.schema(fields, table.schema.metadata))
     for at, field in enumerate(fields):
@@ -129,7 +128,7 @@ def from_parquet(data: bytes, key: str, columns: Sequence[str] | None = None, li
 
 
 def _packed(column: pa.ChunkedArray) -> pa.Array:
-    """Lists of one length as bytes."""
+    """Lists of equal length as one bytes value per row."""
     rows = column.combine_chunks()
     size = rows.type.list_size
     values = rows.values.slice(rows.offset * size, len(rows) * size).to_numpy(zero_copy_only=False)
@@ -138,7 +137,7 @@ def _packed(column: pa.ChunkedArray) -> pa.Array:
 
 
 def _unpacked(column: pa.ChunkedArray, item: str) -> pa.Array:
-    """The lists that ``_packed`` made bytes of."""
+    """The inverse of ``_packed``."""
     rows = column.combine_chunks()
     kind = pa.type_for_alias({"halffloat": "float16"}.get(item, item))
     size = rows.type.byte_width // (kind.bit_width // 8)
@@ -148,11 +147,11 @@ def _unpacked(column: pa.ChunkedArray, item: str) -> pa.Array:
 
 
 def _largest(probabilities: np.ndarray, top: int) -> np.ndarray:
-    """Where the ``top`` largest of each row are, the largest first, ties by index: a full sort's, but faster."""
+    """Indices of the ``top`` largest of each row, largest first, ties by index. Faster than a full sort."""
     found = np.sort(np.argpartition(-probabilities, top - 1, axis=1)[:, :top], axis=1)
     values = np.take_along_axis(probabilities, found, 1)
     found = np.take_along_axis(found, np.argsort(-values, axis=1, kind="stable"), 1)
-    # A tie across the edge, where the partition took any of the equals; and NaN, which equals nothing.
+    # Rows with a tie at the edge, where argpartition takes any of the equal ones, and rows with NaN: sort them fully.
     unclear = (probabilities >= values.min(1, keepdims=True)).sum(1) != top
     found[unclear] = np.argsort(-probabilities[unclear], axis=1, kind="stable")[:, :top]
     return found

@@ -1,1 +1,1 @@
-"""How each kind of corpus is read: Parquet shards, tars, folders of image files. One reader per kind, one interface."""
+"""Readers of corpora: Parquet shards, tars, folders of image files. One reader per kind, with one interface."""

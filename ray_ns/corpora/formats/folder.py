@@ -1,7 +1,7 @@
-"""Folders of image files: shards that are fixed runs of files in path order, written down with the run.
+"""Folders of image files: shards are runs of files in path order, recorded when the run begins.
 
-What a shard is made of is its ``files``: a line per file with size, mtime, label and path, as text that JSON and Arrow
-carry as it is. So a label from a folder's name or from a table cannot change under a run that has begun.
+A shard's ``files`` is a text with one line per file: size, mtime, label and path. So a label, from a folder's name or
+a table, cannot change under a run.
 """
 
 import unicodedata
@@ -22,13 +22,13 @@ from ray_ns.images.decode import MAX_BYTES, READ, stand_in
 SHARD_FILES = 1024
 GROUP_ROWS = 256
 MAX_FILES = 1_000_000
-SNIFFED = 1000  # remote files that are opened to see whether they are images: each is a request
+SNIFFED = 1000  # remote files opened to see whether they are images; each is a request
 SEPARATORS = {"\t", "\n"}
 
 
 @dataclass(frozen=True)
 class File:
-    """One image file; ``label`` is the name of its class folder or what a table says, empty in a pool."""
+    """One image file; ``label``: its class folder's name or what a table says, empty in a pool."""
 
     path: str
     size: int
@@ -42,7 +42,7 @@ def pack(files: Iterable[File]) -> str:
 
 
 def unpack(text: str) -> list[File]:
-    """What ``pack`` made text of."""
+    """The inverse of ``pack``."""
     rows = (line.split("\t") for line in text.split("\n"))
     return [File(path, int(size), int(stamp), label) for size, stamp, label, path in rows]
 
@@ -50,10 +50,10 @@ def unpack(text: str) -> list[File]:
 def list_files(
     place: Place, stats: Mapping[str, Stat], paths: Sequence[str], table: Table | None, labelled: bool
 ) -> list[File]:
-    """The image files of a corpus by path, with their labels: those of ``table``, or their folders' names.
+    """The image files of a corpus by path, with labels from ``table`` or from their folders' names.
 
-    Raises ``InputError``: too many, a name that is no line of text, an image in no class folder, a table that does not
-    fit.
+    Raises ``InputError`` if there are too many, a name holds a tab or a line break, an image is in no class folder, or
+    the table does not fit.
     """
     if len(paths) > MAX_FILES:
         raise InputError(
@@ -79,9 +79,9 @@ def list_files(
 
 
 def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
-    """The classes of labelled files, in the order of their numbers; None where a table has numbers itself.
+    """The classes of labelled files by number; None if a table's labels are numbers.
 
-    Names are sorted as text, and as numbers where all of them are.
+    Names are sorted as text; as numbers if all of them are numbers.
     """
     names = {it.label for it in files}
     numbers = all(name.isdecimal() for name in names)
@@ -91,9 +91,9 @@ def class_names(files: Iterable[File], kind: Kind) -> tuple[str, ...] | None:
 
 
 def sniffed(place: Place, paths: Sequence[str]) -> set[str]:
-    """Those of the files that begin as an image does, and are no notes by their name. Others than local ones: few.
+    """The files whose first bytes are an image's. Files such as notes are not opened; of remote files only some are.
 
-    Names as ``photo.jpg?w=1200`` and names without a suffix come from crawlers and old data sets.
+    Names such as ``photo.jpg?w=1200`` and names without a suffix come from crawlers and old data sets.
     """
     asked = [path for path in paths if by_suffix([path])[0][0] not in NOTES]
     if not place.is_local:
@@ -110,7 +110,7 @@ def sniffed(place: Place, paths: Sequence[str]) -> set[str]:
 
 
 class FolderReader:
-    """Reads the files of one shard by runs. See ``place.Reader``."""
+    """Reads the files of one shard, a group at a time. See ``place.Reader``."""
 
     reads_rows = True
 

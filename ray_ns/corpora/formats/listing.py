@@ -1,4 +1,4 @@
-"""What lies below a place: its files, each once whatever links lead where, and its folders."""
+"""Listing a place: its files, each once even if links lead to it again, and its folders."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,9 @@ from ray_ns.errors import InputError, of_system
 
 @dataclass
 class Listing:
-    """Everything below a place but what is hidden (``place.is_hidden``), by its path below the root.
+    """Everything below a place except hidden files (``place.is_hidden``), by path below the root.
 
-    ``links``: links that were followed; ``repeats``: links that lead to what is counted already; ``broken``: links that
-    lead nowhere.
+    ``links``: links that were followed; ``repeats``: links to what is counted already; ``broken``: links to nothing.
     """
 
     files: dict[str, Stat] = field(default_factory=dict)
@@ -28,7 +27,7 @@ class Listing:
 
 
 def listing(place: Place) -> Listing:
-    """What lies below ``place``. Raises ``InputError`` where it, or a folder in it, cannot be listed."""
+    """What lies below ``place``. Raises ``InputError`` if it, or a folder in it, cannot be listed."""
     try:
         return _local(place) if place.is_local else _remote(place)
     except OSError as error:
@@ -57,7 +56,7 @@ def _remote(place: Place) -> Listing:
 
 
 def _local(place: Place) -> Listing:
-    """Real folders first and links after them, so that a link to what lies below too is a repeat of it."""
+    """Real folders first, then links, so that a link to a file or folder below the same root is a repeat."""
     root = Path(place.base or "/")
     if root.is_file():
         raise _is_a_file(place)
@@ -76,10 +75,10 @@ def _local(place: Place) -> Listing:
 
 
 def _follow(root: Path, path: str, found: Listing, seen: set[tuple[int, int]], links: list[str]) -> None:
-    """Add what the link ``path`` leads to, unless it is counted already; links below it to ``links``."""
+    """Add what the link ``path`` leads to, unless it is counted already; add links below it to ``links``."""
     try:
         state = (root / path).stat()
-    except OSError:  # gone, or a circle of links
+    except OSError:  # gone, or links in a circle
         found.broken.append(path)
         return
     if _identity(state) in seen:
@@ -111,7 +110,7 @@ def _walk(root: Path, below: str, found: Listing, seen: set[tuple[int, int]], li
         seen.add(identity)
         for entry in _entries(root / folder):
             path = f"{folder}/{entry.name}".lstrip("/")
-            path.encode()  # a name that is no UTF-8 cannot be written down
+            path.encode()  # raises for a name that is not UTF-8, which could not be recorded
             if is_hidden(path):
                 continue
             if entry.is_symlink():

@@ -1,4 +1,4 @@
-"""What the labels of shards mean: numbers or names, from where, of which classes; every shard is held to the first."""
+"""What labels mean: numbers or names, from which source, of which classes. All shards must agree with the first."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +16,13 @@ SHOWN = 10  # names in a message
 
 @dataclass(frozen=True)
 class Meaning:
-    """What one shard says of itself. ``said``: what must be the same in every shard, and how it is here, for a person.
+    """What the labels of one shard mean.
 
-    ``classes``: the names that the numbers stand for, in their order, None where nothing says. ``texts``: the different
-    labels where they are names, None where they are numbers. ``rows``: its images.
+    Attributes:
+        said: what must be the same in every shard, and what it is here, in words.
+        classes: the names that label numbers stand for, in order; None if the shard has no such list.
+        texts: the different labels if they are names, None if they are numbers.
+        source: where in a tar the labels are.
     """
 
     said: tuple[tuple[str, str], ...]
@@ -29,9 +32,9 @@ class Meaning:
 
 
 def held_together(place: Place, paths: Sequence[str], look: Callable[[str], Meaning]) -> Meaning | None:
-    """What all shards say of themselves, with the ``texts`` of all; None where none says anything.
+    """What all shards mean, with the ``texts`` of all; None if no shard has images.
 
-    ``look``: the meaning of a shard. Raises ``InputError`` for the shard that says anything else than the first does.
+    ``look``: returns the meaning of a shard. Raises ``InputError`` for a shard that differs from the first.
     """
     first, named = None, ""
     texts: set[str] = set()
@@ -69,19 +72,19 @@ def _check_alike(place: Place, first: str, then: Meaning, path: str, now: Meanin
 
 
 def in_one_form(texts: pa.Array) -> pa.Array:
-    """Labels that are names in one Unicode form, as those of folders are: systems write "é" as one sign or as two."""
+    """Names in the Unicode form that folders' names get too: systems write "é" as one code point or as two."""
     return pc.utf8_normalize(texts, form="NFC")
 
 
 def class_names(texts: Iterable[str]) -> tuple[str, ...]:
-    """Classes in the order of their numbers: sorted as text, or as numbers where all are."""
+    """Classes by number: names sorted as text, or as numbers if all of them are numbers."""
     found = {*texts}
     numbers = all(name.isdecimal() for name in found)
     return tuple(sorted(found, key=lambda name: (int(name) if numbers else 0, name)))
 
 
 def numbers_of(texts: pa.Array, names: Sequence[str], where: Callable[[int], str]) -> pa.Array:
-    """The numbers (int64) of labels that are names, null where there is none. ``InputError`` for one not in names."""
+    """The numbers (int64) of labels that are names; null stays null. ``InputError`` for a label not in ``names``."""
     found = pc.index_in(texts, pa.array(names, texts.type)).cast(pa.int64())
     unknown = pc.and_(pc.is_null(found), pc.is_valid(texts))
     row = pc.index(unknown, True).as_py()

@@ -1,11 +1,10 @@
 """Parquet shards: a column of encoded images, plain bytes or Hugging Face's struct {bytes, path}, and one of labels.
 
-Parquet is read by whole row groups, for its values lie in pages that only a decoder can find. The shards that an ingest
-makes (``pack``) are such that a value can be found by arithmetic: their images are a required column without
-compression or dictionary, one page per row group, in which each value follows the four bytes of its length; and beside
-it stand columns of each image's size and CRC-32. So the values end where the column's chunk ends, and value ``i``
-begins as many bytes before as it and those behind it take
-(https://parquet.apache.org/docs/file-format/data-pages/encodings/#plain-plain--0).
+Parquet is read by whole row groups, since its values lie in pages that only a decoder can find. In the shards of an
+ingest (``corpora.pack``) an image is found by arithmetic. Their image column is required, uncompressed, without a
+dictionary, and has one page per row group. In such a page each value follows the four bytes of its length
+(https://parquet.apache.org/docs/file-format/data-pages/encodings/#plain-plain--0). Other columns hold each image's size
+and CRC-32. The values end with the column chunk, so the sizes from ``i`` on tell where value ``i`` begins.
 """
 
 import contextlib
@@ -30,11 +29,11 @@ from ray_ns.images.decode import MAX_BYTES, stand_in
 
 SIZE, CRC32 = "image_size", "image_crc32"
 LENGTH_BYTES = 4
-BATCH_ROWS = 16  # read at once where one of them may be too large to be held beside many others
-EMPTY_CHUNK = 100  # bytes, about, of a column in which everything is null
-MAX_GROUP_BYTES = 8 << 30  # of a row group's images: it is held in memory whole
-MAX_ROWS = 2**32  # of a shard: an ImageId has room for that many
-PAGE_HEADER = 48  # bytes at most; measured 25 to 41, so that two pages have more
+BATCH_ROWS = 16  # rows read at once if an image in the group may be too large to hold many like it
+EMPTY_CHUNK = 100  # bytes, about, of a column chunk with nulls only
+MAX_GROUP_BYTES = 8 << 30  # of a row group's images, which are held in memory
+MAX_ROWS = 2**32  # of a shard, because of the ImageId
+PAGE_HEADER = 48  # bytes at most (measured: 25 to 41); a chunk with two pages has more
 
 _BROKEN = (OSError, pa.ArrowException, ValueError, MemoryError)  # what pyarrow raises on a damaged file
 
@@ -71,7 +70,7 @@ class ParquetReader:
 
     @cached_property
     def _label_type(self) -> pa.DataType | None:
-        """The type of the labels, None where they are not asked for or lie in the path."""
+        """The type of the label column; None if labels are not asked for or come from the path."""
         if self._label_column is None or self._in_path is not None:
             return None
         kind = self._schema.field(self._label_column).type
@@ -79,12 +78,12 @@ class ParquetReader:
 
     @cached_property
     def _leaves(self) -> dict[str, int]:
-        """The numbers of the columns of plain values, by name; a struct's have the struct's name before a dot."""
+        """The numbers of the leaf columns by name; those of a struct are named struct.field."""
         schema = self._file.schema
         return {schema.column(leaf).path: leaf for leaf in range(len(schema))}
 
     def _check_columns(self) -> None:
-        """Raise ``InputError`` where the columns are not there, or are of types that are not read."""
+        """Raise ``InputError`` if the columns are missing or have types that are not read."""
         image, label = self._image_column, self._label_column
         wanted = (image, label) if self._in_path is None else (image,)
         missing = next((it for it in wanted if it is not None and it not in self._schema.names), None)
@@ -113,7 +112,7 @@ class ParquetReader:
             )
 
     def _check_rows(self) -> None:
-        """Raise ``InputError`` where the footer has other numbers of rows than its columns have values."""
+        """Raise ``InputError`` if the footer's numbers of rows and of the columns' values differ."""
         meta, image = self._file.metadata, self._image_column
         leaf = self._leaves.get(image, self._leaves.get(f"{image}.bytes"))
         for group, rows in enumerate(self.group_rows):
@@ -132,12 +131,12 @@ class ParquetReader:
         return self._whole(group)
 
     def _some(self, group: int, rows: np.ndarray) -> pa.Array | None:
-        """Images of a packed shard, each read where it lies; None where another program has written it anew."""
+        """Images of a packed shard, each read by its offset; None if another program has rewritten the file."""
         chunk = self._chunks(group, [self._image_column])[0]
         sizes, checksums = self._sizes(group)
         end = chunk.data_page_offset + chunk.total_compressed_size
         begins = end - np.cumsum((sizes + LENGTH_BYTES)[::-1])[::-1]
-        plain = chunk.compression == "UNCOMPRESSED" and {*chunk.encodings} <= {"PLAIN", "RLE"}  # RLE: of no nulls
+        plain = chunk.compression == "UNCOMPRESSED" and {*chunk.encodings} <= {"PLAIN", "RLE"}  # RLE: levels only
         if not plain or not 0 < begins[0] - chunk.data_page_offset <= PAGE_HEADER:
             return None
         sizes, begins = sizes[rows], begins[rows]
@@ -155,7 +154,7 @@ class ParquetReader:
         return ranges.binary([value[LENGTH_BYTES:] for value in values])
 
     def _sizes(self, group: int) -> tuple[np.ndarray, np.ndarray]:
-        """The sizes of a group's images, int64, and their checksums."""
+        """The sizes, int64, and the checksums of a group's images."""
         try:
             table = self._file.read_row_group(group, columns=[SIZE, CRC32], use_threads=False)
         except _BROKEN as error:
@@ -164,7 +163,7 @@ class ParquetReader:
         return table[SIZE].to_numpy().astype(np.int64), table[CRC32].to_numpy()
 
     def _chunks(self, group: int, columns: Sequence[str]) -> list[pq.ColumnChunkMetaData]:
-        """What the footer says of these columns of a group, of all fields of those that are structs."""
+        """The footer's entries for these columns of a group, with all fields of structs."""
         leaves = [leaf for path, leaf in self._leaves.items() if path in columns or path.partition(".")[0] in columns]
         return [self._file.metadata.row_group(group).column(leaf) for leaf in leaves]
 
@@ -172,14 +171,14 @@ class ParquetReader:
         chunks = self._chunks(group, [self._image_column])
         size = sum(it.total_uncompressed_size for it in chunks)
         again = self.group_rows[group] if any(it.has_dictionary_page for it in chunks) else 1
-        if size > MAX_BYTES or size * again > MAX_GROUP_BYTES:  # a dictionary's values may come any number of times
+        if size > MAX_BYTES or size * again > MAX_GROUP_BYTES:  # values in a dictionary may repeat
             return self._sifted(group)
         column = self._read(lambda: self._file.read_row_group(group, columns=[self._image_column]))
         self.bytes_read += sum(it.total_compressed_size for it in chunks)
         return self._binary(column)
 
     def _sifted(self, group: int) -> pa.Array:
-        """The images of a group that may hold some of more than ``MAX_BYTES``, as large binary, a few at a time."""
+        """The images of a group in which some may exceed ``MAX_BYTES``, as large binary, read a few rows at a time."""
         row = sum(self.group_rows[:group])
         if self.group_rows[group] == 1:
             return pa.array([stand_in(self.where(row))], pa.large_binary())
@@ -201,7 +200,7 @@ class ParquetReader:
         return pa.concat_arrays(found)
 
     def _binary(self, column: pa.Array, paths: pa.Array | None = None) -> pa.Array:
-        """Of images as they lie in their column, the bytes; those that only have a path are read from there."""
+        """The bytes of a column of images; images of which the column holds only a path are read from that file."""
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
         if pa.types.is_struct(column.type):
@@ -215,7 +214,7 @@ class ParquetReader:
         return pc.coalesce(column.cast(pa.large_binary()), pa.array(read, pa.large_binary()))
 
     def _beside(self, path: str | None) -> bytes | None:
-        """The image file that a row names instead of holding it; None where there is none below the corpus."""
+        """The image file that a row names instead of holding it; None if it does not lie below the root."""
         for found in _below(self._place, self._path, path):
             try:
                 with self._place.open(found) as file:
@@ -227,12 +226,12 @@ class ParquetReader:
 
     @cached_property
     def may_have_paths(self) -> bool:
-        """True where images may lie in files of their own, which the rows name."""
+        """True if images may lie in files of their own, which the rows name."""
         kind = self._schema.field(self._image_column).type
         return pa.types.is_struct(kind) and kind.get_field_index("path") >= 0
 
     def _check_paths(self) -> None:
-        """Raise ``InputError`` where rows have paths instead of bytes, and the first one leads to no file."""
+        """Raise ``InputError`` if rows have paths instead of bytes, and the first path leads to no file."""
         leaf = self._leaves.get(f"{self._image_column}.bytes")
         if leaf is None or not self.may_have_paths or not self._file.metadata.num_rows:
             return
@@ -271,7 +270,7 @@ class ParquetReader:
             ) from error
 
     def meaning(self) -> Meaning:
-        """What its columns are, what its numbers stand for, and its labels where they are names."""
+        """The types of its columns, the names of its classes, and its labels if they are names."""
         self._check_paths()
         bare = "binary" if not pa.types.is_struct(self._schema.field(self._image_column).type) else "a struct"
         image = (f"column {self._image_column!r} is", bare)
@@ -287,7 +286,7 @@ class ParquetReader:
         return f"{self._name} row {row}"
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The classes by name, where the library ``datasets`` wrote them into the file's metadata."""
+        """The names of the classes, if the library ``datasets`` wrote them into the file's metadata."""
         written = (self._file.schema_arrow.metadata or {}).get(b"huggingface", b"{}")
         try:
             found = json.loads(written).get("info", {}).get("features", {}).get(self._label_column, {}).get("names")
@@ -321,13 +320,13 @@ class ParquetReader:
 
 
 def holds_paths(place: Place, path: str, image_column: str) -> bool:
-    """True where the images of a file may be others that lie beside it: its column is a struct with a path."""
+    """True if a file's images may be files beside it: its image column is a struct with a path."""
     reader = ParquetReader(place, path, image_column, None)
     return reader.may_have_paths
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    """True for the type of a column that images may lie in."""
+    """True for a type that a column of images may have."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind):
@@ -338,7 +337,7 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _is_text(kind: pa.DataType | None) -> bool:
-    """True for labels that are names: texts, or texts that a program wrote as bytes."""
+    """True for the type of labels that are names: text, or text that a program wrote as bytes."""
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_binary)
     return kind is not None and any(test(kind) for test in tests)
 
@@ -349,14 +348,14 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def _partition(path: str, key: str) -> str | None:
-    """What the folders of Hive and Spark say of a column that no file holds: 3 of label=3/part-0.parquet."""
+    """The value of a column that is only in a folder's name, as Hive and Spark do: 3 for label=3/part-0.parquet."""
     found = next((part for part in path.split("/")[:-1] if part.startswith(key)), None)
     value = None if found is None else unquote(found.removeprefix(key))
     return None if value in {None, "", "__HIVE_DEFAULT_PARTITION__"} else value
 
 
 def _below(place: Place, shard: str, path: str | None) -> list[str]:
-    """Where below a place a file may lie that a shard names: from the shard's own folder, or from the top."""
+    """Where a file may lie that a shard names: relative to the shard's folder, or to the root."""
     if not path or "://" in path or "\0" in path:
         return []
     base = f"{place.base}/"

@@ -1,4 +1,4 @@
-"""Where a corpus lies: the files below a path or URL, by pyarrow's filesystems, and the kind of corpus they make."""
+"""Places: a path or URL as a pyarrow filesystem, and which kind of corpus its files are."""
 
 import re
 from collections.abc import Callable, Iterable
@@ -13,13 +13,13 @@ from pyarrow import fs
 from ray_ns.corpora.formats import remote
 from ray_ns.errors import InputError
 
-# What people call an image file; those that ``decode`` does not read are quarantined by name, not overlooked.
+# Suffixes of image files. Formats that ``decode`` does not read are among them: they are quarantined, not overlooked.
 IMAGE_SUFFIXES = frozenset(
     ("jpg", "jpeg", "jpe", "jfif", "png", "apng", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic")
 )
 PARQUET = (".parquet", ".parq", ".pq")
 DELTA = "_delta_log/"
-# What images come in that is not read, by name, and what makes of it what is.
+# Other things that people keep images in, by suffix, and how to convert them.
 _UNREAD = [
     (re.compile(pattern, re.IGNORECASE), mend)
     for pattern, mend in (
@@ -54,7 +54,7 @@ _UNREAD = [
 
 
 class Kind(StrEnum):
-    """What a corpus is made of. FOLDER: image files; CSV: image files that a table lists (``table``)."""
+    """The kinds of corpora. FOLDER: image files in class folders or a pool; CSV: image files listed in a table."""
 
     PARQUET = "parquet"
     TAR = "tar"
@@ -66,7 +66,7 @@ _IN_WORDS = {Kind.PARQUET: "Parquet shards", Kind.TAR: "tars", Kind.FOLDER: "ima
 
 
 _UNPACKED = "Only a plain tar can be read in places: {} -dc FILE > PLAIN.tar"
-# How files begin that are another format than their name says.
+# First bytes of files that have a wrong suffix.
 _OTHERS = {
     b"\x1f\x8b": f"gzip. {_UNPACKED.format('gzip')}",
     b"\x28\xb5\x2f\xfd": f"zstd. {_UNPACKED.format('zstd')}",
@@ -83,42 +83,42 @@ BEGIN_BYTES = 32
 
 
 class UnlabelledError(InputError):
-    """Labels were asked for where there are none."""
+    """Labels are needed and there are none."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """Size in bytes and mtime in ns of a file: what it is known by."""
+    """A file's size in bytes and mtime in ns, by which it is recognised again."""
 
     size: int
     stamp: int
 
 
 class Reader(Protocol):
-    """Reads one shard. Rows are numbered from 0 through all groups; a group is what is read at once.
+    """Reads one shard. Rows are numbered from 0 through all groups; a group is read at once.
 
-    ``bytes_read``: bytes of the shard that ``images`` has read so far, for rows asked for or not; what opening reads
-    (footer, headers) is not in it.
+    ``bytes_read``: bytes of the shard that ``images`` has read so far, with those of rows that were not asked for and
+    without what opening reads (footer, headers).
     """
 
     bytes_read: int
 
     @property
     def reads_rows(self) -> bool:
-        """True where ``images`` of some rows reads little else; false where it reads the whole group."""
+        """True if ``images`` of some rows reads little more; false if it reads the whole group."""
 
     @property
     def group_rows(self) -> list[int]:
         """Rows of each group."""
 
     def images(self, group: int, rows: np.ndarray | None = None) -> pa.Array:
-        """The encoded images of a group, as an Arrow array of (large) binary; null where there is none.
+        """The encoded images of a group, as an Arrow array of (large) binary; null for a row without one.
 
-        ``rows``, int64 ascending and numbered from 0 in the group: those alone.
+        ``rows``: only these, int64 ascending, numbered from 0 in the group.
         """
 
     def labels(self) -> pa.Array:
-        """The label of every row, as an Arrow array of integers; null where there is none."""
+        """The label of every row, as an Arrow array of integers; null for a row without one."""
 
     def where(self, row: int) -> str:
         """The name of a row, for a person."""
@@ -126,9 +126,9 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Place:
-    """A folder: as the user wrote it, and as its filesystem knows it.
+    """A folder: as the user wrote it, and as its filesystem names it.
 
-    ``filesystem`` lists and says soon where nobody answers; ``reading`` is the same one and outlasts a trouble.
+    ``filesystem`` is for listing and fails soon if there is no answer. ``reading`` is the same, with patient retries.
     """
 
     root: str
@@ -138,7 +138,7 @@ class Place:
 
     @classmethod
     def of(cls, root: str) -> "Place":
-        """The place of a path or URL. Raises ``InputError`` for a URL that nobody reads or that does not answer."""
+        """The place of a path or URL. Raises ``InputError`` for a URL that cannot be read or does not answer."""
         if "\0" in root or any("\ud800" <= it <= "\udfff" for it in root):
             raise InputError(f"{root}: cannot be a path (a NUL, or not UTF-8). Rename the folder, or give another.")
         if root.startswith("s3://") and not root.removeprefix("s3://").partition("/")[0]:
@@ -151,7 +151,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """True for a disk of this machine; elsewhere each read is a request over a network."""
+        """True for a local filesystem; on others each read is a request over a network."""
         return isinstance(self.filesystem, fs.LocalFileSystem)
 
     def name(self, path: str) -> str:
@@ -164,24 +164,24 @@ class Place:
 
 
 def check_begin(name: str, begin: bytes, kind: str) -> None:
-    """Raise ``InputError`` where a file of that ``kind`` begins as another format does."""
+    """Raise ``InputError`` if a file that should be of ``kind`` begins like another format."""
     other = next((mend for magic, mend in _OTHERS.items() if begin.startswith(magic)), None)
     if other is not None:
         raise InputError(f"{name}: is no {kind} but {other}.")
 
 
 def is_hidden(path: str) -> bool:
-    """True for what systems leave between a user's files: .DS_Store, ._x.jpg, .git/, __MACOSX/."""
+    """True for files that systems make: .DS_Store, ._x.jpg, .git/, __MACOSX/."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
 def is_left_over(path: str) -> bool:
-    """True for what Spark and Hive leave beside their Parquet and do not read: _temporary/, _metadata."""
+    """True for files that Spark and Hive leave beside their Parquet files: _temporary/, _metadata."""
     return any(part.startswith("_") for part in path.split("/"))
 
 
 def is_image(path: str) -> bool:
-    """True where the file's name is an image's."""
+    """True if the name is that of an image file."""
     return path.rpartition(".")[2].lower() in IMAGE_SUFFIXES
 
 
@@ -191,11 +191,11 @@ def recognise(
     holds_paths: Callable[[str], bool] = lambda _: False,
     sniff: Callable[[list[str]], set[str]] = lambda _: set(),
 ) -> tuple[Kind, list[str]]:
-    """What kind of corpus these files make, and those of them that it consists of, by path.
+    """The kind of corpus that these files are, and which of them belong to it, by path.
 
-    ``holds_paths``: whether a Parquet file has paths of images: those beside it are then no corpus of their own.
-    ``sniff``: which of the files that have no image's name are images all the same.
-    Raises ``InputError`` where there is no image, or more than one kind, naming what was found.
+    ``holds_paths``: whether a Parquet file names image files: those are then not a corpus of their own.
+    ``sniff``: which files without an image's suffix are images all the same.
+    Raises ``InputError`` with what was found if there is no image, or more than one kind.
     """
     ordered = sorted(files)
     found = {
@@ -213,7 +213,7 @@ def recognise(
         )
     stems = {path[:-4] for path in found[Kind.TAR]}
     if stems and all(path.rpartition(".")[0] in stems for path in found[Kind.PARQUET]):
-        found[Kind.PARQUET] = []  # img2dataset's: what it knows of the images in the tar of the same name
+        found[Kind.PARQUET] = []  # from img2dataset: metadata of the tar with the same name
     if found[Kind.PARQUET] and found[Kind.FOLDER] and holds_paths(found[Kind.PARQUET][0]):
         found[Kind.FOLDER] = []
     kinds = [kind for kind, paths in found.items() if paths]

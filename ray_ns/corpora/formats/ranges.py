@@ -1,4 +1,4 @@
-"""Ranges of bytes of a file, near ones in one read, several reads at once where each is a request over a network."""
+"""Reading many byte ranges of a file: near ones in one read, and over a network several reads at once."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +10,9 @@ import pyarrow as pa
 from ray_ns.corpora.formats.place import Place
 from ray_ns.images.decode import MAX_BYTES
 
-REQUESTS = 16  # at once
-GAP = 64 * 1024  # bytes between two ranges: to pass over more of them is cheaper than to read them
-GROUP_BYTES = 256 << 20  # read at once, at most; as much as one image may have
+REQUESTS = 16  # at the same time
+GAP = 64 * 1024  # bytes between two ranges that are read too; a larger gap is cheaper to skip
+GROUP_BYTES = 256 << 20  # at most, read at once: as many as one image may have
 WASTE = 1.5  # bytes read per byte asked for, at most
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def each(place: Place, read: Callable[[T], R], what: Iterable[T]) -> Iterator[R]:
-    """``read`` of each, in order: one by one from a local disk, ``REQUESTS`` at once from a remote one."""
+    """The results of ``read`` for each, in order: one by one for a path, ``REQUESTS`` at once over a network."""
     if place.is_local:
         yield from map(read, what)
     else:
@@ -31,9 +31,9 @@ def each(place: Place, read: Callable[[T], R], what: Iterable[T]) -> Iterator[R]
 def read(
     place: Place, file: pa.NativeFile, begins: np.ndarray, sizes: np.ndarray, waste: float = WASTE
 ) -> tuple[list[memoryview], int]:
-    """The bytes of the ranges, ``begins`` (ascending) and ``sizes`` int64, and how many bytes were read for them.
+    """The bytes of each range (``begins`` ascending and ``sizes``, int64), and how many bytes were read for them.
 
-    Raises ``OSError``, also where the file ends before a range does.
+    Raises ``OSError``, also if the file ends before a range does.
     """
 
     def whole(run: tuple[int, int, int, int]) -> memoryview:
@@ -52,10 +52,10 @@ def read(
 
 
 def groups(sizes: Iterable[int], rows: int) -> list[int]:
-    """Where groups of images of these sizes in bytes begin, and the last one ends.
+    """Where groups of images with these sizes in bytes begin, and where the last one ends.
 
-    A group has up to ``rows`` images and ``GROUP_BYTES``, so that large images do not fill the memory. Those that are
-    not read (``MAX_BYTES``) count for nothing.
+    A group has up to ``rows`` images and ``GROUP_BYTES`` bytes, so that large images do not fill the memory. Images of
+    more than ``MAX_BYTES`` do not count, since they are not read.
     """
     bounds, held, at = [0], 0, 0
     for size in sizes:
@@ -75,7 +75,7 @@ def binary(values: list[memoryview]) -> pa.Array:
 
 
 def _runs(begins: list[int], sizes: list[int], waste: float) -> Iterator[tuple[int, int, int, int]]:
-    """Neighbours that one read gets: (number of the first, of the one behind the last, byte it begins at, and ends)."""
+    """Ranges that are read together: (number of the first, one after the last, first byte, one after the last)."""
     first = used = 0
     for number, (begin, size) in enumerate(zip(begins, sizes, strict=True)):
         end = begins[number - 1] + sizes[number - 1] if number else begin

@@ -1,4 +1,4 @@
-"""Filesystems behind URLs: reached within seconds, or one line says that they cannot be."""
+"""Filesystems of URLs. A place that does not answer within seconds is an error of one line."""
 
 import re
 import threading
@@ -11,7 +11,7 @@ from pyarrow import fs
 from ray_ns import exits
 from ray_ns.errors import InputError
 
-ANSWER_SECONDS = 12.0  # in which a place opens, and again in which it answers the first question
+ANSWER_SECONDS = 12.0  # for opening a place, and again for its first answer
 _MENDS = {
     "s3": "Check the bucket, the region and endpoint (?region=...&endpoint_override=host:port, or AWS_REGION and "
     "AWS_ENDPOINT_URL), the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE) and the network",
@@ -21,17 +21,17 @@ _MENDS = {
 }
 _MENDS["gcs"] = _MENDS["gs"]
 _T = TypeVar("_T")
-# The pauses double from 25 ms to 20 s: some three minutes in all, of which none is waited where all is well.
+# Pauses between retries double from 25 ms to 20 s: about three minutes in all.
 _PATIENT = fs.AwsStandardS3RetryStrategy(max_attempts=18)
 
 
 def shown(url: str) -> str:
-    """The URL for a person: without the credentials that may stand in it."""
+    """The URL without credentials, for messages."""
     return re.sub(r"://[^/@]*:[^/@]*@", "://", url)
 
 
 def filesystem(url: str) -> tuple[fs.FileSystem, str]:
-    """The filesystem of a URL and the path in it. Raises ``InputError`` where there is no such, or none answers."""
+    """The filesystem of a URL and the path in it. Raises ``InputError`` if there is none, or it does not answer."""
     scheme = url.partition("://")[0].lower()
     if scheme in {"http", "https", "ftp"}:
         raise InputError(f"{shown(url)}: a web address cannot be listed. Download it, and give the folder.")
@@ -47,10 +47,10 @@ def filesystem(url: str) -> tuple[fs.FileSystem, str]:
 
 
 def patient(found: fs.FileSystem) -> fs.FileSystem:
-    """The same filesystem for reading, which outlasts a trouble of minutes; ``found`` itself where it is not S3."""
+    """The same filesystem with patient retries, for reading; ``found`` itself if it is not S3."""
     if not isinstance(found, fs.S3FileSystem):
         return found
-    _, (settings,) = found.__reduce__()  # what it is pickled as: its settings
+    _, (settings,) = found.__reduce__()  # its settings, which are what is pickled
     given = {name: value for name, value in settings.items() if value not in ("", -1.0)}
     if not given["proxy_options"]["host"]:
         del given["proxy_options"]
@@ -58,10 +58,10 @@ def patient(found: fs.FileSystem) -> fs.FileSystem:
 
 
 def answered(url: str, question: Callable[[], _T], seconds: float | None = ANSWER_SECONDS) -> _T:
-    """What ``question`` returns, which asks the place of the URL; ``seconds``: None where it may take its time.
+    """The result of ``question``, which sends a request to the URL; ``seconds``: None for no limit.
 
-    It is asked in a thread, which is left behind when time is up: libraries wait for minutes, and nothing interrupts
-    them. Raises ``InputError`` where there is no answer or an error, but ``ValueError`` and ``ImportError`` as it is.
+    It is called in a thread, which is abandoned when the time is up: libraries wait for minutes and cannot be
+    interrupted. Raises ``InputError`` if there is no answer or an error; ``ValueError`` and ``ImportError`` pass.
     """
     answer: list[_T] = []
     errors: list[Exception] = []
@@ -69,14 +69,14 @@ def answered(url: str, question: Callable[[], _T], seconds: float | None = ANSWE
     def ask() -> None:
         try:
             answer.append(question())
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library has errors of its own
             errors.append(error)
 
     thread = threading.Thread(target=ask, name=exits.LEFT_BEHIND, daemon=True)
     thread.start()
     began = time.monotonic()
     while thread.is_alive() and (seconds is None or time.monotonic() - began < seconds):
-        thread.join(0.5)  # signals are heard in between
+        thread.join(0.5)  # signals are handled in between
     if answer:
         return answer[0]
     mend = _MENDS.get(url.partition("://")[0].lower(), "Check the address, the credentials and the network")

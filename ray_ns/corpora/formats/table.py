@@ -1,7 +1,7 @@
-"""Labels of image files in a CSV beside them, as people and programs write it: ``labels.csv``, ``metadata.csv``, ...
+"""Labels of image files in a CSV beside them: ``labels.csv``, ``metadata.csv``, ...
 
-A table counts where its first line names a column of files and one of labels. Hugging Face's ``metadata.csv`` has
-``file_name``, Kaggle's ``train.csv`` an ``id`` without a suffix, Excel in Europe writes ``;``.
+A CSV is used if its first line names a column of files and one of labels. Hugging Face's ``metadata.csv`` has
+``file_name``; Kaggle's ``train.csv`` has an ``id`` without a suffix; Excel in Europe separates with ``;``.
 """
 
 import csv
@@ -15,8 +15,8 @@ from ray_ns.corpora.formats.place import Place
 from ray_ns.errors import InputError
 
 SUFFIXES = (".csv", ".tsv")
-CALLED = ("labels", "metadata")  # tables that count although the images lie in class folders
-IMAGE, LABEL = "image", "label"  # the settings' defaults, which ask for whichever of these is there
+CALLED = ("labels", "metadata")  # tables that are used even if the images lie in class folders
+IMAGE, LABEL = "image", "label"  # the settings' defaults: any of the usual names will do
 FILES = ("file", "file_name", "filename", "image", "image_id", "img", "id", "path", "image_path", "filepath")
 LABELS = ("label", "labels", "class", "class_name", "category", "target")
 DELIMITERS = ",;\t|"
@@ -36,9 +36,9 @@ class Table:
 def find(
     place: Place, files: Iterable[str], images: Sequence[str], image_column: str, label_column: str
 ) -> Table | None:
-    """The table that holds the labels of ``images``; None where their folders are the classes.
+    """The table that holds the labels of ``images``; None if their folders are the classes.
 
-    Raises ``InputError`` where none has the columns that are asked for, or several have.
+    Raises ``InputError`` if no table has the columns that are asked for, or several have.
     """
     paths = sorted(path for path in files if "/" not in path and path.lower().endswith(SUFFIXES))
     in_classes = all("/" in path for path in images) and len({path.split("/")[0] for path in images}) > 1
@@ -76,7 +76,7 @@ def find(
 def labels_of(place: Place, table: Table, files: Iterable[str]) -> dict[str, str]:
     """The label of every file that the table lists: numbers, or names.
 
-    Raises ``InputError`` with the line where a file is not there, is unclear or listed twice, or a label is no class.
+    Raises ``InputError`` with the line if a file is missing, ambiguous or listed twice, or a label is no class.
     """
     where = place.name(table.path)
     index = _Index(files, place.base.rpartition("/")[2])
@@ -103,13 +103,13 @@ def labels_of(place: Place, table: Table, files: Iterable[str]) -> dict[str, str
 
 
 class _Index:
-    """Files by what a table may call them: their path, or that without its suffix, in one Unicode form."""
+    """Files by the names that a table may use: the path, with or without its suffix, in one Unicode form."""
 
     def __init__(self, files: Iterable[str], folder: str) -> None:
-        self._folder = folder  # the root's own name, with which tables made above it begin
+        self._folder = folder  # the root's own name: paths in a table made above it begin with it
         self._exact: dict[str, str] = {}
         self._stems: dict[str, list[str]] = {}
-        self._names: dict[str, list[str]] = {}  # of files without their folder, with and without suffix
+        self._names: dict[str, list[str]] = {}  # file names without folders, with and without suffix
         for file in files:
             path = unicodedata.normalize("NFC", file)
             name = posixpath.basename(path)
@@ -119,11 +119,11 @@ class _Index:
                 self._names.setdefault(key, []).append(file)
 
     def find(self, name: str, where: str, root: str) -> str:
-        """The file that ``name`` means. ``InputError`` where there is none, or several."""
+        """The file that ``name`` means. ``InputError`` if there is none, or several."""
         path = unicodedata.normalize("NFC", name).replace("\\", "/").removeprefix("./")
         parts = path.split("/")
         found: list[str] = []
-        # From the path as it is to what follows a folder of the root's name, or names a folder below it.
+        # First the whole path, then without its first folders. The file name alone counts after the root's name only.
         for begin in range(len(parts) if path and ".." not in parts else 0):
             rest = "/".join(parts[begin:])
             if begin and len(parts) - begin == 1 and parts[begin - 1] != self._folder:
@@ -132,7 +132,7 @@ class _Index:
             if found:
                 break
         if not found and len(parts) == 1:
-            found = self._names.get(path, [])  # in whichever folder it lies
+            found = self._names.get(path, [])  # in any folder
         if len(found) == 1:
             return found[0]
         if found:
@@ -143,14 +143,14 @@ class _Index:
 
 
 def _column(columns: Sequence[str], asked: str, default: str, usual: Sequence[str]) -> str | None:
-    """The column that is meant: the one asked for, or the first usual one where that is only the default."""
+    """The column to use: the one asked for, or the first usual name if that is only the default."""
     lower = {column.lower(): column for column in reversed(columns)}
     wanted = usual if asked == default else (asked.lower(),)
     return next((lower[name] for name in wanted if name in lower), None)
 
 
 def _read(place: Place, path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """The columns of a CSV, and (line, cells) of its rows but blank ones."""
+    """The columns of a CSV, and (line, cells) of its rows that are not blank."""
     name = place.name(path)
     try:
         with place.open(path) as file:

@@ -1,10 +1,10 @@
-"""WebDataset tars: members that share a key are one sample; its image is read where it lies, nothing is unpacked.
+"""WebDataset tars: members that share a key are one sample. Images are read by offset; nothing is unpacked.
 
-The headers are read by a parser of our own that is strict: Python's ``tarfile`` reads many archives that were cut or
-overwritten as shorter ones, and an image that is lost must not be lost in silence. POSIX (ustar, pax) and GNU archives
-are read (https://www.gnu.org/software/tar/manual/html_node/Standard.html). A member's key is its path up to the first
-dot of its file name; of the members only images count, and where labels are asked for what holds them (``LABELS``):
-``.cls`` before ``.json`` before ``.txt``, else the folders in the tar, else the tar's own name.
+The headers are read by our own strict parser. Python's ``tarfile`` reads many archives that were cut or overwritten as
+shorter ones, and images must not be lost silently. POSIX (ustar, pax) and GNU archives are read
+(https://www.gnu.org/software/tar/manual/html_node/Standard.html). A member's key is its path up to the first dot of its
+file name. Only images are read, and labels (``LABELS``) if they are needed: from ``.cls``, else ``.json``, else
+``.txt``, else the folders in the tar, else the tar's own name.
 """
 
 import json
@@ -27,14 +27,17 @@ from ray_ns.errors import InputError
 from ray_ns.images.decode import MAX_BYTES, stand_in
 
 GROUP_ROWS = 256
-GROUP_WASTE = 2.0  # a whole group of small images is read with the headers between them
+GROUP_WASTE = 2.0  # for a whole group: small images are read with the headers between them
 BLOCK = 512
-BUFFER, LOCAL_BUFFER = 64 * 1024, 4 * BLOCK  # read for headers at once; a disk is not asked for images between them
+BUFFER, LOCAL_BUFFER = (
+    64 * 1024,
+    4 * BLOCK,
+)  # bytes read at once for headers; on a disk few, so as not to read the images between them
 LABELS = ("cls", "json", "txt")
 FOLDERS = "the folders in it"
 LABEL_BYTES, LABEL_LETTERS, LABEL_DIGITS = {"cls": 400, "json": 2**20, "txt": 2**16}, 100, 9
-CAPTIONS = 16  # different texts from which on there are captions where more than half of all are different
-HEADER_BYTES = 2**20  # of a long name or a pax header; real ones have some hundred
+CAPTIONS = 16  # more different texts than this, and than half of the images, are captions
+HEADER_BYTES = 2**20  # at most, of a long name or a pax header; real ones have some hundred
 _SIZE = re.compile("[0-9]{1,18}")  # bytes of a member, in a pax header
 _KINDS = {
     b"1": "a hard link",
@@ -49,7 +52,7 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".zip", ".tar.zst", ".tar.bz2", ".tar.xz"
 
 @dataclass(frozen=True)
 class Member:
-    """A plain file in a tar: its name, and where its bytes are."""
+    """A plain file in a tar: its name, and the offset and size of its bytes."""
 
     name: str
     offset: int
@@ -58,9 +61,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Index:
-    """The images of a tar, in its order, with the label of each: numbers (int64) or names, null where there is none.
+    """The images of a tar, in its order, with the label of each: numbers (int64) or names, null without one.
 
-    ``source``: what holds the labels, None where nothing does or they are not asked for.
+    ``source``: what holds the labels; None if nothing does or they are not needed.
     """
 
     names: list[str]
@@ -71,11 +74,11 @@ class Index:
 
 
 class TarReader:
-    """Reads one tar by runs of images. Opening reads all headers and labels, once per process. See ``place.Reader``.
+    """Reads one tar, a group of images at a time. Opening reads all headers and labels, once per process.
 
-    ``label``: the key of the label in ``.json`` members, besides ``label`` and ``cls``; None where no labels are asked
-    for. ``root``: the folders that all images of the corpus lie in, ending in /, before those of their classes.
-    ``by_tar``: the tar's name is the label where nothing else is.
+    See ``place.Reader``. ``label``: the key of the label in ``.json`` members, besides ``label`` and ``cls``; None if
+    labels are not needed. ``root``: the folders above the class folders, ending in /, that all images of the corpus
+    lie in. ``by_tar``: the tar's name is the label if nothing else is.
     """
 
     reads_rows = True
@@ -148,7 +151,7 @@ class _Headers:
 
     def __init__(self, name: str, file: pa.NativeFile, buffer: int, label: str | None) -> None:
         self._name, self._file, self._room, self._label_key = name, file, buffer, label
-        self._buffer, self._buffered = b"", 0  # and the byte where it begins
+        self._buffer, self._buffered = b"", 0  # the offset where the buffer begins
 
     def index(self) -> Index:
         images: dict[str, Member] = {}
@@ -187,7 +190,7 @@ class _Headers:
     def _labels(
         self, images: dict[str, Member], labels: dict[str, dict[str, int | str | InputError | None]]
     ) -> tuple[pa.Array, str | None]:
-        """The label of each image, and what holds them."""
+        """The label of each image, and what the labels come from."""
         if self._label_key is None:
             return pa.nulls(len(images), pa.int64()), None
         for extension in LABELS:
@@ -216,7 +219,7 @@ class _Headers:
         return pa.array(found, pa.string()), f".{extension}"
 
     def _label(self, member: Member, extension: str) -> int | str | InputError | None:
-        """A number or a name, None where a ``.json`` holds none; or what is wrong, for it may not be asked for."""
+        """A number or a name; None if a ``.json`` has none; or an error, to be raised only if the label is used."""
         try:
             if member.size > LABEL_BYTES[extension]:
                 raise ValueError
@@ -246,10 +249,10 @@ class _Headers:
         return held if len(held) == member.size else self._file.read_at(member.size, member.offset)
 
     def _members(self) -> Iterator[Member]:
-        """Every plain file. ``InputError`` for an archive that is not whole and plain."""
+        """Every plain file. Raises ``InputError`` for a damaged archive, or for members of other kinds."""
         end = self._file.size()
         at = 0
-        named: dict[str, str] = {}  # what the headers before a member say of it
+        named: dict[str, str] = {}  # what extra headers say about the next member
         while True:
             if at + 2 * BLOCK > self._buffered + len(self._buffer):
                 self._buffer, self._buffered = self._file.read_at(min(self._room, max(0, end - at)), at), at
@@ -284,7 +287,7 @@ class _Headers:
                 yield Member(plain, at, size)
                 named = {}
             elif kind in b"gK":
-                pass  # a header that says nothing about a name
+                pass  # headers that do not concern names
             elif kind in b"5V" or name.endswith("/"):
                 named = {}
             else:
@@ -293,7 +296,7 @@ class _Headers:
             at += -(-size // BLOCK) * BLOCK
 
     def _check_end(self, at: int, end: int) -> None:
-        """Raise ``InputError`` where something follows the end mark: most readers would not see it."""
+        """Raise ``InputError`` if something follows the end mark, which most readers would not see."""
         while at < end:
             if any(self._file.read_at(min(BUFFER, end - at), at)):
                 raise self._refused(f"byte {at}", "goes on after the end mark", "Are these two tars? Give each a file.")
@@ -318,7 +321,7 @@ class _Headers:
         return found
 
     def _number(self, header: bytes, begin: int, length: int, at: int) -> int:
-        """A number of a header: octal text, or base 256 where GNU tar found no room for that."""
+        """A number in a header: octal text, or base 256 if it is too large for that (GNU tar)."""
         raw = header[begin : begin + length]
         if raw[0] == 0x80:
             return int.from_bytes(raw[1:], "big")
@@ -339,14 +342,14 @@ def _name(header: bytes) -> str:
 
 
 def _whole(value: object) -> int:
-    """A number of JSON that is whole and none too large; ``ValueError`` otherwise."""
+    """A JSON number as an integer. Raises ``ValueError`` if it is not whole or too large."""
     if not isinstance(value, float) or not value.is_integer() or not 0 <= value < 10**LABEL_DIGITS:
         raise ValueError
     return int(value)
 
 
 def check_tars(place: Place, paths: Sequence[str]) -> None:
-    """Raise ``InputError`` for the first file that only its name says to be a tar. Reads how each begins."""
+    """Raise ``InputError`` for the first file that is no tar in spite of its name. Reads their first bytes."""
 
     def check(path: str) -> None:
         try:
@@ -360,15 +363,15 @@ def check_tars(place: Place, paths: Sequence[str]) -> None:
 
 
 def classes_of(root: str, paths: Sequence[str], found: Meaning) -> tuple[frozenset[str], str]:
-    """The classes of tars whose labels are names, and the folders that all images lie in, ending in /.
+    """The classes of tars whose labels are names, and the folders above the class folders, ending in /.
 
-    Where nothing in the tars is a label, each is the images of one class, with its name. Raises ``InputError`` where
-    their names say that they are not.
+    If the tars hold no labels, each tar is one class, with its name. Raises ``InputError`` if their names cannot be
+    classes.
     """
     texts = found.texts or frozenset()
     if found.source == FOLDERS:
         parts = [it.split("/") for it in texts]
-        depth = 0  # of folders that all have in common; the last may be a class
+        depth = 0  # of folders that all images share, except the last, which may be a class
         while all(len(it) > depth + 1 for it in parts) and len({it[depth] for it in parts}) == 1:
             depth += 1
         classes = frozenset(it[depth] for it in parts)
