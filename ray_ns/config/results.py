@@ -1,38 +1,133 @@
-"""The settings that decide the result: those of a section, and how two configs differ in them."""
+"""The settings that decide the result: how a run writes them down, and in which of them a config differs from a run.
 
-from collections.abc import Mapping
+A run names a setting where its value is not the default. So a setting that is new, at its default, changes no digest
+and refuses no run. For the same reason a default never changes once it is released: runs rely on it.
+
+A run of FORMAT 1 names every setting that there was when it began, at its default too. It goes on to do so, and so its
+digests stay what they were.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from ray_ns.config.schema import section_of
+
+Names = Mapping[type[BaseModel], frozenset[str]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one run writes its settings down. ``always``: by section, those it names even where they are the default."""
+
+    always: Names = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, record: Mapping[str, Any] | None, kind: type[BaseModel]) -> "Settings":
+        """Those of the run whose ``run.json`` is ``record``; None: of a new one. ``kind``: the section it is made of."""
+        if record is None or record["format"] > 1:
+            return cls()
+        found: dict[type[BaseModel], frozenset[str]] = {}
+        _note_names(record["config"], kind, found)
+        return cls(found)
+
+    def of(self, section: BaseModel) -> dict[str, Any]:
+        """The settings of ``section`` that this run names, as JSON values."""
+        always = self.always.get(type(section), frozenset())
+        return {
+            name: value
+            for name, value, default in _values(section, self.of)
+            if name in always or value != default
+        }
 
 
 def results_of(section: BaseModel) -> dict[str, Any]:
-    """The settings of ``section`` that decide the result, as JSON values."""
-    values = {}
-    for name, field in type(section).model_fields.items():
-        extra = field.json_schema_extra
-        if isinstance(extra, dict) and extra.get("result") is False:
-            continue
-        value = getattr(section, name)
-        if isinstance(value, dict):  # keys as JSON has them, so that a setting equals itself read back
-            value = {str(key): it for key, it in value.items()}
-        values[name] = _plain(value)
-    return values
+    """All settings of ``section`` that decide the result, as JSON values."""
+    return {name: value for name, value, _ in _values(section, results_of)}
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(it) for it in value]
-    return results_of(value) if isinstance(value, BaseModel) else value
+def differences(record: Mapping[str, Any], section: BaseModel) -> list[str]:
+    """``path: old -> new`` for every setting in which ``section`` differs from a run's record of it.
+
+    A setting that the record does not name has its default.
+    """
+    unknown: list[str] = []
+    return changes(_filled(record, type(section), "", unknown), results_of(section)) + unknown
 
 
-def differences(old: Any, new: Any, path: str = "") -> list[str]:
+def changes(old: Any, new: Any, path: str = "") -> list[str]:
     """``path: old -> new`` for every leaf in which two nested mappings, or lists of mappings, differ."""
     if isinstance(old, list) and isinstance(new, list) and all(isinstance(it, Mapping) for it in (*old, *new)):
         old, new = dict(enumerate(old)), dict(enumerate(new))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         rows = []
         for key in sorted({*old, *new}):
-            rows += differences(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
+            rows += changes(old.get(key), new.get(key), f"{path}.{key}".lstrip("."))
         return rows
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
+
+
+_REQUIRED = object()  # equals no value
+
+
+def _deciding(kind: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
+    """The settings of a section that decide the result."""
+    for name, it in kind.model_fields.items():
+        extra = it.json_schema_extra
+        if not (isinstance(extra, dict) and extra.get("result") is False):
+            yield name, it
+
+
+def _values(section: BaseModel, inner: Callable[[BaseModel], Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Each deciding setting with its value and its default; ``inner`` makes JSON values of a section within."""
+    for name, it in _deciding(type(section)):
+        yield name, _plain(getattr(section, name), inner), _default(it, inner)
+
+
+def _default(it: FieldInfo, inner: Callable[[BaseModel], Any]) -> Any:
+    return _REQUIRED if it.is_required() else _plain(it.get_default(call_default_factory=True), inner)
+
+
+def _plain(value: Any, inner: Callable[[BaseModel], Any]) -> Any:
+    if isinstance(value, BaseModel):
+        return inner(value)
+    if isinstance(value, list):
+        return [_plain(it, inner) for it in value]
+    if isinstance(value, dict):  # keys as JSON has them, so that a setting equals itself read back
+        return {str(key): it for key, it in value.items()}
+    return value
+
+
+def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str]) -> Any:
+    """A record of a section, or of a list of them, with the default of every setting that it does not name."""
+    if isinstance(record, list):
+        return [_filled(it, kind, f"{path}{at}.", unknown) for at, it in enumerate(record)]
+    if not isinstance(record, Mapping):
+        return record
+    values: dict[str, Any] = {}
+    for name, it in _deciding(kind):
+        section = section_of(it)
+        if name in record:
+            values[name] = _filled(record[name], section, f"{path}{name}.", unknown) if section else record[name]
+        elif not it.is_required():
+            values[name] = _default(it, results_of)
+    unknown += [
+        f"{path}{name}: {record[name]!r} -> unknown to this version of ray-ns"
+        for name in sorted({*record} - {*kind.model_fields})
+    ]
+    return values
+
+
+def _note_names(record: Any, kind: type[BaseModel], found: dict[type[BaseModel], frozenset[str]]) -> None:
+    """Note which settings of each section a record names, the sections within it too."""
+    for it in record if isinstance(record, list) else [record]:
+        if not isinstance(it, Mapping):
+            continue
+        found[kind] = found.get(kind, frozenset()) | it.keys()
+        for name, value in it.items():
+            section = section_of(kind.model_fields[name]) if name in kind.model_fields else None
+            if section is not None:
+                _note_names(value, section, found)
