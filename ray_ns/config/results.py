@@ -27,7 +27,7 @@ class Settings:
 
     @classmethod
     def of_run(cls, record: Mapping[str, Any] | None, kind: type[BaseModel]) -> "Settings":
-        """Those of the run whose ``run.json`` is ``record``; None: of a new one. ``kind``: the section it is made of."""
+        """Of the run whose ``run.json`` is ``record``, a record of a section ``kind``; None: of a new run."""
         if record is None or record["format"] > 1:
             return cls()
         found: dict[type[BaseModel], frozenset[str]] = {}
@@ -37,11 +37,7 @@ class Settings:
     def of(self, section: BaseModel) -> dict[str, Any]:
         """The settings of ``section`` that this run names, as JSON values."""
         always = self.always.get(type(section), frozenset())
-        return {
-            name: value
-            for name, value, default in _values(section, self.of)
-            if name in always or value != default
-        }
+        return {name: value for name, value, default in _values(section, self.of) if name in always or value != default}
 
 
 def results_of(section: BaseModel) -> dict[str, Any]:
@@ -115,7 +111,7 @@ def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str]) -
         elif not it.is_required():
             values[name] = _default(it, results_of)
     unknown += [
-        f"{path}{name}: {record[name]!r} -> unknown to this version of ray-ns"
+        f"{path}{name}: {record[name]!r} -> no such setting in this version"
         for name in sorted({*record} - {*kind.model_fields})
     ]
     return values

@@ -1,10 +1,10 @@
 """From a config file to an open run: whose it is, which corpora it has, and that it can run at all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ray_ns.config import differences, results_of
+from ray_ns.config import Config, differences, results_of
 from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Shard
 from ray_ns.engine import overlap, precision, preflight, sample, touched
@@ -30,7 +30,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, layout.settings(store))
     settings = results_of(config)
-    begun = layout.check_owner(store, settings, differences)
+    begun = layout.check_owner(store, lambda record: differences(record, config))
     pinned = layout.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
@@ -64,7 +64,7 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     config = load(path, overrides)
     store = open_store(existing(config.run.dir), config.cluster.store_seconds)
     config, _ = precision.decide(config, layout.settings(store))
-    layout.check_owner(store, results_of(config), _differences_but_select)
+    layout.check_owner(store, lambda record: _differences_but_select(record, config))
     classes = layout.classes(store)
     config = with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
@@ -73,5 +73,5 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
         yield run
 
 
-def _differences_but_select(old: Any, new: Any) -> list[str]:
-    return [line for line in differences(old, new) if not line.startswith("select.")]
+def _differences_but_select(record: Mapping[str, Any], config: Config) -> list[str]:
+    return [row for row in differences(record, config) if not row.startswith("select.")]

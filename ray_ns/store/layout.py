@@ -16,7 +16,8 @@ from ray_ns.seals import digest, seal, unseal
 from ray_ns.store import commit
 from ray_ns.store.objects import ObjectStore
 
-FORMAT = 1
+FORMAT = 1  # of new runs
+READ = (1,)
 RUN = "run.json"
 # What belongs to a stage, by its place in the run; a copy that somebody has made of one has another name.
 _STAGE = re.compile(
@@ -40,6 +41,26 @@ def read(store: ObjectStore, key: str) -> dict[str, Any] | None:
     """A sealed object at the root of the run, or None where there is none."""
     data = store.get(key)
     return None if data is None else unseal(data, key)
+
+
+def record(store: ObjectStore) -> dict[str, Any] | None:
+    """``run.json``: the run's ``format``, ``config`` and ``classes``; None where none has begun.
+
+    Raises ``InputError`` where it is of a format that this version does not read.
+    """
+    found = read(store, RUN)
+    if found is not None:
+        check_format(store, found)
+    return found
+
+
+def check_format(store: ObjectStore, found: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` where this version does not read the format of ``found``, which is a run's ``run.json``."""
+    if found["format"] not in READ:
+        raise InputError(
+            f"{store.url} was written in format {found['format']}; this version of ray-ns reads format "
+            f"{' and '.join(map(str, READ))}. Use the version that wrote it, or a newer one; or give a new run.dir."
+        )
 
 
 def generations(store: ObjectStore) -> list[dict[str, Any]]:
@@ -67,13 +88,13 @@ def begin(
 ) -> None:
     """Write what the run is, where it is new. ``classes``: None where nothing is learnt (an ingest)."""
     fence()
-    _write(store, corpora_key(1), {"corpora": corpora})
-    _write(store, RUN, {"config": config, "classes": vars(classes) if classes else None})
+    _write(store, corpora_key(1), {"format": FORMAT, "corpora": corpora})
+    _write(store, RUN, {"format": FORMAT, "config": config, "classes": vars(classes) if classes else None})
 
 
 def settings(store: ObjectStore) -> dict[str, Any] | None:
     """The settings that a run began with, None where none has begun."""
-    found = read(store, RUN)
+    found = record(store)
     return None if found is None else dict(found["config"])
 
 
@@ -84,34 +105,34 @@ def classes(store: ObjectStore) -> Classes:
 
 
 def grow(store: ObjectStore, corpora: Mapping[str, Any], generation: int, fence: Callable[[], None]) -> None:
-    """Write the corpora of a further generation."""
+    """Write the corpora of a further generation, in the format that the run was begun in."""
+    begun = record(store)
+    assert begun is not None, "grow is for runs that have begun"
+    value = {"format": begun["format"], "corpora": corpora}
     fence()
-    _write(store, corpora_key(generation), {"corpora": corpora})
-    commit.register(store, corpora_key(generation), digest({"format": FORMAT, "corpora": corpora}))
+    _write(store, corpora_key(generation), value)
+    commit.register(store, corpora_key(generation), digest(value))
 
 
 def _write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
-    if not store.put_if_absent(key, seal({"format": FORMAT, **value})):
+    if not store.put_if_absent(key, seal(value)):
         raise InputError(
             f"{store.url} was begun by another driver meanwhile, with another {key}. Give a new run.dir, or run the "
             f"same command again to see what differs."
         )
 
 
-def check_owner(store: ObjectStore, config: Mapping[str, Any], differences: Callable[[Any, Any], list[str]]) -> bool:
-    """True where the run has begun with this config, False where it is new.
+def check_owner(store: ObjectStore, differences: Callable[[Mapping[str, Any]], list[str]]) -> bool:
+    """True where the run has begun with the config at hand, False where it is new.
 
-    Raises ``InputError`` with every setting that differs where it belongs to another config.
+    ``differences``: given the settings that the run began with, every one in which the config differs, in words.
+    Raises ``InputError`` with them where there are any.
     """
-    found = read(store, RUN)
-    if found is None:
+    begun = settings(store)
+    if begun is None:
         refuse_lost(store)
         return False
-    if found["format"] != FORMAT:
-        raise InputError(
-            f"{store.url} was written in format {found['format']}, this version writes {FORMAT}. Give a new run.dir."
-        )
-    changed = differences(found["config"], config)
+    changed = differences(begun)
     if changed:
         raise InputError(
             f"{store.url} belongs to another config; it differs in: {'; '.join(changed)}. Give a new run.dir, or "

@@ -25,7 +25,7 @@ STAGES = (
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
     store = open_store(url)
-    if layout.read(store, layout.RUN) is None:
+    if layout.record(store) is None:
         layout.refuse_lost(store)
         raise InputError(f"{url}: no run has begun here (no {layout.RUN}). Give the run.dir of a run.")
     return url

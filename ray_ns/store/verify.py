@@ -36,13 +36,16 @@ Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its d
 def verify(store: ObjectStore) -> Found:
     """Each record and object of the run that was checked, by its key, with its fault, or None.
 
-    Raises ``InputError`` where no run has begun.
+    Raises ``InputError`` where no run has begun, or one in a format that this version does not read.
     """
     names, fault = _listed(store)
     if fault is not None:
         yield fault
     elif layout.RUN not in names and not any(map(layout.stage_of, names)):
         raise InputError(f"{store.url}: no run has begun here (no {layout.RUN}). Give the run.dir of a run.")
+    begun = _sealed(store, layout.RUN)[0]
+    if begun is not None:
+        layout.check_format(store, begun)
     registered: dict[str, str] = {}
     for key in filter(_REGISTER.fullmatch, names):
         value, _, wrong = _sealed(store, key)

@@ -194,6 +194,98 @@ HOW = {
     "teacher.model.pretrained",
 }
 
+# The defaults of those that decide the result, by section; what a student shares with any training is not repeated.
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "Cluster": {
+        "train_threads": 1,
+        "train_workers": 1,
+    },
+    "Control": {
+        "enabled": True,
+    },
+    "Data": {
+        "channels": 3,
+        "classes": None,
+        "fit": "squash",
+        "held_out": 0.2,
+        "image_column": "image",
+        "image_columns": {},
+        "label_column": "label",
+        "label_columns": {},
+        "mean": [0.485, 0.456, 0.406],
+        "size": 224,
+        "std": [0.229, 0.224, 0.225],
+    },
+    "Finetune": {
+        "freeze": 0,
+        "size": None,
+        "steps": 0,
+    },
+    "Label": {
+        "compile": False,
+        "keep": "top",
+        "precision": "auto",
+        "shard_rows": 100000,
+        "slice_rows": 256,
+        "threads": 1,
+        "top": 10,
+    },
+    "Model": {
+        "args": {},
+        "drop_path": 0.0,
+        "dropout": 0.0,
+        "sha256": None,
+    },
+    "Noise": {
+        "augment": "randaugment",
+        "crop": "none",
+        "cutout": 0.0,
+        "flip": True,
+        "magnitude": 9.0,
+        "operations": 2,
+    },
+    "Optimizer": {
+        "decay_rate": 0.97,
+        "decay_steps": None,
+        "eps": None,
+        "lr": 0.1,
+        "lr_batch": None,
+        "momentum": 0.9,
+        "name": "sgd",
+        "schedule": "cosine",
+        "warmup_steps": 0,
+        "weight_decay": 0.0005,
+    },
+    "Run": {
+        "mode": "every_round",
+        "patience": 1,
+        "rounds": 2,
+        "seed": 0,
+    },
+    "Select": {
+        "balance": True,
+        "per_class": "auto",
+        "quotas": {},
+        "rule": "paper",
+        "threshold": 0.3,
+        "thresholds": {},
+    },
+    "Student": {
+        "init": "scratch",
+        "loss": "mean",
+        "ratio": 3,
+        "targets": "soft",
+        "temperature": 1.0,
+    },
+    "Training": {
+        "ema_decay": None,
+        "eval_steps": None,
+        "label_smoothing": 0.0,
+        "patience": None,
+        "precision": "auto",
+    },
+}
+
 REQUIRED = {
     *("run.dir", "data.labelled", "data.pool"),
     *("teacher.model.name", "teacher.steps", "teacher.batch"),

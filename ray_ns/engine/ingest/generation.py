@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ray_ns.config import Cluster, Config, Label, differences
+from ray_ns.config import Cluster, Config, Label, differences, results_of
+from ray_ns.config.ingest import Ingested, Packing
 from ray_ns.corpora import layout, pack
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.corpora.formats.place import UnlabelledError
@@ -85,15 +86,11 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
     pinned = runs.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     corpora = _scan(asked, known)
-    settings = {
-        "ingest": {
-            "size": asked.size,
-            "keep_out": len(asked.keep_out),
-            "labelled": corpora["source"].label_column is not None,
-            "shard_rows": asked.shard_rows,
-        }
-    }
-    runs.check_owner(store, settings, differences)
+    labelled = corpora["source"].label_column is not None
+    settings = Ingested(
+        ingest=Packing(size=asked.size, keep_out=len(asked.keep_out), labelled=labelled, shard_rows=asked.shard_rows)
+    )
+    runs.check_owner(store, lambda record: differences(record, settings))
     reporter = Reporter(mode)
     if not begun or append:
         layout.refuse_to_pack(corpora["source"], asked.max_passed_over)
@@ -113,7 +110,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
         run.check_cluster()
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            runs.begin(store, settings, seen, run.lease.check, None)
+            runs.begin(store, results_of(settings), seen, run.lease.check, None)
         elif len(bounds) > len(pinned):
             runs.grow(store, seen, len(bounds), run.lease.check)
         work = _Work(run, asked)

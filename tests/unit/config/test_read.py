@@ -279,7 +279,7 @@ def test_an_override_that_is_none_is_refused_and_named(file: Path, override: str
 def test_an_override_changes_the_setting_it_names_and_no_other_that_shares_its_anchor() -> None:
     # configs/demo.yaml writes the optimiser once (&sgd) and uses it twice (*sgd)
     plain, laid_over = load(DEMO), load(DEMO, ["teacher.optimizer.lr=0.01", "student.noise.magnitude=2"])
-    assert differences(results_of(plain), results_of(laid_over)) == [
+    assert differences(results_of(plain), laid_over) == [
         f"student.noise.magnitude: {plain.student.noise.magnitude} -> 2.0",
         f"teacher.optimizer.lr: {plain.teacher.optimizer.lr} -> 0.01",
     ]

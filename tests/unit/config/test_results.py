@@ -1,14 +1,46 @@
-"""The settings that decide the result, and how two configs differ in them."""
+"""The settings that decide the result: how a run writes them down, and in which a config differs from a run."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.settings import DEMO, HOW, SETTINGS, TWO, leaves
+from pydantic import Field
+from support.settings import DEFAULTS, DEMO, HOW, MINIMAL, SETTINGS, TWO, leaves
 
-from ray_ns.config import differences, results_of
+from ray_ns.config import Config, Data, Settings, differences, results_of
 from ray_ns.config.read import load
+from ray_ns.config.results import changes
+from ray_ns.config.schema import Section, how, section_of
+from ray_ns.seals import digest
+
+
+def record(config: Section, format: int = 2) -> dict[str, Any]:
+    """``run.json`` of a run of ``config``, read back. Format 1 named every setting."""
+    named = results_of(config) if format == 1 else Settings().of(config)
+    return json.loads(json.dumps({"format": format, "config": named}))
+
+
+class LaterData(Data):
+    """``data`` as a later version may have it: with one setting more, and a section more."""
+
+    class Frames(Section):
+        every: int = Field(1, description="a setting in a new section")
+        folder: str = how("-", "says how")
+
+    blur: float = Field(0.0, description="a new setting")
+    frames: Frames = Field(Frames(), description="a new section")
+
+
+class Later(Config):
+    data: LaterData
+
+
+def later(**data: Any) -> Later:
+    return Later.model_validate({**MINIMAL, "data": {**MINIMAL["data"], **data}})
+
+
+# What decides the result.
 
 
 def test_what_does_not_decide_the_result_is_these_and_nothing_else(file: Path) -> None:
@@ -20,6 +52,138 @@ def test_results_are_json_and_come_back_the_same(file: Path) -> None:
     for path in (file, DEMO):
         results = results_of(load(path))
         assert json.loads(json.dumps(results, allow_nan=False)) == results
+
+
+def test_a_default_that_decides_the_result_never_changes() -> None:
+    # Runs do not name a setting at its default: another default would give them another value without a word. Where
+    # one must change, a new format names the old one in the runs of the formats before.
+    found = {}
+    sections: list[type[Any]] = [Config]
+    for kind in sections:
+        for name, field in kind.model_fields.items():
+            inner = section_of(field)
+            if inner is not None:
+                sections += [inner] if inner not in sections else []
+            elif not field.is_required() and field.json_schema_extra != {"result": False}:
+                found.setdefault(kind.__name__, {})[name] = field.get_default()
+    own = found["Student"].keys() - found["Training"].keys()
+    assert {name: found["Student"][name] for name in found["Training"]} == found["Training"]
+    found["Student"] = {name: found["Student"][name] for name in own}
+    assert found == DEFAULTS
+
+
+# What a run names.
+
+
+def test_a_run_names_what_differs_from_the_default_and_what_has_none(file: Path) -> None:
+    model = {"name": "resnet10t"}
+    recipe = {"model": model, "steps": 4, "batch": 6}
+    assert Settings().of(load(file)) == {"run": {}, "data": {}, "teacher": recipe, "student": recipe}
+    set_ = ["data.size=32", "select.quotas={3: 5}", "student.optimizer.lr=0.5", "teacher.finetune.optimizer.eps=0.1"]
+    assert Settings().of(load(file, set_)) == {
+        "run": {},
+        "data": {"size": 32},
+        "select": {"quotas": {"3": 5}},
+        "teacher": {**recipe, "finetune": {"optimizer": {"eps": 0.1}}},
+        "student": {**recipe, "optimizer": {"lr": 0.5}},
+    }
+
+
+@pytest.mark.parametrize("written", [["data.size=224"], ["select={}"], ["teacher.noise={flip: true}"], ["run.seed=0"]])
+def test_a_default_that_is_written_out_is_not_named(file: Path, written: list[str]) -> None:
+    assert Settings().of(load(file, written)) == Settings().of(load(file))
+
+
+def test_no_two_values_of_a_setting_are_written_alike(file: Path) -> None:
+    class Inner(Section):
+        rate: float = 1.0
+
+    class Outer(Section):
+        maybe: Inner | None = None
+        other: Inner = Inner(rate=0.5)
+
+    one = Settings()
+    assert [one.of(it) for it in (Outer(), Outer(maybe=Inner()), Outer(maybe=Inner(rate=2.0)))] == [
+        *({}, {"maybe": {}}, {"maybe": {"rate": 2.0}})
+    ]
+    assert [one.of(Outer(other=Inner(rate=it))) for it in (0.5, 1.0, 2.0)] == [
+        *({}, {"other": {}}, {"other": {"rate": 2.0}})
+    ]
+
+
+def test_a_run_of_format_1_names_all_that_it_named_when_it_began(file: Path) -> None:
+    for overrides in ([], [TWO, "teacher.finetune.steps=3"]):
+        config = load(file, overrides)
+        settings = Settings.of_run(record(config, 1), Config)
+        assert settings.of(config) == results_of(config)
+        assert settings.of(config.select) == results_of(config.select)
+        for tuning in (config.teacher.tuning, config.students[0].tuning):
+            assert tuning is None or settings.of(tuning) == results_of(tuning)
+        another = config.select.model_copy(update={"threshold": 0.7})
+        assert settings.of(another) == results_of(another)
+
+
+def test_a_run_of_format_1_that_did_not_know_a_setting_yet_does_not_name_it(file: Path) -> None:
+    config = load(file)
+    old = record(config, 1)
+    for recipe in ("teacher", "student"):
+        del old["config"][recipe]["noise"]["cutout"]
+    settings = Settings.of_run(old, Config)
+    assert settings.of(config) == old["config"]
+    assert differences(old["config"], config) == []
+
+
+# A setting that is new.
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_a_new_setting_at_its_default_refuses_no_run_and_changes_no_digest(file: Path, format: int) -> None:
+    config = load(file)
+    begun = record(config, format)
+    before, after = Settings.of_run(begun, Config), Settings.of_run(begun, Later)
+    assert differences(begun["config"], later()) == []
+    assert digest(after.of(later().data)) == digest(before.of(config.data))
+    assert after.of(later()) == begun["config"]
+
+
+@pytest.mark.parametrize("format", [1, 2])
+def test_a_new_setting_with_another_value_is_refused_by_name_and_changes_the_digest(file: Path, format: int) -> None:
+    begun = record(load(file), format)
+    settings = Settings.of_run(begun, Later)
+    for value, row in (
+        ({"blur": 0.5}, "data.blur: 0.0 -> 0.5"),
+        ({"frames": {"every": 3}}, "data.frames.every: 1 -> 3"),
+    ):
+        assert differences(begun["config"], later(**value)) == [row]
+        assert digest(settings.of(later(**value).data)) != digest(settings.of(later().data))
+    assert differences(begun["config"], later(frames={"folder": "x"})) == []
+
+
+def test_a_new_setting_goes_on_as_the_run_began_with_it() -> None:
+    begun = record(later(blur=0.5))
+    assert begun["config"]["data"] == {"blur": 0.5}
+    assert differences(begun["config"], later(blur=0.5)) == []
+    assert differences(begun["config"], later()) == ["data.blur: 0.5 -> 0.0"]
+
+
+def test_a_setting_that_this_version_does_not_know_is_refused_by_name(file: Path) -> None:
+    begun = record(later(blur=0.5, frames={"every": 2}))
+    assert differences(begun["config"], load(file)) == [
+        "data.blur: 0.5 -> no such setting in this version",
+        "data.frames: {'every': 2} -> no such setting in this version",
+    ]
+    listed = record(load(file, [TWO]))
+    listed["config"]["student"][1]["novel"] = 3
+    assert differences(listed["config"], load(file, [TWO])) == ["student.1.novel: 3 -> no such setting in this version"]
+
+
+def test_a_setting_that_came_to_say_how_the_work_is_done_makes_no_difference(file: Path) -> None:
+    begun = record(load(file), 1)
+    begun["config"]["label"]["actors"] = 7
+    assert differences(begun["config"], load(file)) == []
+
+
+# Differences.
 
 
 @pytest.mark.parametrize(
@@ -36,34 +200,47 @@ def test_results_are_json_and_come_back_the_same(file: Path) -> None:
         ({"a": {"x": 1}}, {"a": {"y": 1}}, ["a.x: 1 -> None", "a.y: None -> 1"]),
     ],
 )
-def test_differences_are_told_by_dotted_path(old: Any, new: Any, rows: list[str]) -> None:
-    assert differences(old, new) == rows
+def test_changes_are_told_by_dotted_path(old: Any, new: Any, rows: list[str]) -> None:
+    assert changes(old, new) == rows
 
 
+@pytest.mark.parametrize("format", [1, 2])
 @pytest.mark.parametrize("setting", ["run.seed", "student.optimizer.lr", "select.threshold", "cluster.train_workers"])
-def test_a_setting_that_decides_the_result_makes_a_difference(file: Path, setting: str) -> None:
+def test_a_setting_that_decides_the_result_makes_a_difference_there_and_back(
+    file: Path, setting: str, format: int
+) -> None:
     new = {"run.seed": "5", "student.optimizer.lr": "5e-1", "select.threshold": "0.5", "cluster.train_workers": "2"}
-    changed = load(file, [f"{setting}={new[setting]}"])
-    (row,) = differences(results_of(load(file)), results_of(changed))
-    assert row.startswith(f"{setting}: ")
+    plain, changed = load(file), load(file, [f"{setting}={new[setting]}"])
+    (row,) = differences(record(plain, format)["config"], changed)
+    (back,) = differences(record(changed, format)["config"], plain)
+    old, value = row.removeprefix(f"{setting}: ").split(" -> ")
+    assert back == f"{setting}: {value} -> {old}"
+    assert differences(record(changed, format)["config"], changed) == []
 
 
 def test_settings_that_say_how_make_none(file: Path) -> None:
     overrides = ["run.dir=elsewhere", "label.actors=4", "cluster.cpus=2", "cluster.train_loaders=3"]
-    assert differences(results_of(load(file)), results_of(load(file, overrides))) == []
+    for format in (1, 2):
+        assert differences(record(load(file), format)["config"], load(file, overrides)) == []
 
 
 def test_an_override_reaches_into_a_list_and_makes_its_own_difference(file: Path) -> None:
     plain, changed = load(file, [TWO]), load(file, [TWO, "student.1.optimizer.lr=0.5"])
-    assert differences(results_of(plain), results_of(changed)) == ["student.1.optimizer.lr: 0.1 -> 0.5"]
-    assert json.loads(json.dumps(results_of(plain))) == results_of(plain)
+    for format in (1, 2):
+        assert differences(record(plain, format)["config"], changed) == ["student.1.optimizer.lr: 0.1 -> 0.5"]
+
+
+def test_a_recipe_more_or_less_is_told(file: Path) -> None:
+    one = load(file, [TWO, "student=[{model: {name: resnet10t}, steps: 4, batch: 6}]"])
+    (row,) = differences(record(load(file, [TWO]))["config"], one)
+    assert row.startswith("student.1: {")
 
 
 def test_first_weights_are_known_by_their_hash_and_not_by_where_they_lie(file: Path) -> None:
-    def results(path: str, sha256: str) -> dict[str, Any]:
-        own = [f"teacher.model.pretrained={path}", f"teacher.model.sha256={sha256}"]
-        return results_of(load(file, own))
+    def config(path: str, sha256: str) -> Config:
+        return load(file, [f"teacher.model.pretrained={path}", f"teacher.model.sha256={sha256}"])
 
-    assert results("a.safetensors", "a" * 64) == results("b/c.safetensors", "a" * 64)
-    (row,) = differences(results("a.safetensors", "a" * 64), results("a.safetensors", "b" * 64))
+    one = record(config("a.safetensors", "a" * 64))["config"]
+    assert differences(one, config("b/c.safetensors", "a" * 64)) == []
+    (row,) = differences(one, config("a.safetensors", "b" * 64))
     assert row.startswith("teacher.model.sha256: ")

@@ -71,7 +71,7 @@ def test_a_run_keeps_what_was_decided_when_it_began(monkeypatch: pytest.MonkeyPa
     begun = results_of(precision.decide(auto, None)[0])
     has(monkeypatch, {"avx512_bf16": held != "bfloat16"})  # resumed on another machine
     again, _ = precision.decide(auto, begun)
-    assert differences(begun, results_of(again)) == []
+    assert differences(begun, again) == []
     assert again.label.precision == held
 
 
@@ -82,7 +82,7 @@ def test_another_precision_than_the_recorded_one_is_refused_by_name(
     begun = results_of(precision.decide(auto, None)[0])
     asked = auto.model_copy(update={"label": auto.label.model_copy(update={"precision": "float32"})})
     again, _ = precision.decide(asked, begun)
-    assert differences(begun, results_of(again)) == ["label.precision: 'bfloat16' -> 'float32'"]
+    assert differences(begun, again) == ["label.precision: 'bfloat16' -> 'float32'"]
 
 
 def test_every_recipe_of_a_list_is_decided(monkeypatch: pytest.MonkeyPatch, auto: Config) -> None:

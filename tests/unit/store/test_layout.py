@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ray_ns.config import differences
+from ray_ns.config.results import changes
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import seal
 from ray_ns.store import layout
@@ -19,6 +19,11 @@ CORPORA: dict[str, Any] = {"pool": [{"path": "a.parquet", "size": 10}]}
 
 def free() -> None:
     """A fence nobody has run into."""
+
+
+def owner(store: LocalStore, config: dict[str, Any]) -> bool:
+    """Whether the run has begun with ``config``; refused where it has with another."""
+    return layout.check_owner(store, lambda record: changes(record, config))
 
 
 @pytest.fixture
@@ -43,19 +48,19 @@ def begun(store: LocalStore) -> LocalStore:
 
 
 def test_a_new_place_belongs_to_nobody(store: LocalStore) -> None:
-    assert layout.check_owner(store, CONFIG, differences) is False
+    assert owner(store, CONFIG) is False
     assert list(store.list("")) == []
 
 
 def test_a_run_knows_its_own_config_and_corpora(begun: LocalStore) -> None:
-    assert layout.check_owner(begun, CONFIG, differences) is True
+    assert owner(begun, CONFIG) is True
     assert layout.read(begun, layout.corpora_key(1)) == {"format": layout.FORMAT, "corpora": CORPORA}
 
 
 def test_another_config_is_refused_with_every_setting_that_differs(begun: LocalStore) -> None:
     other = {"run": {"seed": 1}, "student": {"optimizer": {"lr": 0.2, "name": "sgd"}, "steps": 400, "ratio": 3}}
     with pytest.raises(InputError) as caught:
-        layout.check_owner(begun, other, differences)
+        owner(begun, other)
     message = str(caught.value)
     for row in ("run.seed: 0 -> 1", "student.optimizer.lr: 0.1 -> 0.2", "student.ratio: None -> 3"):
         assert row in message
@@ -70,14 +75,14 @@ def test_another_config_is_refused_with_every_setting_that_differs(begun: LocalS
 def test_a_run_in_another_format_is_refused(store: LocalStore, number: int) -> None:
     store.put(layout.RUN, seal({"format": number, "config": CONFIG}))
     with pytest.raises(InputError, match=f"format {number}"):
-        layout.check_owner(store, CONFIG, differences)
+        owner(store, CONFIG)
 
 
 def test_a_harmed_run_record_is_an_integrity_error(begun: LocalStore) -> None:
     data = begun.get(layout.RUN) or b""
     begun.put(layout.RUN, data.replace(b'"seed":0', b'"seed":1'))
     with pytest.raises(IntegrityError, match=r"run\.json"):
-        layout.check_owner(begun, CONFIG, differences)
+        owner(begun, CONFIG)
 
 
 def test_a_run_killed_while_it_begins_can_begin_again(store: LocalStore) -> None:
@@ -92,9 +97,9 @@ def test_a_run_killed_while_it_begins_can_begin_again(store: LocalStore) -> None
 
     with pytest.raises(Killed):
         layout.begin(DiesBeforeRun(store.root), CONFIG, CORPORA, free, layout.Classes(10))
-    assert layout.check_owner(store, CONFIG, differences) is False
+    assert owner(store, CONFIG) is False
     layout.begin(store, CONFIG, CORPORA, free, layout.Classes(10))
-    assert layout.check_owner(store, CONFIG, differences) is True
+    assert owner(store, CONFIG) is True
 
 
 def test_a_driver_that_has_lost_its_lease_begins_nothing(store: LocalStore) -> None:
