@@ -11,6 +11,7 @@ from ray_ns.seals import seal
 from ray_ns.store import layout
 from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore
+from ray_ns.store.status import read_status
 from ray_ns.store.verify import verify
 
 CONFIG: dict[str, Any] = {"run": {"seed": 0}, "student": {"optimizer": {"lr": 0.1, "name": "sgd"}, "steps": 400}}
@@ -72,10 +73,26 @@ def test_another_config_is_refused_with_every_setting_that_differs(begun: LocalS
 
 
 @pytest.mark.parametrize("number", [0, layout.FORMAT + 1])
-def test_a_run_in_another_format_is_refused(store: LocalStore, number: int) -> None:
-    store.put(layout.RUN, seal({"format": number, "config": CONFIG}))
-    with pytest.raises(InputError, match=f"format {number}"):
-        owner(store, CONFIG)
+def test_a_run_in_another_format_is_refused_with_what_helps(store: LocalStore, number: int) -> None:
+    store.put(layout.RUN, seal({"format": number, "settings": "in another shape"}))
+    for asked in (
+        lambda: owner(store, CONFIG),
+        lambda: layout.settings(store),
+        lambda: read_status(store.url),
+        lambda: list(verify(store)),
+    ):
+        with pytest.raises(InputError, match=rf"format {number}; .* Use the version that wrote it, or a newer one"):
+            asked()
+
+
+@pytest.mark.parametrize("number", layout.READ)
+def test_a_run_that_grows_stays_in_its_format(store: LocalStore, number: int) -> None:
+    for key, value in ((layout.corpora_key(1), {"corpora": CORPORA}), (layout.RUN, {"config": CONFIG})):
+        store.put(key, seal({"format": number, **value}))
+    assert owner(store, CONFIG) is True
+    layout.grow(store, {"pool": []}, 2, free)
+    assert layout.read(store, layout.corpora_key(2)) == {"format": number, "corpora": {"pool": []}}
+    assert [key for key, fault in verify(store) if fault] == []
 
 
 def test_a_harmed_run_record_is_an_integrity_error(begun: LocalStore) -> None:
