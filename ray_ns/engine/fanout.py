@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray_ns.errors import RayNsError
-from ray_ns.store.lease import runs_here, this_process
+from ray_ns.store.processes import runs_here, this_process
 
 if TYPE_CHECKING:
     from ray_ns.engine.run import Run

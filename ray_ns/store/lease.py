@@ -7,21 +7,19 @@ watching it stand still, or on the same host by its process being gone: clocks o
 """
 
 import contextlib
-import os
 import re
-import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
 from ray_ns.seals import seal, unseal
 from ray_ns.store import hints
 from ray_ns.store.objects import ObjectStore
+from ray_ns.store.processes import runs_here, this_process
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
@@ -40,28 +38,6 @@ class Holder:
 
 class LeaseLostError(ResumableError):
     """Whoever wrote on behalf of a lease may write no more."""
-
-
-def this_process() -> dict[str, Any]:
-    """Who asks: the host (its name, its boot, its namespace of pids), the process and when that process began."""
-    boot, pids = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
-    facts = (boot.read_text().strip(), str(pids.readlink())) if boot.exists() else ()
-    host = "/".join((socket.gethostname(), *facts))
-    return {"host": host, "pid": os.getpid(), "began": _began(os.getpid())}
-
-
-def runs_here(process: Mapping[str, Any]) -> bool:
-    """Whether what ``this_process`` returned elsewhere is a process of this host that still runs."""
-    return bool(process["host"] == this_process()["host"] and _began(process["pid"]) == process["began"])
-
-
-def _began(pid: int) -> str:
-    """When process ``pid`` began, in the kernel's ticks; empty where none such lives (or no /proc)."""
-    try:
-        facts = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return "" if facts[0] in {"Z", "X"} else facts[19]  # a zombie is dead, and only waits to be reaped
-    except (OSError, IndexError):
-        return ""
 
 
 def heartbeat(store: ObjectStore) -> dict[str, Any]:

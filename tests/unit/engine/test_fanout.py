@@ -14,7 +14,7 @@ from support.fan_out import InProcess
 from ray_ns.engine import fanout, local_cluster
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.errors import InputError
-from ray_ns.store.lease import runs_here, this_process
+from ray_ns.store.processes import runs_here, this_process
 
 
 @pytest.fixture(scope="module")
