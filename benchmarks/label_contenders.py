@@ -24,6 +24,7 @@ from ray_ns.engine import predict
 from ray_ns.engine.run import Run
 from ray_ns.images.decode import Decode
 from ray_ns.models import zoo
+from ray_ns.models.files import to_files
 from ray_ns.models.memory import keep_memory
 from ray_ns.models.predictor import Teacher
 from ray_ns.observe import Reporter
@@ -103,7 +104,7 @@ def ours(task: Task) -> None:
         with Run(config, store, corpora, pools, Lease(store), Reporter("plain")) as session:
 
             def work(stage: commit.Output) -> tuple[dict[str, Any], int]:
-                stage.publish(0, zoo.to_files(task.network(), config.data), {})
+                stage.publish(0, to_files(task.network(), config.data), {})
                 return {}, 1
 
             teacher = commit.ensure(store, "teacher", {}, work, session.lease.check)

@@ -186,9 +186,9 @@ class TeacherActor:
     ) -> None:
         import torch
 
+        from ray_ns.models.files import from_files
         from ray_ns.models.memory import keep_memory
         from ray_ns.models.predictor import Teacher
-        from ray_ns.models.zoo import from_files
 
         label = config.label
         keep_memory()

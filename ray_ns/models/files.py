@@ -1,4 +1,80 @@
-"""The names of a network's two files, as timm and the Hugging Face hub know them."""
+"""A network's two files, ``model.safetensors`` and ``config.json``: written, and loaded back.
+
+They are in the layout of the Hugging Face hub, so ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads them
+without this package, as does ``transformers.pipeline("image-classification", model="FOLDER")``.
+"""
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray_ns.config import MIDDLE, Data
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+
+# What stays of timm's description of a network: how it is built and fed, not whose weights it was once meant for.
+_KEPT = {
+    *("num_classes", "classifier", "first_conv", "pool_size", "custom_load"),
+    *("input_size", "fixed_input_size", "min_input_size"),
+    *("mean", "std", "interpolation", "crop_pct", "crop_mode"),
+}
+
+
+def to_files(network: "nn.Module", data: Data, class_names: Sequence[str] | None = None) -> dict[str, bytes]:
+    """``model.safetensors`` and ``config.json`` of a network that ``build`` made.
+
+    ``class_names``: what the classes are called, in the order of their numbers; where nobody says so, their numbers.
+    Both timm and transformers read them, and how an image is resized and cropped, as ``images.decode`` does.
+    """
+    from safetensors.torch import save
+    from timm.models._hub import save_config_for_hf
+
+    names = list(class_names) if class_names is not None else [str(number) for number in range(data.classes)]
+    feed = fed(data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / CONFIG
+        save_config_for_hf(network, str(path), {"label_names": names}, data_config=feed)
+        config = json.loads(path.read_bytes())
+    config["model_args"].pop("num_classes", None)  # transformers gives it beside them
+    config["pretrained_cfg"] = {key: it for key, it in (config["pretrained_cfg"] | feed).items() if key in _KEPT}
+    held = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    return {WEIGHTS: save(held), CONFIG: json.dumps(config, indent=2).encode()}
+
+
+def fed(data: Data) -> dict[str, Any]:
+    """How images are fed to a network of a run, in timm's words, which crop whole pixels of a resized image."""
+    crop = {"crop_pct": 1.0, "crop_mode": "squash"}
+    if data.fit == "crop":
+        resized = round(data.size / MIDDLE)
+        share = data.size / resized
+        if math.floor(data.size / share) < resized:  # as timm computes it
+            share = math.nextafter(share, 0)
+        crop = {"crop_pct": share, "crop_mode": "center"}
+    shape = {"input_size": (data.channels, data.size, data.size), "mean": tuple(data.mean), "std": tuple(data.std)}
+    return {**shape, "interpolation": "bilinear", **crop}
+
+
+def from_files(files: dict[str, bytes]) -> "nn.Module":
+    """The network that ``to_files`` wrote, in eval mode on the CPU. No pickle is read."""
+    import timm
+
+    config: dict[str, Any] = json.loads(files[CONFIG])
+    args = {"num_classes": config["num_classes"], **config.get("model_args", {})}
+    network: nn.Module = timm.create_model(config["architecture"], **args)
+    network.load_state_dict(weights(files[WEIGHTS]))
+    return network.eval()
+
+
+def weights(file: bytes) -> Mapping[str, "Tensor"]:
+    """The tensors of a ``model.safetensors``."""
+    from safetensors.torch import load
+
+    tensors: Mapping[str, Tensor] = load(file)
+    return tensors

@@ -1,25 +1,17 @@
-"""Models by timm name: built from the config, written as safetensors + config.json, loaded back.
-
-The two files are in the layout of the Hugging Face hub, so ``timm.create_model("local-dir:FOLDER", pretrained=True)``
-loads them without this package, as does ``transformers.pipeline("image-classification", model="FOLDER")``.
-"""
+"""Networks by timm's names: checked, built with fresh or pretrained weights, frozen in part."""
 
 import difflib
 import hashlib
 import inspect
-import json
-import math
-import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ray_ns.config import MIDDLE, Data, Model
+from ray_ns.config import Data, Model
 from ray_ns.errors import InputError
-from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.files import WEIGHTS
 
 
 def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:
@@ -213,64 +205,3 @@ def check_batch(network: nn.Module, data: Data, images: int) -> None:
 def parameters(network: nn.Module) -> int:
     """Number of trained weights."""
     return sum(weight.numel() for weight in network.parameters())
-
-
-# What stays of timm's description of a network: how it is built and fed, not whose weights it was once meant for.
-_KEPT = {
-    *("num_classes", "classifier", "first_conv", "pool_size", "custom_load"),
-    *("input_size", "fixed_input_size", "min_input_size"),
-    *("mean", "std", "interpolation", "crop_pct", "crop_mode"),
-}
-
-
-def to_files(network: nn.Module, data: Data, class_names: Sequence[str] | None = None) -> dict[str, bytes]:
-    """``model.safetensors`` and ``config.json`` of a network that ``build`` made.
-
-    ``class_names``: what the classes are called, in the order of their numbers; where nobody says so, their numbers.
-    Both timm and transformers read them, and how an image is resized and cropped, as ``images.decode`` does.
-    """
-    from safetensors.torch import save
-    from timm.models._hub import save_config_for_hf
-
-    names = list(class_names) if class_names is not None else [str(number) for number in range(data.classes)]
-    fed = _fed(data)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / CONFIG
-        save_config_for_hf(network, str(path), {"label_names": names}, data_config=fed)
-        config = json.loads(path.read_bytes())
-    config["model_args"].pop("num_classes", None)  # transformers gives it beside them
-    config["pretrained_cfg"] = {key: it for key, it in (config["pretrained_cfg"] | fed).items() if key in _KEPT}
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    return {WEIGHTS: save(held), CONFIG: json.dumps(config, indent=2).encode()}
-
-
-def _fed(data: Data) -> dict[str, Any]:
-    """How images are fed to a network of a run, in timm's words, which crop whole pixels of a resized image."""
-    crop = {"crop_pct": 1.0, "crop_mode": "squash"}
-    if data.fit == "crop":
-        resized = round(data.size / MIDDLE)
-        share = data.size / resized
-        if math.floor(data.size / share) < resized:  # as timm computes it
-            share = math.nextafter(share, 0)
-        crop = {"crop_pct": share, "crop_mode": "center"}
-    shape = {"input_size": (data.channels, data.size, data.size), "mean": tuple(data.mean), "std": tuple(data.std)}
-    return {**shape, "interpolation": "bilinear", **crop}
-
-
-def from_files(files: dict[str, bytes]) -> nn.Module:
-    """The network that ``to_files`` wrote, in eval mode on the CPU. No pickle is read."""
-    import timm
-
-    config: dict[str, Any] = json.loads(files[CONFIG])
-    args = {"num_classes": config["num_classes"], **config.get("model_args", {})}
-    network: nn.Module = timm.create_model(config["architecture"], **args)
-    network.load_state_dict(weights(files[WEIGHTS]))
-    return network.eval()
-
-
-def weights(file: bytes) -> Mapping[str, Tensor]:
-    """The tensors of a ``model.safetensors``."""
-    from safetensors.torch import load
-
-    tensors: Mapping[str, Tensor] = load(file)
-    return tensors

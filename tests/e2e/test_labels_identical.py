@@ -20,7 +20,8 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label, label_shards
 from ray_ns.errors import InputError
 from ray_ns.labels.schema import from_parquet
-from ray_ns.models.zoo import build, to_files
+from ray_ns.models.files import to_files
+from ray_ns.models.zoo import build
 from ray_ns.observe import Reporter
 from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.lease import Lease

@@ -19,7 +19,7 @@ from torch import nn
 from ray_ns.config import Data, Model
 from ray_ns.images.decode import Decode
 from ray_ns.models import zoo
-from ray_ns.models.files import CONFIG
+from ray_ns.models.files import CONFIG, from_files, to_files
 from ray_ns.models.predictor import Teacher
 
 CLASSES = ("water & roof", "façade", "sky", "petal", "leaf", "stem")
@@ -76,11 +76,11 @@ def fitted(data: Data, folder: Path) -> np.ndarray:
         network.fc.weight.copy_(weight / spread)
         network.fc.bias.copy_(-(weight / spread) @ centre)
     folder.mkdir()
-    for name, content in zoo.to_files(network, data, CLASSES).items():
+    for name, content in to_files(network, data, CLASSES).items():
         (folder / name).write_bytes(content)
     for number, file in enumerate(files):
         (folder / f"{number:03}.jpg").write_bytes(file)
-    back = zoo.from_files({name: (folder / name).read_bytes() for name in (CONFIG, "model.safetensors")})
+    back = from_files({name: (folder / name).read_bytes() for name in (CONFIG, "model.safetensors")})
     return Teacher(back, data, 16, "float32", torch.device("cpu"))(pixels)
 
 

@@ -82,7 +82,8 @@ class Recorder:
 
     def publish(self, state: "TrainState", class_names: Sequence[str] | None = None) -> None:
         """Make the finished network exist, with the weights that the recipe keeps and what its classes are called."""
-        from ray_ns.models.zoo import parameters, to_files
+        from ray_ns.models.files import to_files
+        from ray_ns.models.zoo import parameters
 
         self._writer.wait()
         last = self._losses[-20:]

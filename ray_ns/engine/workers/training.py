@@ -88,8 +88,8 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
 
     from ray_ns.engine.workers.leave import told
     from ray_ns.engine.workers.score import Score
+    from ray_ns.models.files import weights
     from ray_ns.models.memory import keep_memory
-    from ray_ns.models.zoo import weights
     from ray_ns.train.fit import LeavingError, Worker, fit
     from ray_ns.train.sources import Sources
     from ray_ns.train.state import TrainState
