@@ -50,7 +50,8 @@ def ingested(source: Path, destination: Path) -> dict[str, Any]:
 
 def drive(source: str, destination: str) -> None:
     """The ingest itself."""
-    from ray_ns.engine.ingest.generation import Ingest, ingest
+    from ray_ns.engine.ingest.opening import ingest
+    from ray_ns.engine.ingest.settings import Ingest
 
     (commit,) = ingest(Ingest(source, destination, labels=False), False, "auto")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

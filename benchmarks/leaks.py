@@ -35,7 +35,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageEnhance
 
-from ray_ns.engine.ingest.generation import Ingest, ingest, left_out
+from ray_ns.engine.ingest.generation import left_out
+from ray_ns.engine.ingest.opening import ingest
+from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.images import leak_guard
 from ray_ns.store.objects import open_store
 

@@ -137,8 +137,8 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Pack a corpus into Parquet shards. Each image once; the same command resumes."""
-    from ray_ns.engine.ingest.generation import Ingest
-    from ray_ns.engine.ingest.generation import ingest as packed
+    from ray_ns.engine.ingest.opening import ingest as packed
+    from ray_ns.engine.ingest.settings import Ingest
     from ray_ns.report.terminal import ingest as report
 
     wanted = Ingest(

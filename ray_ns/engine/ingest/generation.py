@@ -1,318 +1,229 @@
-"""Pack any corpus into Parquet shards, without copies of itself and without copies of images to keep out.
+"""One generation of a source, packed in three stages: ``hashes``, ``duplicates``, ``ingest``.
 
-The destination is a run of its own (``store``): begun once, resumed by the same command, grown by ``--append``. Each
-generation of the source is three stages. ``hashes``: the sha256 of every image. ``duplicates``: ranges of hashes, each
-merged by one task, name the images whose bytes an earlier image has. ``ingest``: what is neither copy nor unreadable,
-packed. The parts of the first and third are the same runs of the source, about one output shard each.
+1. ``hashes``: the sha256 of every image. A part is a run of the source, about one output shard.
+2. ``duplicates``: which images have the bytes of an earlier image. A part is a range of hashes, of all generations.
+3. ``ingest``: all other images that can be read and are not kept out. Its parts are the runs of the first stage.
 
-Ray tasks and not Ray Data: a task reads its run of the source and writes what comes of it itself, as selection does, so
-no image crosses the object store and the driver holds a few figures per part. The source is read twice and decoded
-once; the other way about, packing first and taking copies out later, nearly every shard of a real pool would be
-written twice.
+A task makes one part: it reads its run of the source and publishes the part itself, so no image crosses Ray's object
+store and the driver holds a few figures per part. The source is read twice and decoded once. Packing first and taking
+duplicates out later would write nearly every shard of a real pool twice.
 """
 
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath, PurePosixPath
+from functools import cached_property
 from typing import Any
 
-from ray_ns.config import Cluster, Config, Label, differences, results_of
-from ray_ns.config.ingest import Ingested, Packing
-from ray_ns.corpora import layout, pack
-from ray_ns.corpora.corpus import Corpus, Shard
-from ray_ns.corpora.formats.place import UnlabelledError
+from ray_ns.corpora import pack
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import refuse_above
-from ray_ns.engine import preflight
-from ray_ns.engine.ingest.tasks import (
-    DUPLICATES,
-    HASHES,
-    LEFT_OUT,
-    build_guard,
-    hash_part,
-    merge_range,
-    on_part,
-    pack_part,
-    thumbnails,
-)
+from ray_ns.engine.ingest import tasks
+from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.engine.predict import Job
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label_shards
-from ray_ns.errors import InputError
 from ray_ns.images import decode, leak_guard
-from ray_ns.observe import Mode, Reporter
 from ray_ns.seals import digest
-from ray_ns.store import layout as runs
 from ray_ns.store.commit import Commit, Output, find_commit, planned_inputs
-from ray_ns.store.lease import Lease
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import ObjectStore
 
 SHARD_BYTES, SHARD_ROWS = 256 << 20, 50_000  # of an output shard at most, about, where the user names no rows
 SAMPLE = 64  # images whose size in the output says how many make a shard
 RANGE_ROWS = 4_000_000  # hashes that one task merges: about 0.5 GB
-ATTEMPTS = 16  # of a part: an image that kills its decoder costs one, and is read in a process of its own by the next
-KEPT_OUT = "keep_out_{}"
 
 
-@dataclass(frozen=True)
-class Ingest:
-    """What to pack: corpora as paths or URLs, ``size`` of the short side in pixels (None: as it is).
-
-    ``labels``: take them along where the source has them.
-    """
-
-    source: str
-    destination: str
-    size: int | None = None
-    keep_out: tuple[str, ...] = ()
-    shard_rows: int | None = None
-    image_column: str = "image"
-    label_column: str = "label"
-    labels: bool = True
-    max_quarantined: float = 0.01
-    max_passed_over: float = 0.05
-
-
-def ingest(asked: Ingest, append: bool, mode: Mode) -> list[Commit]:
-    """Pack the source, or what is left of it after an interruption; one commit for each generation of the source.
-
-    ``append``: take in what the source has gained. Raises ``InputError`` for whatever cannot be packed.
-    """
-    store = open_store(asked.destination)
-    _check_places(asked, store)
-    begun = runs.read(store, runs.RUN)
-    pinned = runs.generations(store)
-    known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
-    corpora = _scan(asked, known)
-    labelled = corpora["source"].label_column is not None
-    settings = Ingested(
-        ingest=Packing(size=asked.size, keep_out=len(asked.keep_out), labelled=labelled, shard_rows=asked.shard_rows)
-    )
-    runs.check_owner(store, lambda record: differences(record, settings))
-    reporter = Reporter(mode)
-    if not begun or append:
-        layout.refuse_to_pack(corpora["source"], asked.max_passed_over)
-        for corpus in corpora.values():
-            reporter.note(layout.line(corpus.root, corpus, None, None))
-    for name, shards in known.items():
-        if not (append and name == "source"):
-            mend = "--append" if name == "source" else "another destination"
-            corpora[name] = preflight.as_known(corpora[name], shards, corpora[name].root, mend, reporter)
-    bounds = [len(generation["source"]) for generation in pinned]
-    if len(corpora["source"].shards) not in bounds:
-        bounds.append(len(corpora["source"].shards))
-    preflight.check_writable(store.url)
-    # There is no network and no training here: of a config, only how Ray is reached is needed.
-    parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
-    with Run(Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter) as run:
-        run.check_cluster()
-        seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
-        if not begun:
-            runs.begin(store, results_of(settings), seen, run.lease.check, None)
-        elif len(bounds) > len(pinned):
-            runs.grow(store, seen, len(bounds), run.lease.check)
-        work = _Work(run, asked)
-        return [work.generation(number) for number in range(1, len(bounds) + 1)]
-
-
-def _check_places(asked: Ingest, store: ObjectStore) -> None:
-    """Refuse a destination that holds other things, or lies in a corpus or around one."""
-    other = _as_path(store.url)
-    for corpus in (asked.source, *asked.keep_out):
-        one = _as_path(corpus)
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
-    same = next((it for it in asked.keep_out if _as_path(it) == _as_path(asked.source)), None)
-    if same is not None:
-        raise InputError(
-            f"--keep-out {same} is SRC itself, so nothing of it could be packed. Give the images to keep out."
-        )
-    if runs.read(store, runs.RUN) is None:
-        ours = (runs.corpora_key(1), "driver/")
-        other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
-        if other_key is not None:
-            raise InputError(f"{store.url} holds other things ({other_key}). Give an empty folder, or a new one.")
-
-
-def _as_path(place: str) -> PurePath:
-    """A folder or URL as a path to compare with others."""
-    scheme, separator, rest = place.partition("://")
-    if separator and scheme != "file":
-        return PurePosixPath(f"{scheme}/{rest}")
-    return Path(os.path.realpath(rest if separator else place))  # which bears a loop of links
-
-
-def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
-    """The source, with labels where it has them, and the corpora to keep out."""
-    kept = (
-        Corpus.scan(root, asked.image_column, None, known.get(KEPT_OUT.format(number), ()))
-        for number, root in enumerate(asked.keep_out)
-    )
-    return {"source": _source(asked, known.get("source", ()))} | {
-        KEPT_OUT.format(number): corpus for number, corpus in enumerate(kept)
-    }
-
-
-def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
-    if asked.labels:
-        try:
-            corpus = Corpus.scan(asked.source, asked.image_column, asked.label_column, known)
-            labels = corpus.open(corpus.shards[0]).labels()
-            if labels.null_count < len(labels):
-                return replace(corpus, names=corpus.class_names())
-        except UnlabelledError:
-            pass
-        except InputError as error:
-            Corpus.scan(asked.source, asked.image_column, None, known)  # or it is not about labels, and raised here
-            raise InputError(f"{error} Or pack the images without labels: --no-labels.") from error
-    return Corpus.scan(asked.source, asked.image_column, None, known)
-
-
-class _Work:
-    """The three stages of each generation."""
+class Generations:
+    """Packs the generations of a source, which must be asked for in order."""
 
     def __init__(self, run: Run, asked: Ingest) -> None:
         self._run, self._asked = run, asked
-        self._source = run.corpora["source"]
         self._hashes: list[Commit] = []
-        self._guard: Any = None
+        self._keep_out = KeepOut(run, {name: it for name, it in run.corpora.items() if name != "source"})
 
-    def generation(self, number: int) -> Commit:
-        """The committed shards of one generation of the source. What an older version has committed stays as it is."""
-        store = self._run.store
-        hashed, packed = (find_commit(store, f"{stage}-{number:04d}") for stage in ("hashes", "ingest"))
+    def pack(self, number: int) -> Commit:
+        """The committed shards of generation ``number``, the first is 1. Those of an older version stay as they are."""
+        hashed, packed = (find_commit(self._run.store, f"{it.name}-{number:04d}") for it in (Hashes, Packed))
         if hashed and packed and number < len(self._run.pools):
             self._hashes.append(hashed)
             return packed
-        bounds = [0, *self._run.pools]
-        part = replace(self._source, shards=self._source.shards[bounds[number - 1] : bounds[number]])
-        source = digest([vars(shard) for shard in part.shards])
-        # How the source is cut is decided once: another version of Pillow may make other sizes of the sample.
-        planned = planned_inputs(store, f"hashes-{number:04d}")
-        inputs: dict[str, Any] = {
-            "source": source,
-            "shard_rows": planned["shard_rows"] if planned else self._rows(part),
-        }
-        jobs = label_shards(part, inputs["shard_rows"])
-        self._hashes.append(self._run.ensure(f"hashes-{number:04d}", inputs, lambda stage: self._hash(stage, jobs)))
-        inputs = {"hashes": [commit.digest for commit in self._hashes]}
-        duplicates = self._run.ensure(
-            f"duplicates-{number:04d}", inputs, lambda stage: self._merge(stage, part.shards[0].ordinal)
-        )
-        kept_out = {name: it for name, it in self._run.corpora.items() if name != "source"}
-        inputs = {
-            "source": source,
-            "duplicates": duplicates.digest,
-            "size": self._asked.size,
-            "keep_out": digest({name: [vars(shard) for shard in it.shards] for name, it in kept_out.items()}),
-            "rules": [decode.VERSION, pack.VERSION, leak_guard.VERSION],
-        }
-        return self._run.ensure(
-            f"ingest-{number:04d}", inputs, lambda stage: self._pack(stage, jobs, duplicates, kept_out)
-        )
+        source = self._run.corpora["source"]
+        begin, end = [0, *self._run.pools][number - 1 : number + 1]
+        new = replace(source, shards=source.shards[begin:end])
+        generation = Generation(source, new, self._shard_rows(number, new))
+        self._hashes.append(self._ensure(number, Hashes(generation)))
+        duplicates = self._ensure(number, Duplicates(tuple(self._hashes), new.shards[0].ordinal))
+        return self._ensure(number, Packed(generation, duplicates, self._asked, self._keep_out))
 
-    def _hash(self, stage: Output, jobs: Sequence[Job]) -> tuple[dict[str, Any], int]:
-        done = self._parts(stage, len(jobs), "parts read", hash_part, jobs, self._source)
-        self._run.reporter.end(f"{sum(facts['images'] for facts in done):,} images read")
+    def _ensure(self, number: int, stage: "Hashes | Duplicates | Packed") -> Commit:
+        run = self._run
+        return run.ensure(f"{stage.name}-{number:04d}", stage.inputs(), lambda output: stage.work(run, output))
+
+    def _shard_rows(self, number: int, new: Corpus) -> int:
+        """Images per output shard, decided once: another version of Pillow may encode the sample to other sizes."""
+        planned = planned_inputs(self._run.store, f"{Hashes.name}-{number:04d}")
+        if planned:
+            return int(planned["shard_rows"])
+        return self._asked.shard_rows or rows_per_shard(new, self._asked.size)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """The whole source, the part of it that is ``new`` in this generation, and how many images make an output shard."""
+
+    source: Corpus
+    new: Corpus
+    shard_rows: int
+
+    @property
+    def digest(self) -> str:
+        """Of the new shards."""
+        return digest([vars(shard) for shard in self.new.shards])
+
+    @cached_property
+    def jobs(self) -> list[Job]:
+        """The new shards as runs of about one output shard each."""
+        return label_shards(self.new, self.shard_rows)
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """The stage that hashes every image of a generation."""
+
+    generation: Generation
+    name = "hashes"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"source": self.generation.digest, "shard_rows": self.generation.shard_rows}
+
+    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+        jobs = self.generation.jobs
+        facts = make_parts(run, output, "parts read", tasks.hash_part, jobs, self.generation.source)
+        run.reporter.end(f"{_total(facts, 'images'):,} images read")
         return {}, len(jobs)
 
-    def _rows(self, source: Corpus) -> int:
-        """Images per output shard: as asked for, or as many as make SHARD_BYTES, going by the first ones."""
-        if self._asked.shard_rows:
-            return self._asked.shard_rows
-        groups = (
-            reader.images(group)
-            for reader in map(source.open, source.shards)
-            for group in range(len(reader.group_rows))
-        )
-        sizes: list[int] = []
-        for image in itertools.islice((value.as_py() for images in groups for value in images), SAMPLE):
-            packed = pack.resized(image, self._asked.size) if image and self._asked.size else image
-            sizes.append(len(packed) if isinstance(packed, bytes) else 0)
-        mean = sum(sizes) / max(len(sizes), 1)
-        return int(min(SHARD_ROWS, SHARD_BYTES / max(mean, 1)))
 
-    def _merge(self, stage: Output, first: int) -> tuple[dict[str, Any], int]:
-        files = [part.objects[HASHES] for commit in self._hashes for part in commit.parts]
-        rows = sum(part.facts["images"] for commit in self._hashes for part in commit.parts)
-        count = max(-(-rows // RANGE_ROWS), 1)
-        cuts = [at * 2**64 // count for at in range(count + 1)]
-        ranges = list(itertools.pairwise(cuts))
-        done = self._parts(stage, count, "ranges merged", merge_range, ranges, files, first)
-        found = sum(facts["duplicates"] for facts in done)
-        self._run.reporter.end(f"{found:,} images are copies of an earlier one, byte for byte")
+@dataclass(frozen=True)
+class Duplicates:
+    """The stage that finds the images, of shard ordinal ``first`` and later, whose bytes an earlier image has.
+
+    ``hashes``: of this generation and of all before it.
+    """
+
+    hashes: tuple[Commit, ...]
+    first: int
+    name = "duplicates"
+
+    def inputs(self) -> dict[str, Any]:
+        return {"hashes": [commit.digest for commit in self.hashes]}
+
+    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+        parts = [part for commit in self.hashes for part in commit.parts]
+        files = [part.objects[tasks.HASHES] for part in parts]
+        count = max(-(-_total([part.facts for part in parts], "images") // RANGE_ROWS), 1)
+        ranges = list(itertools.pairwise(at * 2**64 // count for at in range(count + 1)))
+        facts = make_parts(run, output, "ranges merged", tasks.merge_range, ranges, files, self.first)
+        found = _total(facts, "duplicates")
+        run.reporter.end(f"{found:,} images are copies of an earlier one, byte for byte")
         return {"duplicates": found}, count
 
-    def _pack(
-        self, stage: Output, jobs: Sequence[Job], duplicates: Commit, kept_out: dict[str, Corpus]
-    ) -> tuple[dict[str, Any], int]:
-        guard, kept = self._guarded(kept_out) if kept_out else (None, {})
-        files = [part.objects[DUPLICATES] for part in duplicates.parts]
-        shared = (self._source, self._asked.size, files, guard)
-        done = self._parts(stage, len(jobs), "shards packed", pack_part, jobs, *shared)
-        summary = {key: sum(facts[key] for facts in done) for key in ("read", "images", "bytes", "duplicates", "leaks")}
-        reasons: dict[str, int] = {}
-        for reason, images in (item for facts in done for item in facts["quarantine"].items()):
-            reasons[reason] = reasons.get(reason, 0) + images
-        allowed = self._asked.max_quarantined
-        refuse_above(allowed, summary["read"], reasons, self._asked.source, "--max-quarantined")
-        self._run.reporter.end(f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine")
-        return {**summary, "quarantine": dict(sorted(reasons.items())), **kept}, len(jobs)
 
-    def _guarded(self, kept_out: dict[str, Corpus]) -> tuple[Any, dict[str, Any]]:
-        """The guard, as a reference in Ray's object store, and what it is made of. Built once, by a task."""
-        self._run.ray()
-        import ray
+class KeepOut:
+    """The corpora to keep out, and the guard that knows their images: made when first asked for, for all generations.
 
-        if self._guard is None:
-            places = [(name, shard) for name, corpus in kept_out.items() for shard in corpus.shards]
-            seen = [
-                ray.remote(max_retries=ATTEMPTS)(thumbnails).remote(kept_out[name], name, shard)
-                for name, shard in places
-            ]
-            guard, facts = ray.remote(num_returns=2)(build_guard).remote(*seen)
-            self._guard = guard, ray.get(facts)
-            if self._guard[1]["keep_out"]["unreadable"]:
-                self._run.reporter.warn(
-                    f"{self._guard[1]['keep_out']['unreadable']} images to keep out cannot be read and guard nothing"
-                )
-        return self._guard
+    The guard may be large, so one task makes it and it stays with the workers.
+    """
 
-    def _parts(
-        self, stage: Output, count: int, unit: str, function: Callable[..., Any], items: Sequence[Any], *shared: Any
-    ) -> list[Any]:
-        """The facts of all parts: of those done before as they are recorded, of the others as tasks record them."""
-        facts = {number: part.facts for number, part in stage.done().items()}
-        self._run.reporter.begin(stage.prefix, count, unit, len(facts))
-        if len(facts) == count:
-            return [facts[number] for number in range(count)]
-        self._run.ray()
-        import ray
+    def __init__(self, run: Run, corpora: dict[str, Corpus]) -> None:
+        self._run, self.corpora = run, corpora
 
-        task = ray.remote(max_retries=ATTEMPTS)(on_part)
-        place = (self._run.store, stage.prefix, self._run.lease.held())
-        references = [it if isinstance(it, ray.ObjectRef) else ray.put(it) for it in shared]
-        left = iter([number for number in range(count) if number not in facts])
-        slots = 2 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        waiting = {
-            task.remote(place, function, number, items[number], *references): number
-            for number in itertools.islice(left, slots)
+    @cached_property
+    def guard(self) -> tuple[Any, dict[str, Any]]:
+        """(the guard as tasks take it, what it is made of), or (None, {}) where nothing is kept out."""
+        shards = [(corpus, name, shard) for name, corpus in self.corpora.items() for shard in corpus.shards]
+        if not shards:
+            return None, {}
+        guard, facts = self._run.fan_out(self._run).combine(tasks.thumbnails, shards, tasks.build_guard)
+        if facts["keep_out"]["unreadable"]:
+            self._run.reporter.warn(
+                f"{facts['keep_out']['unreadable']} images to keep out cannot be read and guard nothing"
+            )
+        return guard, facts
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The stage that packs what is left of a generation, and lists every image that was left out with the reason."""
+
+    generation: Generation
+    duplicates: Commit
+    asked: Ingest
+    keep_out: KeepOut
+    name = "ingest"
+
+    def inputs(self) -> dict[str, Any]:
+        kept_out = {name: [vars(shard) for shard in it.shards] for name, it in self.keep_out.corpora.items()}
+        return {
+            "source": self.generation.digest,
+            "duplicates": self.duplicates.digest,
+            "size": self.asked.size,
+            "keep_out": digest(kept_out),
+            "rules": [decode.VERSION, pack.VERSION, leak_guard.VERSION],
         }
-        while waiting:
-            (done,), _ = ray.wait(list(waiting), num_returns=1)
-            facts[waiting.pop(done)] = ray.get(done)
-            self._run.reporter.progress(len(facts))
-            waiting |= {
-                task.remote(place, function, number, items[number], *references): number
-                for number in itertools.islice(left, 1)
-            }
-        return [facts[number] for number in range(count)]
+
+    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+        jobs, size = self.generation.jobs, self.asked.size
+        guard, guarded = self.keep_out.guard
+        files = [part.objects[tasks.DUPLICATES] for part in self.duplicates.parts]
+        shared = (self.generation.source, size, files, guard)
+        facts = make_parts(run, output, "shards packed", tasks.pack_part, jobs, *shared)
+        summary = {name: _total(facts, name) for name in ("read", "images", "bytes", "duplicates", "leaks")}
+        reasons: dict[str, int] = {}
+        for reason, images in (item for part in facts for item in part["quarantine"].items()):
+            reasons[reason] = reasons.get(reason, 0) + images
+        refuse_above(self.asked.max_quarantined, summary["read"], reasons, self.asked.source, "--max-quarantined")
+        run.reporter.end(f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine")
+        return {**summary, "quarantine": dict(sorted(reasons.items())), **guarded}, len(jobs)
+
+
+def make_parts(
+    run: Run, output: Output, unit: str, make: Callable[..., Any], items: Sequence[Any], *shared: Any
+) -> list[Any]:
+    """The facts of a stage's parts, one for each item: those that were made before, and the others made by tasks.
+
+    ``make(item, store, *shared)`` gives a part's objects and facts.
+    """
+    facts = {number: part.facts for number, part in output.done().items()}
+    run.reporter.begin(output.prefix, len(items), unit, len(facts))
+    left = [(number, item) for number, item in enumerate(items) if number not in facts]
+    if left:
+        place = (run.store, output.prefix, run.lease.held())
+        for at, found in run.fan_out(run).map(tasks.publish_part, left, place, make, *shared):
+            facts[left[at][0]] = found
+            run.reporter.progress(len(facts))
+    return [facts[number] for number in range(len(items))]
+
+
+def rows_per_shard(source: Corpus, size: int | None) -> int:
+    """As many images as make SHARD_BYTES in the output, going by the first ones, and SHARD_ROWS at most."""
+    groups = (
+        reader.images(group) for reader in map(source.open, source.shards) for group in range(len(reader.group_rows))
+    )
+    sizes: list[int] = []
+    for image in itertools.islice((value.as_py() for images in groups for value in images), SAMPLE):
+        packed = pack.resized(image, size) if image and size else image
+        sizes.append(len(packed) if isinstance(packed, bytes) else 0)
+    mean = sum(sizes) / max(len(sizes), 1)
+    return int(min(SHARD_ROWS, SHARD_BYTES / max(mean, 1)))
 
 
 def left_out(store: ObjectStore, commits: Sequence[Commit]) -> Iterator[dict[str, Any]]:
     """Every image that was left out, in order: its place, why, and of what it is a copy."""
     for part in (part for commit in commits for part in commit.parts):
-        for line in part.objects[LEFT_OUT].read(store).splitlines():
+        for line in part.objects[tasks.LEFT_OUT].read(store).splitlines():
             yield json.loads(line)
+
+
+def _total(facts: Sequence[Any], name: str) -> int:
+    return sum(part[name] for part in facts)

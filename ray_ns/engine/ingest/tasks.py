@@ -26,12 +26,13 @@ ROWS_PER_GROUP = 16_384  # of a file of hashes: what is read for a range, at lea
 OPEN_SHARDS = 16  # that are held open to name what others are copies of
 
 
-def on_part(
-    place: tuple[ObjectStore, str, Holder], function: Callable[..., Any], number: int, item: Any, *shared: Any
+def publish_part(
+    numbered: tuple[int, Any], place: tuple[ObjectStore, str, Holder], make: Callable[..., Any], *shared: Any
 ) -> Any:
-    """One part, made and published by this task: its facts."""
+    """The task itself: make one part of the stage at ``place`` and publish it. Its facts."""
+    number, item = numbered
     store, prefix, holder = place
-    objects, facts = function(store, item, *shared)
+    objects, facts = make(item, store, *shared)
     return Output(store, prefix, fence(store, holder)).publish(number, objects, facts).facts
 
 
@@ -62,7 +63,7 @@ def _runs(source: Corpus, job: Job) -> Iterator[_Rows]:
                 yield _Rows(piece.shard, reader, list(range(at, at + len(some))), some, of_these)
 
 
-def hash_part(store: ObjectStore, job: Job, source: Corpus) -> tuple[dict[str, bytes], dict[str, Any]]:
+def hash_part(job: Job, store: ObjectStore, source: Corpus) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The hashes of a job's images, sorted; an image without bytes has none."""
     found, ids = [], []
     count = 0
@@ -79,7 +80,7 @@ def hash_part(store: ObjectStore, job: Job, source: Corpus) -> tuple[dict[str, b
 
 
 def merge_range(
-    store: ObjectStore, between: tuple[int, int], files: list[StoredObject], first: int
+    between: tuple[int, int], store: ObjectStore, files: list[StoredObject], first: int
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """The images, of shard ordinal ``first`` and later, whose hash an earlier image has: their ids, and its id."""
     begin, end = between
@@ -116,8 +117,8 @@ def _parquet(columns: dict[str, np.ndarray]) -> bytes:
 
 
 def pack_part(
-    store: ObjectStore,
     job: Job,
+    store: ObjectStore,
     source: Corpus,
     size: int | None,
     files: list[StoredObject],
@@ -202,8 +203,9 @@ class NamedGuard:
         }
 
 
-def thumbnails(corpus: Corpus, name: str, shard: Shard) -> tuple[str, np.ndarray, list[str], int]:
+def thumbnails(kept_out: tuple[Corpus, str, Shard]) -> tuple[str, np.ndarray, list[str], int]:
     """A kept-out shard: its corpus, thumbnails, uint8 (n, 32, 32, 3), and names of its images, how many are bad."""
+    corpus, name, shard = kept_out
     reader = corpus.open(shard)
     look = SafeDecode(leak_guard.thumbnail, Label().image_seconds)
     seen = (

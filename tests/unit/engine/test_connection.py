@@ -12,7 +12,8 @@ from ray._private import services
 from support.tiny_run import write_tiny
 
 from ray_ns.engine import connection
-from ray_ns.engine.ingest.generation import Ingest, ingest
+from ray_ns.engine.ingest.opening import ingest
+from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.engine.opening import drive
 from ray_ns.errors import InputError
 

@@ -10,14 +10,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.fan_out import InProcess
 
 from ray_ns.corpora import pack
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.ingest import generation as ingest
-from ray_ns.engine.ingest import tasks as ingest_parts
-from ray_ns.engine.ingest.generation import Ingest, left_out
+from ray_ns.engine.ingest import generation, opening
+from ray_ns.engine.ingest.generation import left_out
+from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.errors import InputError
-from ray_ns.store.commit import Commit, Output, find_commit
+from ray_ns.store.commit import Commit, find_commit
 from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import read_status
 from ray_ns.store.verify import verify
@@ -25,33 +26,6 @@ from ray_ns.store.verify import verify
 
 class Killed(BaseException):
     """The process is gone: nothing may catch it."""
-
-
-@pytest.fixture(autouse=True)
-def _without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts one after the other in this process."""
-
-    def parts(
-        self: Any, stage: Output, count: int, unit: str, function: Callable[..., Any], items: Any, *shared: Any
-    ) -> list[Any]:
-        facts = {number: part.facts for number, part in stage.done().items()}
-        place = (stage.store, stage.prefix, self._run.lease.held())
-        for number in range(count):
-            if number not in facts:
-                facts[number] = ingest_parts.on_part(place, function, number, items[number], *shared)
-        return [facts[number] for number in range(count)]
-
-    def guarded(self: Any, kept_out: dict[str, Corpus]) -> Any:
-        return ingest_parts.build_guard(
-            *(
-                ingest_parts.thumbnails(corpus, name, shard)
-                for name, corpus in kept_out.items()
-                for shard in corpus.shards
-            )
-        )
-
-    monkeypatch.setattr(ingest._Work, "_parts", parts)
-    monkeypatch.setattr(ingest._Work, "_guarded", guarded)
 
 
 @pytest.fixture
@@ -83,7 +57,7 @@ def write(folder: Path, images: list[bytes | None], first: int = 0) -> Path:
 
 def run(source: Path, destination: Path, append: bool = False, **more: Any) -> list[Commit]:
     asked = {"shard_rows": 8, "max_quarantined": 0.1, **more}
-    return ingest.ingest(Ingest(str(source), str(destination), **asked), append, "plain")
+    return opening.ingest(Ingest(str(source), str(destination), **asked), append, "plain", InProcess)
 
 
 def rows(destination: Path) -> list[tuple[str, int]]:
@@ -144,7 +118,7 @@ def test_ranges_of_hashes_merged_apart_find_the_same_duplicates(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(source, tmp_path / "one")
-    monkeypatch.setattr(ingest, "RANGE_ROWS", 3)
+    monkeypatch.setattr(generation, "RANGE_ROWS", 3)
     run(source, tmp_path / "many")
     assert len(list((tmp_path / "many/duplicates-0001/done").iterdir())) == 8
     assert rows(tmp_path / "many") == rows(tmp_path / "one")
@@ -283,7 +257,7 @@ def test_other_settings_on_the_same_destination_are_refused(
 def test_a_destination_of_its_own_is_asked_for(source: Path, tmp_path: Path) -> None:
     for one, other in ((str(source), f"{source}/out"), ("s3://b/pool", "s3://b/pool"), ("s3://b", "s3://b/out")):
         with pytest.raises(InputError, match="one in the other"):
-            ingest._check_places(Ingest(one, other), cast(ObjectStore, SimpleNamespace(url=other)))
+            opening._check_places(Ingest(one, other), cast(ObjectStore, SimpleNamespace(url=other)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds other things"):

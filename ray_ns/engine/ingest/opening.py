@@ -1,0 +1,128 @@
+"""Pack any corpus into Parquet shards, without copies of itself and without copies of images to keep out.
+
+The destination is a run of its own (``store``): begun once, resumed by the same command, grown by ``--append``.
+``generation`` packs what each command finds new in the source.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePath, PurePosixPath
+from typing import Any
+
+from ray_ns.config import Cluster, Config, Label, differences, results_of
+from ray_ns.config.ingest import Ingested, Packing
+from ray_ns.corpora import layout
+from ray_ns.corpora.corpus import Corpus, Shard
+from ray_ns.corpora.formats.place import UnlabelledError
+from ray_ns.engine import preflight
+from ray_ns.engine.fanout import FanOut, Tasks
+from ray_ns.engine.ingest.generation import Generations
+from ray_ns.engine.ingest.settings import Ingest
+from ray_ns.engine.run import Run
+from ray_ns.errors import InputError
+from ray_ns.observe import Mode, Reporter
+from ray_ns.store import layout as runs
+from ray_ns.store.commit import Commit
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import ObjectStore, open_store
+
+KEPT_OUT = "keep_out_{}"
+
+
+def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tasks] = FanOut) -> list[Commit]:
+    """Pack the source, or what is left of it after an interruption; one commit for each generation of the source.
+
+    ``append``: take in what the source has gained. ``fan_out``: what spreads tasks over the cluster. Raises
+    ``InputError`` for whatever cannot be packed.
+    """
+    store = open_store(asked.destination)
+    _check_places(asked, store)
+    begun = runs.read(store, runs.RUN)
+    pinned = runs.generations(store)
+    known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
+    corpora = _scan(asked, known)
+    labelled = corpora["source"].label_column is not None
+    settings = Ingested(
+        ingest=Packing(size=asked.size, keep_out=len(asked.keep_out), labelled=labelled, shard_rows=asked.shard_rows)
+    )
+    runs.check_owner(store, lambda record: differences(record, settings))
+    reporter = Reporter(mode)
+    if not begun or append:
+        layout.refuse_to_pack(corpora["source"], asked.max_passed_over)
+        for corpus in corpora.values():
+            reporter.note(layout.line(corpus.root, corpus, None, None))
+    for name, shards in known.items():
+        if not (append and name == "source"):
+            mend = "--append" if name == "source" else "another destination"
+            corpora[name] = preflight.as_known(corpora[name], shards, corpora[name].root, mend, reporter)
+    bounds = [len(generation["source"]) for generation in pinned]
+    if len(corpora["source"].shards) not in bounds:
+        bounds.append(len(corpora["source"].shards))
+    preflight.check_writable(store.url)
+    # There is no network and no training here: of a config, only how Ray is reached is needed.
+    parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
+    with Run(
+        Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter, fan_out=fan_out
+    ) as run:
+        run.check_cluster()
+        seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
+        if not begun:
+            runs.begin(store, results_of(settings), seen, run.lease.check, None)
+        elif len(bounds) > len(pinned):
+            runs.grow(store, seen, len(bounds), run.lease.check)
+        generations = Generations(run, asked)
+        return [generations.pack(number) for number in range(1, len(bounds) + 1)]
+
+
+def _check_places(asked: Ingest, store: ObjectStore) -> None:
+    """Refuse a destination that holds other things, or lies in a corpus or around one."""
+    other = _as_path(store.url)
+    for corpus in (asked.source, *asked.keep_out):
+        one = _as_path(corpus)
+        if one.is_relative_to(other) or other.is_relative_to(one):
+            raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
+    same = next((it for it in asked.keep_out if _as_path(it) == _as_path(asked.source)), None)
+    if same is not None:
+        raise InputError(
+            f"--keep-out {same} is SRC itself, so nothing of it could be packed. Give the images to keep out."
+        )
+    if runs.read(store, runs.RUN) is None:
+        ours = (runs.corpora_key(1), "driver/")
+        other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
+        if other_key is not None:
+            raise InputError(f"{store.url} holds other things ({other_key}). Give an empty folder, or a new one.")
+
+
+def _as_path(place: str) -> PurePath:
+    """A folder or URL as a path to compare with others."""
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme != "file":
+        return PurePosixPath(f"{scheme}/{rest}")
+    return Path(os.path.realpath(rest if separator else place))  # which bears a loop of links
+
+
+def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
+    """The source, with labels where it has them, and the corpora to keep out."""
+    kept = (
+        Corpus.scan(root, asked.image_column, None, known.get(KEPT_OUT.format(number), ()))
+        for number, root in enumerate(asked.keep_out)
+    )
+    return {"source": _source(asked, known.get("source", ()))} | {
+        KEPT_OUT.format(number): corpus for number, corpus in enumerate(kept)
+    }
+
+
+def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
+    if asked.labels:
+        try:
+            corpus = Corpus.scan(asked.source, asked.image_column, asked.label_column, known)
+            labels = corpus.open(corpus.shards[0]).labels()
+            if labels.null_count < len(labels):
+                return replace(corpus, names=corpus.class_names())
+        except UnlabelledError:
+            pass
+        except InputError as error:
+            Corpus.scan(asked.source, asked.image_column, None, known)  # or it is not about labels, and raised here
+            raise InputError(f"{error} Or pack the images without labels: --no-labels.") from error
+    return Corpus.scan(asked.source, asked.image_column, None, known)
