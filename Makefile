@@ -23,23 +23,23 @@ chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos
 
 demo-seeds: $(READY)
-	$(BIN)/python benchmarks/demo_seeds.py
+	$(BIN)/python -m benchmarks.demo_seeds
 
 bench-ledger: $(READY)
-	$(BIN)/python benchmarks/ledger.py
+	$(BIN)/python -m benchmarks.ledger
 
 bench-select: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/select.py --rows 300000000
+	$(BIN)/python -m benchmarks.selection --rows 300000000
 
 bench-ingest: $(READY)
-	$(BIN)/python benchmarks/ingest.py --files 100000
+	$(BIN)/python -m benchmarks.ingest --files 100000
 
 bench-label: $(READY)
-	$(BIN)/python benchmarks/label.py --json
+	$(BIN)/python -m benchmarks.label --json
 
 bench-train: $(READY)
-	$(BIN)/python benchmarks/train.py --json
+	$(BIN)/python -m benchmarks.train --json
 
 bench-precision: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.precision

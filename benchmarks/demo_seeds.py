@@ -4,16 +4,12 @@ Runs ``configs/demo.yaml`` for every seed (data and run alike), then the same wi
 writes the tables into docs/RESULTS.md. A run that is already finished is only read, so a killed start goes on.
 """
 
-# ruff: noqa: E402
-import sys
-
-sys.path[0] = sys.path[0].rpartition("/")[0]  # the root: in this folder, select.py hides Python's own module
-
 import argparse
 import datetime
 import json
 import statistics
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 

@@ -6,17 +6,12 @@ other; ingest reads every file twice, hashes and decodes it, and writes what it 
 command, from its start to its end, Ray's included. The last line is a JSON object.
 """
 
-# ruff: noqa: E402
-import os
-import sys
-
-# Without this folder: Python's own module select has the name of a file here.
-sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.dirname(os.path.realpath(__file__))]
-
 import argparse
 import json
+import os
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -43,7 +38,7 @@ def write_files(folder: Path, count: int) -> None:
 def ingested(source: Path, destination: Path) -> dict[str, Any]:
     """Seconds, images, and the driver's peak memory in MB, of one ingest in a process of its own."""
     began = time.perf_counter()
-    command = [sys.executable, __file__, "--drive", str(source), str(destination)]
+    command = [sys.executable, "-m", "benchmarks.ingest", "--drive", str(source), str(destination)]
     said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
     return {"seconds": time.perf_counter() - began, **json.loads(said)}
 

@@ -5,11 +5,6 @@ few seconds, all the others being stopped meanwhile. ``--json`` prints one objec
 lines; docs/RESULTS.md explains the columns.
 """
 
-# ruff: noqa: E402
-import sys
-
-sys.path[0] = sys.path[0].rpartition("/")[0]  # the root: in this folder, select.py hides Python's own module
-
 import argparse
 import contextlib
 import io
@@ -17,6 +12,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""The contenders of benchmarks/label.py: five ways to label the same JPEGs on the same cores.
+"""The contenders of benchmarks.label: five ways to label the same JPEGs on the same cores.
 
 Each runs in a process of its own until it is stopped, and whatever turns images into probabilities writes one line per
 batch, "when, how many", into a folder; from these lines the rates are computed, the same way for all.
@@ -101,15 +101,15 @@ def ours(task: Task) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
         corpora, pools = {"pool": corpus}, (len(corpus.shards),)
-        with Run(config, store, corpora, pools, Lease(store), Reporter("plain")) as session:
+        with Run(config, store, corpora, pools, Lease(store), Reporter("plain")) as run:
 
             def work(stage: commit.Output) -> tuple[dict[str, Any], int]:
                 stage.publish(0, to_files(task.network(), config.data), {})
                 return {}, 1
 
-            teacher = commit.ensure(store, "teacher", {}, work, session.lease.check)
+            teacher = commit.ensure(store, "teacher", {}, work, run.lease.check)
             jobs = [predict.Job("pool", (predict.Piece(shard),)) for shard in corpus.shards]
-            rows = sum(table.num_rows for _, table in predict.predict(session, teacher, jobs))
+            rows = sum(table.num_rows for _, table in predict.predict(run, teacher, jobs))
             print(rows, flush=True)
 
 

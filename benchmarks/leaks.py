@@ -13,13 +13,6 @@ do by 0.9, mirrored or not and shifted by up to three; else as wrongly excluded.
 the pairs that stricter ones called wrong: nearly all were the same photograph. The last line is a JSON object.
 """
 
-# ruff: noqa: E402
-import os
-import sys
-
-# Without this folder: Python's own module select has the name of a file here.
-sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.dirname(os.path.realpath(__file__))]
-
 import argparse
 import io
 import itertools

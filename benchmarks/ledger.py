@@ -4,16 +4,12 @@ A synthetic label stage of 3,000 label shards of 100,000 rows (30,000 pool shard
 and whose data objects are not there. On a local disk, and on a SeaweedFS server on loopback where one is installed.
 """
 
-# ruff: noqa: E402
-import sys
-
-sys.path[0] = sys.path[0].rpartition("/")[0]  # the root: in this folder, select.py hides Python's own module
-
 import argparse
 import dataclasses
 import json
 import os
 import resource
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,8 +18,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.stages.label import label_shards
@@ -113,7 +107,7 @@ def main() -> None:
         pool = pool_of(folder / "pool")
         found = {"local disk": measure(open_store(str(folder / "run")), pool)}
         if Path(sys.executable).with_name("weed").exists():
-            from support.weed import weed
+            from tests.support.weed import weed
 
             (folder / "weed").mkdir()
             with weed(folder / "weed", "runs") as env:

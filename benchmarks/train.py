@@ -1,16 +1,11 @@
 """How fast one worker trains on this machine, beside timm's own way and beside the bare step.
 
 Four contenders train the same network with the same batch, augmentation, optimiser and precision on the same 4,000
-realistic JPEGs (those of benchmarks/label.py), each in processes of its own; they take turns of a few seconds, all the
+realistic JPEGs (those of benchmarks.label), each in processes of its own; they take turns of a few seconds, all the
 others being stopped meanwhile. ``ours`` is train.fit over our data path, ``timm`` is timm's loader, transform and loop,
 ``bare`` is our step on one batch that is decoded already, ``saving`` is ours with a checkpoint every few steps, from
 which the cost of one at the default interval follows. ``--json`` prints one object per case as the last lines.
 """
-
-# ruff: noqa: E402
-import sys
-
-sys.path[0] = sys.path[0].rpartition("/")[0] or "."  # the root: in this folder, select.py hides Python's own module
 
 import contextlib
 import io
@@ -18,6 +13,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path

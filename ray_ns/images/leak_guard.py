@@ -12,7 +12,7 @@ Every image is reduced to 32 x 32 RGB pixels, squeezed to a square. The search h
    matched), the low frequencies are removed, since the hash has compared them, and the rest is correlated. The
    correlation is the score, at most 1.
 
-The guard is meant for photographs: different ones score below 0.7, copies above (benchmarks/leaks.py). Different
+The guard is meant for photographs: different ones score below 0.7, copies above (benchmarks.leaks). Different
 digits, glyphs or icons score up to 0.95. So the guard also compares the kept-out images with each other, and sets its
 threshold at the score that different images of this kind reach once in a thousand times. For simple pictures it
 therefore finds only lightly changed copies (re-encoded, mirrored), not strong crops. A blank image is never a copy.
@@ -29,7 +29,7 @@ VERSION = "near-1"
 SIDE = 32
 thumbnail = Decode(SIDE, 3)
 
-# All chosen on CIFAR-10 with benchmarks/leaks.py, which names the images that were used for it.
+# All chosen on CIFAR-10 with benchmarks.leaks, which names the images that were used for it.
 HASH_BITS = 12  # candidates differ in at most so many bits; copies were at most 9 bits from the nearest view
 UNCERTAIN = 2  # bits of a quarter that are tried both ways
 WORTH_ALIGNING = 0.15  # the least score before the alignment; copies had more

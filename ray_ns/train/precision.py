@@ -35,7 +35,7 @@ def autocast(precision: str, device: torch.device) -> Iterator[None]:
 
     Thin are those of at most ``THIN`` channels, depthwise ones above all. Their gradient in bfloat16 takes a CPU up to
     four times as long as in float32, so that networks full of them would train slower than without autocast
-    (``benchmarks/precision.py``). A forward pass alone is faster in bfloat16 throughout: the teacher's is not this one.
+    (``benchmarks.precision``). A forward pass alone is faster in bfloat16 throughout: the teacher's is not this one.
     """
     low = decided(precision) == "bfloat16"
     with torch.autocast(device.type, torch.bfloat16, enabled=low):

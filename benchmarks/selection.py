@@ -8,18 +8,13 @@ size of all its processes. DuckDB and Polars have as many threads as ours has CP
 what soft labels cost is seen there. The last line is a JSON object.
 """
 
-# ruff: noqa: E402
-import os
-import sys
-
-# Without this folder: Python's own module select has this file's name.
-sys.path[:] = [path for path in sys.path if os.path.realpath(path) != os.path.dirname(os.path.realpath(__file__))]
-
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -126,10 +121,10 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
             seen.append((time.monotonic(), done))
             super().progress(done, note)
 
-    with Run(config, store, {}, (0,), Lease(store), Watched("plain")) as session:
+    with Run(config, store, {}, (0,), Lease(store), Watched("plain")) as run:
         labels = find_commit(store, LABELS)
         assert labels is not None
-        select(session, SELECTION, labels)
+        select(run, SELECTION, labels)
     (begin, first), (end, last) = seen[0], seen[-1]
     print(json.dumps({"ours_shards_per_s": round((last - first) / (end - begin), 1) if end > begin else None}))
 
@@ -174,7 +169,7 @@ def measured(contender: str, args: argparse.Namespace) -> dict[str, Any]:
     one comes second, so that it finds the files in the page cache, as do all contenders.
     """
     words = [contender, "--data", args.data, "--classes", args.classes, "--per-class", args.per_class]
-    command = [sys.executable, __file__, "--contender", *map(str, words), "--cpus", str(args.cpus)]
+    command = [sys.executable, "-m", "benchmarks.selection", "--contender", *map(str, words), "--cpus", str(args.cpus)]
     # Ray gives its workers a low priority; on a shared machine that would compare priorities.
     environment = {**os.environ, "RAY_worker_niceness": "0"}
     peak = 0.0
