@@ -141,7 +141,7 @@ class Contender:
             self._sample()
         if self._child.poll() is not None:
             raise RuntimeError(
-                f"ended early with {self._child.returncode}: {self._child.args}\n{self._log.read_text()}"
+                f"ended early with {self._child.returncode}: {self._child.args!r}\n{self._log.read_text()}"
             )
         self._signal(signal.SIGSTOP)
         self._sample()
@@ -291,7 +291,7 @@ def run_case(case: str, seconds: float) -> list[dict[str, Any]]:
     tried = compete(choices, case, min(8.0, seconds))
     best = max(tried, key=lambda name: tried[name].img_s)
     tasks = ("ours", tasks_options(case))
-    limit = ("bare", {})
+    limit: tuple[str, dict[str, Any]] = ("bare", {})
     runs = compete(
         {"bare": limit, "actor": ("ours", ACTOR), "tasks": tasks, "dataloader": choices[best]}, case, seconds
     )

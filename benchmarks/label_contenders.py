@@ -56,8 +56,8 @@ class Task:
         return configs.Config(
             run=configs.Run(dir="-"),
             data=data,
-            teacher=configs.Training(**training),
-            student=configs.Student(**training),
+            teacher=configs.Training.model_validate(training),
+            student=configs.Student.model_validate(training),
             # An image that is stopped with its contender is not slow.
             label=configs.Label(open_shards=100_000, image_seconds=3600, **label),
             cluster=configs.Cluster(**self.options.get("cluster", {})),
@@ -97,7 +97,7 @@ class TimedTeacher(predict.TeacherActor):
 def ours(task: Task) -> None:
     """Our pipeline, in the layout of the options, through the function the stage ``label`` calls."""
     config, corpus = task.config(), Corpus.scan(task.pool, "image", None)
-    predict.TeacherActor = TimedTeacher  # type: ignore[misc]
+    predict.TeacherActor = TimedTeacher  # type: ignore[misc, assignment]
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(folder)
         corpora, pools = {"pool": corpus}, (len(corpus.shards),)
@@ -165,7 +165,7 @@ def ray_recipe(task: Task) -> None:
 
         def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             with torch.inference_mode():
-                found = torch.softmax(self.model(torch.from_numpy(np.stack(batch["image"]))), 1).max(1)
+                found = torch.softmax(self.model(torch.from_numpy(np.stack(list(batch["image"])))), 1).max(1)
             self.events.add(len(batch["image"]))
             return {"label": found.indices.numpy(), "confidence": found.values.numpy()}
 

@@ -100,6 +100,13 @@ def images_of(path: Path) -> list[bytes]:
     return [row["bytes"] for row in pq.read_table(path, columns=["image"])["image"].to_pylist()]
 
 
+def thumbnail(encoded: bytes) -> np.ndarray:
+    """The pixels that the guard compares, of an image that it could read."""
+    pixels = leak_guard.thumbnail(encoded)
+    assert isinstance(pixels, np.ndarray)
+    return pixels
+
+
 def correlation(one: np.ndarray, other: np.ndarray) -> float:
     """The best correlation of all pixels of two images (32, 32, 3) over mirror and shifts."""
     best = -1.0
@@ -163,7 +170,7 @@ def main() -> None:
     honest = [it for it in leaks if it[0] != PLANTED]
     sure = []
     for path, row, of, of_row, details in honest:
-        pair = (leak_guard.thumbnail(train_images[path][row]), leak_guard.thumbnail(test_images[of][of_row]))
+        pair = (thumbnail(train_images[path][row]), thumbnail(test_images[of][of_row]))
         sure.append(details >= DETAILS or correlation(*pair) >= PIXELS)
     pool = sum(len(it) for it in train_images.values())
     found: dict[str, Any] = {
