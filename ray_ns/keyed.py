@@ -1,6 +1,6 @@
-"""Keyed randomness: a number, a seed or a permutation that is a pure function of integers.
+"""Keyed randomness: numbers, seeds and permutations that are pure functions of integers.
 
-Nothing here keeps a state, so whatever is drawn can be drawn again after a restart, on any machine, in any order.
+There is no state, so the same key gives the same draws after a restart, on any machine, in any order.
 """
 
 import numpy as np
@@ -9,7 +9,7 @@ _MASK = 2**64 - 1
 
 
 def hashes(values: np.ndarray, *key: int) -> np.ndarray:
-    """A uniform uint64 for every integer in ``values`` under ``key`` (splitmix64; Steele et al. 2014)."""
+    """A uniform uint64 for every integer in ``values``, by ``key`` (splitmix64; Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         z = values.astype(np.uint64) + np.uint64(seed(*key))
         z ^= z >> np.uint64(30)
@@ -21,7 +21,7 @@ def hashes(values: np.ndarray, *key: int) -> np.ndarray:
 
 
 def seed(*key: int) -> int:
-    """One uint64 for a tuple of integers."""
+    """A uint64 from a tuple of integers."""
     folded = 0
     for part in key:
         z = (folded ^ (part & _MASK)) + 0x9E3779B97F4A7C15 & _MASK
@@ -32,5 +32,5 @@ def seed(*key: int) -> int:
 
 
 def permutation(count: int, *key: int) -> np.ndarray:
-    """The numbers 0 .. count-1 (int64) in an order that ``key`` decides."""
+    """The numbers 0 .. count-1 (int64), shuffled by ``key``."""
     return np.argsort(hashes(np.arange(count), *key), kind="stable")

@@ -1,4 +1,4 @@
-"""What a run tells while it works: one live line per stage on a terminal, plain lines in a log, JSON for machines."""
+"""Progress of a run: a live line per stage on a terminal, plain lines in a log, JSON for machines."""
 
 import time
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ Mode = Literal["auto", "plain", "json"]
 
 
 def in_time(seconds: float) -> str:
-    """A time in words: ``46 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    """A duration in words: ``46 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -27,7 +27,7 @@ def in_time(seconds: float) -> str:
 
 
 class _Live(Progress):
-    """Name, bar and time on one line; below it, in words, how far: that has all the lines that it needs."""
+    """Name, bar and time on one line; below it the progress in words, on as many lines as needed."""
 
     def get_renderables(self) -> Iterable[RenderableType]:
         for task in self.tasks:
@@ -36,7 +36,7 @@ class _Live(Progress):
 
 
 class Reporter:
-    """Tells the user where the run stands, on stderr; ``snapshot`` is the same for a heartbeat.
+    """Prints the progress of a run on stderr; ``snapshot`` returns it for a heartbeat.
 
     ``mode``: ``auto`` draws a live line on a terminal and writes plain lines elsewhere; ``json`` writes one JSON
     object a line.
@@ -56,7 +56,7 @@ class Reporter:
         self._unit = self._note = ""
 
     def begin(self, stage: str, total: int, unit: str, done: int = 0) -> None:
-        """A stage starts, with ``done`` of ``total`` ``unit`` already there from an earlier attempt."""
+        """A stage begins; an earlier attempt has made ``done`` of ``total`` ``unit``."""
         self._stage, self._unit, self._total = stage, unit, total
         self._done, self._anchor, self._note = done, None, ""
         self._began = self._said = time.monotonic()
@@ -68,7 +68,7 @@ class Reporter:
             )
 
     def progress(self, done: int, note: str = "") -> None:
-        """``done`` of the stage's total are done; ``note``: what else there is to say of it, in a few words."""
+        """``done`` of the stage's total are done; ``note``: a few words to add."""
         if self._anchor is None:
             self._anchor = (time.monotonic(), done)
         self._done, self._note = done, note
@@ -79,7 +79,7 @@ class Reporter:
             self._say("progress", f"{self._stage}: {self._state()}")
 
     def end(self, outcome: str) -> None:
-        """The stage is committed; ``outcome`` says in a few words with what."""
+        """The stage is committed; ``outcome``: its result in a few words."""
         seconds = time.monotonic() - self._began
         if self._live is not None and self._task is not None:
             self._live.remove_task(self._task)
@@ -93,7 +93,7 @@ class Reporter:
         self._say("note", text)
 
     def warn(self, text: str) -> None:
-        """One line the user should act on or know of."""
+        """Print a line that the user should know of or act on."""
         self._say("warning", f"warning: {text}")
 
     def snapshot(self) -> Mapping[str, Any]:
@@ -113,7 +113,7 @@ class Reporter:
         }
 
     def _rate(self) -> float:
-        """Per second, since the first progress of the stage: what came before it was starting up."""
+        """Units per second since the stage's first progress; before that, it was starting up."""
         if self._anchor is None:
             return 0.0
         since, first = self._anchor

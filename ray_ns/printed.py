@@ -1,8 +1,8 @@
-r"""The one door by which text leaves for people and JSON for machines.
+r"""All output of the program: text for people, JSON for machines.
 
-File, tar member, class and column names, config values and the messages of libraries are written by others. What is not
-printable in them (line ends, terminal escapes, direction overrides, what is no character) leaves as ``\x1b`` or
-``\u202e``, so that no name acts on a terminal, forges a line or hides. JSON escapes all of that by itself.
+Names of files, tar members, classes and columns, config values and messages of libraries come from others. Characters
+in them that are not printable (line ends, terminal escapes, direction overrides, lone surrogates) are written as
+``\x1b`` or ``\u202e``. So no name can control a terminal, forge a line or hide. JSON escapes them anyway.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Door:
-    """Where text leaves. ``out``, ``err``: the real streams while ``sys`` has ``_Strays``; ``live``: a live line."""
+    """Where output goes. ``out``, ``err``: the real streams while ``sys`` has ``_Strays``; ``live``: the live line."""
 
     out: TextIO | None = None
     err: TextIO | None = None
@@ -32,7 +32,7 @@ class _Door:
 
 
 def plain(text: object) -> str:
-    """``text`` on one line, with whatever is not printable as Python writes it in a string."""
+    """``text`` on one line; characters that are not printable are escaped as in a Python string."""
     words = str(text)
     return words if words.isprintable() else "".join(map(_escaped, words))
 
@@ -42,17 +42,17 @@ def _escaped(character: str) -> str:
 
 
 def say(line: str) -> None:
-    """One line of a result, on stdout."""
+    """Print one line of a result on stdout."""
     _write(_results(), plain(line))
 
 
 def give(value: Any) -> None:
-    """A result for machines: one line of JSON on stdout, in ASCII."""
+    """Print a result for machines: one line of JSON on stdout, in ASCII."""
     _write(_results(), json.dumps(value))
 
 
 def tell(line: str, event: str = "note") -> None:
-    """One line beside the result, on stderr; JSON with ``event`` where the whole program speaks to machines."""
+    """Print one line that is no result, on stderr; as JSON with ``event`` if the program writes for machines."""
     if _Door.for_machines:
         tell_event({"event": event, "text": line})
     elif _Door.live is not None:
@@ -64,35 +64,35 @@ def tell(line: str, event: str = "note") -> None:
 
 
 def tell_event(value: dict[str, Any]) -> None:
-    """An event for machines: one line of JSON on stderr, in ASCII."""
+    """Print an event for machines: one line of JSON on stderr, in ASCII."""
     _write(_notes(), json.dumps(value))
 
 
 def tell_failure(line: str, code: int, trace: str = "") -> None:
-    """Why the program leaves with ``code``, as its last words. ``trace``: where an error arose that nobody foresaw."""
+    """Print why the program exits with ``code``. ``trace``: the traceback of an unexpected error."""
     show_live(None)
     if _Door.for_machines:
         tell_event({"event": "error", "text": line, "exit_code": code} | ({"traceback": trace} if trace else {}))
         return
     for words in trace.rstrip("\n").split("\n") if trace else ():
-        tell(f"  {words}")  # so that no line of another's message stands where one of ours does
+        tell(f"  {words}")  # indented, so that no line of a library's message looks like one of ours
     tell(f"ray-ns: {line}")
 
 
 def terminal() -> "Console":
-    """Stderr as a terminal that may show a live line. What is printed on it must be ``plain``."""
+    """Stderr as a terminal that may show a live line. Text printed on it must be ``plain``."""
     from rich.console import Console
 
     class Terminal(Console):
         def on_broken_pipe(self) -> None:
-            """Say no more; Rich would leave with exit code 1."""
+            """Stop printing; Rich would exit with code 1."""
             self.quiet = True
 
     return Terminal(file=_notes(), highlight=False, markup=False, emoji=False)
 
 
 def show_live(progress: "Progress | None") -> None:
-    """Show a live line, above which everything else is told; None: take it away and give the terminal back."""
+    """Show a live line, with all other output above it; None: remove it and restore the terminal."""
     if _Door.live is not None:
         _Door.live.stop()
     _Door.live = progress
@@ -102,15 +102,15 @@ def show_live(progress: "Progress | None") -> None:
 
 @contextlib.contextmanager
 def only_door(for_machines: bool) -> Iterator[None]:
-    """While the block runs, what libraries print leaves by this door too: each line is told.
+    """While the block runs, print here what libraries print too, line by line with ``tell``.
 
-    ``for_machines``: nothing but JSON leaves.
+    ``for_machines``: print nothing but JSON.
     """
     before = sys.stdout, sys.stderr, warnings.showwarning
     for stream in before[:2]:
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without UTF-8 is no reason to end
-    for number in range(3):  # a closed one would be given to the next file that is opened, and be written to
+            stream.reconfigure(errors="backslashreplace")  # do not fail on a terminal without UTF-8
+    for number in range(3):  # a closed descriptor would be reused for the next file opened, and written to
         try:
             os.fstat(number)
         except OSError:
@@ -131,7 +131,7 @@ def only_door(for_machines: bool) -> Iterator[None]:
 
 
 class _Strays(io.TextIOBase):
-    """Stands in for a stream and hands on every line that is written to it."""
+    """Replaces a stream and passes on every line that is written to it."""
 
     encoding = "utf-8"
 
@@ -146,7 +146,7 @@ class _Strays(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Nothing: a line that is begun waits for its end."""
+        """Nothing to do: an unfinished line waits for its end."""
 
     def close(self) -> None:
         if self._begun:
@@ -164,19 +164,19 @@ def _tell_stray(line: str) -> None:
 
 
 def _write(stream: TextIO | None, line: str) -> None:
-    """Write a line at once. Who closed the pipe wants to hear no more; work and exit code stay what they are."""
+    """Write a line at once. If the reader closed the pipe, print no more; work goes on and the exit code stays."""
     if stream is None:
         return
     try:
         stream.write(line + "\n")
         stream.flush()
     except OSError as error:
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python tries once more at its end, and leaves with 120
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python would flush again when it exits, and return 120
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
         if error.errno != errno.EPIPE and stream is _results():
             raise ResumableError(
-                f"stdout: cannot be written ({error.strerror}). Mend that, then run the same command again."
+                f"stdout: cannot be written ({error.strerror}). Fix that, then run the same command again."
             ) from None
 
 

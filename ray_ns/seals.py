@@ -1,7 +1,7 @@
 """Canonical JSON, digests and seals: the bytes of every small object a run writes.
 
-A sealed object is canonical JSON that holds the sha256 of itself under ``"seal"``. There is one byte string for
-one value, so equal content means equal bytes, and any flipped bit shows.
+A sealed object is canonical JSON that holds its own sha256 under ``"seal"``. Each value has exactly one encoding, so
+equal content means equal bytes, and any flipped bit is found.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def digest(value: Any) -> str:
 
 
 def seal(value: Mapping[str, Any]) -> bytes:
-    """The sealed bytes of ``value``, ready to be put."""
+    """The sealed bytes of ``value``."""
     if SEAL in value:
         raise ValueError(f"the key {SEAL!r} is reserved")
     return _sealed(value)
@@ -47,7 +47,7 @@ def unseal(data: bytes, key: str) -> dict[str, Any]:
 
 
 def unseal_with_digest(data: bytes, key: str) -> tuple[dict[str, Any], str]:
-    """The value of a sealed object and its ``digest``, which its seal is; ``key`` names it in the error.
+    """The value of a sealed object and its ``digest``, which is the seal; ``key`` names it in the error.
 
     Raises ``IntegrityError`` where a single bit differs from what was sealed.
     """
@@ -66,7 +66,7 @@ def unseal_with_digest(data: bytes, key: str) -> tuple[dict[str, Any], str]:
 
 
 def _sealed(value: Mapping[str, Any]) -> bytes:
-    """``canonical({**value, SEAL: digest(value)})`` for the cost of one encoding: a commit may be tens of MB."""
+    """``canonical({**value, SEAL: digest(value)})`` with one encoding instead of two: a commit may have tens of MB."""
     before, after = (
         canonical({key: it for key, it in value.items() if (key < SEAL) == first})[1:-1] for first in (True, False)
     )
@@ -75,7 +75,7 @@ def _sealed(value: Mapping[str, Any]) -> bytes:
 
 
 def _without_seal(data: bytes, claimed: str) -> bytes:
-    """What was hashed: the bytes but for the seal and its comma. To encode the value again would take twice as long."""
+    """The bytes that were hashed: those without the seal and its comma. Encoding the value takes twice as long."""
     entry = _entry(claimed)
     at = data.index(entry)
     begin, end = at, at + len(entry)
@@ -94,7 +94,7 @@ _PART = re.compile(r"[A-Za-z0-9_=+@.,-]+")
 
 
 def check_key(key: str) -> str:
-    """``key`` itself where it is a safe relative POSIX path, else ``ValueError``.
+    """``key`` itself if it is a safe relative POSIX path; raises ``ValueError`` otherwise.
 
     Refused: absolute paths, ``..`` and ``.``, drives, backslashes, NUL, empty parts.
     """

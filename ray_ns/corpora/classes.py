@@ -47,19 +47,19 @@ def _check_same(name: str, corpus: Corpus, labelled: Corpus, names: tuple[str, .
     if own is not None and names is not None:
         lacks, besides = sorted({*names} - {*own}), sorted({*own} - {*names})
         if lacks or besides:
-            said = [f"it lacks {_few(lacks)}"] * bool(lacks) + [f"it has {_few(besides)} besides"] * bool(besides)
+            said = [f"it lacks {_few(lacks)}"] * bool(lacks) + [f"it also has {_few(besides)}"] * bool(besides)
             raise InputError(f"data.{name}: its classes are not those of data.labelled: {' and '.join(said)}.")
         if not corpus.labels_are_names:
             raise InputError(
-                f"data.{name}: numbers its classes otherwise than data.labelled: {_few(own)}; {_few(names)}."
+                f"data.{name}: numbers its classes differently from data.labelled: {_few(own)}; {_few(names)}."
             )
         return
     said_by, numbered = ((name, corpus), "labelled") if names is None else (("labelled", labelled), name)
     found = own or names or ()
     if said_by[1].labels_are_names and found != tuple(map(str, range(len(found)))):
         raise InputError(
-            f"data.{said_by[0]} names its classes ({_few(found)}), the labels of data.{numbered} are numbers: nothing "
-            f"says which is which. Give both in the same way."
+            f"data.{said_by[0]} names its classes ({_few(found)}), but the labels of data.{numbered} are numbers. "
+            f"Nothing says which is which. Give both in the same way."
         )
 
 

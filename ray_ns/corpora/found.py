@@ -69,7 +69,7 @@ class Found:
         ]
         more = len(self.passed_over) - len(kinds)
         words = [f"passed over: {', '.join(kinds)}" + f" and {more} more kinds" * bool(more)] if kinds else []
-        words += [f"{self.sniffed:,} images known by their first bytes alone"] * bool(self.sniffed)
+        words += [f"{self.sniffed:,} images recognised by their first bytes"] * bool(self.sniffed)
         words += [f"links followed: {self.links:,}"] * bool(self.links)
         words += [f"links to what is counted already: {self.repeats:,}"] * bool(self.repeats)
         words += [f"links that lead nowhere: {len(self.broken):,} ({self.broken[0]})"] if self.broken else []

@@ -69,8 +69,8 @@ def _refuse_overlooked(found: Found, name: str, root: str, share: float, setting
             f"{count:,} {f'.{suffix}' if suffix else 'without suffix'} ({path})" for suffix, count, path in kinds
         )
         raise InputError(
-            f"{name}: {root}: {found.overlooked():,} of {found.of:,} files are no images that can be read, and are "
-            f"passed over: {said}. Unpack or convert them, move them elsewhere, or raise {setting}."
+            f"{name}: {root}: {found.overlooked():,} of {found.of:,} files are not images that can be read and "
+            f"are passed over: {said}. Unpack or convert them, move them elsewhere, or raise {setting}."
         )
 
 
@@ -123,8 +123,8 @@ def _refuse_wrapped(name: str, root: str, paths: Sequence[str]) -> None:
     if len(above) == 1 and len(below) > 1:
         folder = above.pop()
         raise InputError(
-            f"{name}: {root}: holds one folder, {folder}, and that {len(below):,} others ({', '.join(below[:SHOWN])}): "
-            f"are those the classes? Give {name.removeprefix('data.')}={root}/{folder}"
+            f"{name}: {root}: holds only the folder {folder}, which holds {len(below):,} others "
+            f"({', '.join(below[:SHOWN])}). If those are the classes, give {name.removeprefix('data.')}={root}/{folder}"
         )
 
 

@@ -23,7 +23,7 @@ def refuse_above(
     """Raise ``InputError`` if more than the share ``allowed`` of ``rows`` images is unreadable, or all of them."""
     bad = sum(reasons.values())
     if bad > math.floor(allowed * rows) or (rows and bad == rows):
-        mend = "Mend the images"
+        mend = "Repair the images"
         if {Reason.FORMAT, Reason.NOT_AN_IMAGE} & reasons.keys():
             read = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
             mend = f"{read} are read: convert the others (magick mogrify -format jpg *.heic *.tif) or take them out"

@@ -1,1 +1,1 @@
-"""How good a network is: figures from its labels and the truth."""
+"""Metrics of a network: from its labels and the true ones."""

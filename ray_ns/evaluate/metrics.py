@@ -1,4 +1,4 @@
-"""Figures of a classifier on labelled images."""
+"""Metrics of a classifier on labelled images."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def metrics(predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, Any]:
-    """Top-1 (share right, 0..1), calibration error and top-1 per class.
+    """Top-1 accuracy (0..1), calibration error and top-1 per class.
 
     Args:
-        predicted: int (n,), -1 where an image could not be read: it counts as wrong.
-        confidence: float (n,), 0 for those.
+        predicted: int (n,), -1 for an unreadable image, which counts as wrong.
+        confidence: float (n,), 0 for unreadable images.
         truth: int (n,).
         classes: number of classes.
     """

@@ -1,1 +1,1 @@
-"""Networks: timm is the zoo; here is how a run names, builds, noises, averages, saves and loads one."""
+"""Networks: timm models, built, saved and loaded; their losses, weight averages and predictions."""

@@ -19,8 +19,8 @@ def sharpen(probabilities_BC: Tensor, temperature: float) -> Tensor:
 def noisy_student_loss(logits_BC: Tensor, targets_BC: Tensor, labelled: int, kind: str) -> Tensor:
     """Loss of one step whose first ``labelled`` images have true labels and whose others have pseudo labels.
 
-    ``mean``: the cross-entropy averaged over all images (Noisy Student, section 2, algorithm 1). ``sum``: mean over
-    the labelled ones + ratio x mean over the others, as the released code divides both sums by the labelled batch.
+    ``mean``: the cross-entropy averaged over all images (Noisy Student, section 2, algorithm 1). ``sum``: the mean over
+    labelled images + ratio x the mean over the others; the released code divides both sums by the labelled batch.
     """
     exact = torch.promote_types(logits_BC.dtype, torch.float32)
     each = F.cross_entropy(logits_BC.to(exact), targets_BC.to(exact), reduction="none")

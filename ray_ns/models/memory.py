@@ -1,14 +1,14 @@
-"""How a process that runs networks on a CPU keeps its memory."""
+"""Memory of processes that run networks on a CPU."""
 
 import ctypes
 import sys
 
 
 def keep_memory() -> None:
-    """Let this process keep freed memory for its next batch: up to a fifth of its time is page faults else.
+    """Let this process keep freed memory for its next batch. Otherwise page faults take up to a fifth of its time.
 
-    glibc gives every large block back to the system and takes it anew; these two settings of its ``mallopt`` stop it.
-    They hold for its main heap: threads have others unless MALLOC_ARENA_MAX=1 was in the environment.
+    glibc returns every large block to the system and asks for it again; two settings of its ``mallopt`` stop that. They
+    apply to the main heap only: threads use it too if MALLOC_ARENA_MAX=1 was in the environment.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         max_mmaps, trim_threshold = -4, -1

@@ -1,4 +1,4 @@
-"""The teacher: fixed batches of images to class probabilities."""
+"""The teacher: class probabilities of images, in batches of fixed size."""
 
 import threading
 from typing import cast
@@ -9,18 +9,18 @@ from torch import nn
 
 from ray_ns.config import Data, decided
 
-# On a CPU as many pixels go through the network at once as its caches like: 16 images of 224 x 224.
+# On a CPU so many pixels go through the network at once, which suits its caches: 16 images of 224 x 224.
 CPU_PIXELS = 16 * 224 * 224
 
 
 class Teacher:
     """An un-noised network that labels images.
 
-    The network sees batches of one size only, the last one padded, because the bits of a result depend on the batch's
-    shape: on a GPU ``batch`` images, on a CPU as many as ``CPU_PIXELS`` allow. With the same weights, device type,
-    precision, threads and batch, the same images give the same bits.
+    All batches have the same size, since the bits of a result depend on the batch's shape: on a GPU ``batch`` images,
+    on a CPU as many as ``CPU_PIXELS`` allow. The last one is padded. The same images give the same bits if weights,
+    device type, precision, threads and batch are the same.
 
-    May be called by two threads: on a GPU the images of one are copied there while the other's go through the network.
+    Two threads may call it: on a GPU the images of one are copied while the network works on those of the other.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Teacher:
         self._bfloat16 = decided(precision) == "bfloat16"
         self._of_thread = threading.local()
         self._turn = threading.Lock()
-        # Repeated for a row of pixels: a run of three numbers is too short for the processor's vectors.
+        # Repeated for a row of pixels: three numbers at a time are too few for vector instructions.
         self._mean = (255 * torch.tensor(data.mean, device=device)).repeat(data.size)
         self._std = (255 * torch.tensor(data.std, device=device)).repeat(data.size)
 
@@ -60,14 +60,14 @@ class Teacher:
             if self._device.type == "cuda":
                 held = held.pin_memory()
             pixels = held.to(self._device, non_blocking=True).float().flatten(2).sub_(self._mean).div_(self._std)
-            pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # NHWC in memory all along, which is channels_last
-            # One at a time, so that no more than one batch's activations need memory.
+            pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # stays NHWC in memory, which is channels_last
+            # One at a time, so that memory holds one batch's activations only.
             with self._turn, torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
                 logits = self._network(pixels)
                 return torch.softmax(logits.float(), 1)[:count].cpu().numpy()
 
     def _stream(self) -> torch.cuda.Stream | None:
-        """This thread's own queue of work for the GPU; None on a CPU."""
+        """This thread's own CUDA stream; None on a CPU."""
         if self._device.type != "cuda":
             return None
         if not hasattr(self._of_thread, "stream"):

@@ -52,7 +52,9 @@ class ParquetReader:
             with contextlib.suppress(OSError), place.open(path) as file:
                 begin = file.read(BEGIN_BYTES)
                 check_begin(self._name, b"" if begin.startswith(b"PAR1") else begin, "Parquet")
-            raise InputError(f"{self._name}: cannot be read as Parquet ({error}). Mend or remove the file.") from error
+            raise InputError(
+                f"{self._name}: cannot be read as Parquet ({error}). Repair or remove the file."
+            ) from error
         self._schema = self._file.schema_arrow
         self._in_path = None if label_column in {None, *self._schema.names} else _partition(path, f"{label_column}=")
         self._check_columns()

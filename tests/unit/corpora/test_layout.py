@@ -80,11 +80,11 @@ def test_links_are_told(tmp_path: Path) -> None:
 def test_an_image_without_an_images_name_is_known_by_its_first_bytes(tmp_path: Path, kind: str, name: str) -> None:
     laid(tmp_path, "cat/1.jpg")
     laid(tmp_path, name, content=encoded(kind))
-    assert told(tmp_path) == "data.x: 2 images in 2 classes: cat 1, dog 1; 1 images known by their first bytes alone"
+    assert told(tmp_path) == "data.x: 2 images in 2 classes: cat 1, dog 1; 1 images recognised by their first bytes"
 
 
 def test_a_folder_of_such_images_alone_is_a_corpus(tmp_path: Path) -> None:
-    assert told(laid(tmp_path, "1", "2"), labelled=False).startswith("data.x: 2 images; 2 images known by")
+    assert told(laid(tmp_path, "1", "2"), labelled=False).startswith("data.x: 2 images; 2 images recognised by")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_folder_of_such_images_alone_is_a_corpus(tmp_path: Path) -> None:
 def test_more_than_a_share_of_files_that_may_be_images_is_refused(tmp_path: Path, name: str, said: str) -> None:
     laid(tmp_path, *(f"{number}.jpg" for number in range(9)))
     laid(tmp_path, name, content=b"x")
-    assert f"1 of 10 files are no images that can be read, and are passed over: {said}" in refusal(tmp_path, False)
+    assert f"1 of 10 files are not images that can be read and are passed over: {said}" in refusal(tmp_path, False)
     assert told(tmp_path, labelled=False, share=0.1) == f"data.x: 9 images; passed over: {said}"
 
 
@@ -167,7 +167,7 @@ def test_shards_below_a_folder_of_each_split_are_not_one_corpus(tmp_path: Path) 
 
 def test_a_set_unpacked_one_folder_deeper_names_the_folder_to_give(tmp_path: Path) -> None:
     laid(tmp_path, *(f"dataset/{name}" for name in CLASSES))
-    assert refusal(tmp_path).endswith(f"(cat, dog): are those the classes? Give labelled={tmp_path}/dataset")
+    assert refusal(tmp_path).endswith(f"(cat, dog). If those are the classes, give labelled={tmp_path}/dataset")
     assert told(tmp_path, labelled=False) == "data.x: 3 images"
 
 

@@ -24,5 +24,5 @@ def test_where_a_format_is_not_read_those_that_are_and_how_to_convert_are_said(d
 
 
 def test_what_cannot_help_is_not_advised() -> None:
-    assert refusal(36, truncated=6).endswith("data.max_quarantined = 0.01. Mend the images, or raise it.")
-    assert refusal(36, truncated=36).endswith("data.max_quarantined = 0.01. Mend the images.")
+    assert refusal(36, truncated=6).endswith("data.max_quarantined = 0.01. Repair the images, or raise it.")
+    assert refusal(36, truncated=36).endswith("data.max_quarantined = 0.01. Repair the images.")
