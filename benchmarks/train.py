@@ -137,6 +137,7 @@ class Contest:
         import torch
 
         from ray_ns.config import Data, Training
+        from ray_ns.methods.objectives import Supervised
 
         torch.set_num_threads(case["threads"])
         self.case, self.folder = case, Path(folder)
@@ -147,6 +148,7 @@ class Contest:
         values = {"model": model, "steps": 10**6, "batch": BATCH, "noise": noise, "optimizer": optimizer}
         values |= {"precision": "bfloat16"}
         self.recipe = Training.model_validate(values)
+        self.objective = Supervised(self.recipe, BATCH)
         self._events = Path(os.environ[EVENTS]).open("a", buffering=1)  # noqa: SIM115 - as long as the process
 
     def state(self) -> Any:
@@ -154,7 +156,7 @@ class Contest:
 
         from ray_ns.train.state import TrainState
 
-        return TrainState.fresh(self.recipe, self.data, 0, torch.device("cpu"))
+        return TrainState.fresh(self.objective, self.data, 0, torch.device("cpu"))
 
     def event(self) -> None:
         self._events.write(f"{time.monotonic()} {BATCH}\n")
@@ -172,7 +174,7 @@ class Contest:
         eye = np.eye(CLASSES, dtype=np.float32)
         visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
         images = Images(corpus, visits, Decode(SIZE, 3, "none"), lambda at: eye[at % CLASSES])
-        return Steps(images, None, BATCH, 0, 0, 0, 1, per_image(self.recipe.noise, SIZE))
+        return Steps([(images, BATCH)], 0, 0, 1, per_image(self.recipe.noise, SIZE))
 
 
 def ours(contest: Contest, save_every: int | None = None) -> None:
@@ -201,7 +203,7 @@ def ours(contest: Contest, save_every: int | None = None) -> None:
         contest.event()
 
     worker = Worker(torch.device("cpu"), 0, 0, contest.case["loaders"])
-    fit(recipe, data, steps, state, worker, state.network, after_step)
+    fit(contest.objective, data, steps, state, worker, after_step)
 
 
 def bare(contest: Contest) -> None:
@@ -211,7 +213,7 @@ def bare(contest: Contest) -> None:
     from ray_ns.train.step import Step
 
     state, batch = contest.state(), contest.steps()[0]
-    step = Step(contest.recipe, contest.data, 0, state.network, torch.device("cpu"), 0)
+    step = Step(contest.objective, contest.data, 0, torch.device("cpu"), 0)
     while True:
         step(state, batch)
         contest.event()
@@ -239,17 +241,17 @@ def timm(contest: Contest) -> None:
         num_workers=contest.case["loaders"],
         device=torch.device("cpu"),
     )
-    loss_of, rate = SoftTargetCrossEntropy(), schedule(state.optimizer, contest.recipe)
-    state.network.train()
+    loss_of, rate = SoftTargetCrossEntropy(), schedule(state.kept.optimizer, contest.recipe)
+    state.kept.network.train()
     while True:
         for images, labels in loader:
             pixels = images.contiguous(memory_format=torch.channels_last)
             targets = torch.nn.functional.one_hot(labels, CLASSES).float()
             with torch.autocast("cpu", torch.bfloat16):
-                loss = loss_of(state.network(pixels), targets)
-            state.optimizer.zero_grad()
+                loss = loss_of(state.kept.network(pixels), targets)
+            state.kept.optimizer.zero_grad()
             loss.backward()
-            state.optimizer.step()
+            state.kept.optimizer.step()
             state.step += 1
             rate.step_update(state.step)
             loss.item()

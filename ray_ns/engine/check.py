@@ -133,6 +133,7 @@ class _Steps:
             yield self._train(place, recipe, chosen)[1]
 
     def _train(self, place: str, recipe: Training, chosen: Selected | None) -> tuple["TrainState", Finding]:
+        from ray_ns.methods.objectives import objective_of
         from ray_ns.models.zoo import parameters
         from ray_ns.train.data import batches
         from ray_ns.train.sources import Sources
@@ -140,10 +141,11 @@ class _Steps:
         from ray_ns.train.step import Step
 
         config, device = self._config, self._device(bool(self._config.cluster.train_gpus))
-        state = TrainState.fresh(recipe, config.data, 0, device)
+        objective = objective_of(recipe, recipe.batch, chosen is not None)
+        state = TrainState.fresh(objective, config.data, 0, device)
         sources = Sources(recipe, config.data, self._corpora, chosen)
-        steps = sources.steps(recipe.batch, 0, 0, config.cluster.worker_counts[0])
-        step = Step(recipe, config.data, 0, state.network, device, 0, config.cluster.train_microbatch)
+        steps = sources.steps(objective.sources(), 0, 0, config.cluster.worker_counts[0])
+        step = Step(objective, config.data, 0, device, 0, config.cluster.train_microbatch)
         for number in range(2):  # the first one pays for what is done but once
             began = time.monotonic()
             batch = next(batches(steps, number, number + 1, 0))
@@ -154,7 +156,7 @@ class _Steps:
         images = len(batch.images)
         figures = {
             "model": recipe.model.name,
-            "parameters": parameters(state.network),
+            "parameters": parameters(state.kept.network),
             "images": images,
             "read_img_s": round(images / read, 1),
             "step_img_s": round(images / seconds, 1),

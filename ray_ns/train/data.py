@@ -232,16 +232,16 @@ class Images:
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of a step: labelled images first.
+    """One worker's share of a step, source after source.
 
-    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``labelled``: how many are labelled,
-    ``bytes_read``: bytes of the shards that were read for it, ``bytes_used``: those that its images are encoded in.
-    ``unreadable``: why images of it that have not come before are black and have targets of zeros, by name.
+    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``counts``: how many are of each
+    source, ``bytes_read``: bytes of the shards that were read for it, ``bytes_used``: those that its images are encoded
+    in. ``unreadable``: why images of it that have not come before are black and have targets of zeros, by name.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
-    labelled: int
+    counts: tuple[int, ...]
     bytes_read: int = 0
     bytes_used: int = 0
     unreadable: Mapping[str, str] = field(default_factory=dict)
@@ -250,24 +250,23 @@ class Batch:
 class Steps(Dataset["Batch | RayNsError"]):
     """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker.
 
+    ``sources``: images, and how many of them a step has over all workers.
     ``bytes_read`` and ``bytes_used`` count what ``batches`` has given: their quotient is the read amplification.
     ``unreadable``: why images among them cannot be read, by name.
     """
 
     def __init__(
         self,
-        labelled: Images,
-        pseudo: Images | None,
-        batch: int,
-        ratio: int,
+        sources: Sequence[tuple[Images, int]],
         key: int,
         rank: int,
         world: int,
         augment: Callable[[np.ndarray, int], np.ndarray] | None,
     ) -> None:
-        self._sources = [(labelled, Order(labelled.sizes, batch, seed(key, 0)))]
-        if pseudo is not None:
-            self._sources.append((pseudo, Order(pseudo.sizes, batch * ratio, seed(key, 1))))
+        self._sources = [
+            (images, Order(images.sizes, per_step, seed(key, number)))
+            for number, (images, per_step) in enumerate(sources)
+        ]
         self._key, self._rank, self._world = key, rank, world
         self._augment = augment
         self.bytes_read = 0
@@ -308,7 +307,7 @@ class Steps(Dataset["Batch | RayNsError"]):
             found.update(itertools.islice(images.unreadable.items(), known, None))
         read_now, used_now = self._bytes()
         whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
-        return Batch(*whole, counts[0], read_now - read, used_now - used, found)
+        return Batch(*whole, tuple(counts), read_now - read, used_now - used, found)
 
     def _bytes(self) -> tuple[int, int]:
         """Read and used so far."""
@@ -361,13 +360,16 @@ def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]
 
 
 def _joined(pieces: Sequence[Batch]) -> Batch:
-    def both(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        return torch.cat([of(it)[: it.labelled] for it in pieces] + [of(it)[it.labelled :] for it in pieces])
+    """One batch of the ``pieces`` of a step, source after source."""
+
+    def joined(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
+        by_source = zip(*(of(it).split(it.counts) for it in pieces), strict=True)
+        return torch.cat([of_piece for of_source in by_source for of_piece in of_source])
 
     return Batch(
-        both(lambda it: it.images),
-        both(lambda it: it.targets),
-        sum(it.labelled for it in pieces),
+        joined(lambda it: it.images),
+        joined(lambda it: it.targets),
+        tuple(map(sum, zip(*(it.counts for it in pieces), strict=True))),
         sum(it.bytes_read for it in pieces),
         sum(it.bytes_used for it in pieces),
         {name: why for it in pieces for name, why in it.unreadable.items()},

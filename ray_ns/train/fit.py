@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from ray_ns.config import Data, Training
+from ray_ns.config import Data
 from ray_ns.errors import ResumableError
 from ray_ns.train.data import Steps, batches
-from ray_ns.train.optim import schedule
+from ray_ns.train.objective import Objective
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import Step
 
@@ -31,29 +31,28 @@ class Worker:
 
 
 def fit(
-    recipe: Training,
+    objective: Objective,
     data: Data,
     steps: Steps,
     state: TrainState,
     worker: Worker,
-    network: nn.Module,
     after_step: Callable[[TrainState, float], None],
     score: Callable[[nn.Module], float] | None = None,
 ) -> None:
-    """Train ``state`` from where it stands to the recipe's last step, or to where its patience ends.
+    """Train ``state`` from where it stands to the last step of the objective's recipe, or to where its patience ends.
 
-    ``network``: the state's network, or that one wrapped for several workers. ``after_step`` is called with the state
-    and the loss after every step. ``score`` gives a network's top-1 on validation images, the same to all workers; it
-    is asked every ``recipe.eval_steps`` steps and after the last one, before ``after_step``: what that saves knows the
-    score, and whoever goes on from it decides the same. Raises ``LeavingError`` after a step before which a worker was
-    told to leave.
+    ``after_step`` is called with the state and the loss after every step. ``score`` gives a network's top-1 on
+    validation images, the same to all workers; it is asked every ``recipe.eval_steps`` steps and after the last one,
+    before ``after_step``: what that saves knows the score, and whoever goes on from it decides the same. Raises
+    ``LeavingError`` after a step before which a worker was told to leave.
     """
+    recipe = objective.recipe
     if state.finished(recipe):
         return
-    step = Step(recipe, data, worker.key, network, worker.device, worker.rank, worker.microbatch, worker.told)
-    rate = schedule(state.optimizer, recipe)
+    step = Step(objective, data, worker.key, worker.device, worker.rank, worker.microbatch, worker.told)
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
-        rate.step_update(state.step)
+        for net in state.nets.values():
+            net.schedule.step_update(state.step)
         loss = step(state, batch)
         due = recipe.eval_steps and (state.step % recipe.eval_steps == 0 or state.step == recipe.steps)
         if score is not None and due:

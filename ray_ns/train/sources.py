@@ -1,6 +1,6 @@
 """The images that a training learns from, with their targets: labelled ones, and selected ones of the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from ray_ns.images.augment import per_image
 from ray_ns.images.decode import Decode
 from ray_ns.models.loss import sharpen, smooth
 from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.objective import Source
 from ray_ns.train.selected import Selected
 
 
@@ -24,12 +25,11 @@ class Sources:
     corpora: Mapping[str, Corpus]
     selected: Selected | None = None
 
-    def steps(self, batch: int, key: int, rank: int, world: int) -> Steps:
-        """The batches of one worker; ``batch``: labelled images per step, over all workers."""
+    def steps(self, sources: Sequence[Source], key: int, rank: int, world: int) -> Steps:
+        """The batches of one worker."""
+        images = {"labelled": self.labelled, "selection": self.pseudo_labelled}
         augment = per_image(self.recipe.noise, self.data.size)
-        pseudo = self.pseudo_labelled(self.selected) if self.selected is not None else None
-        ratio = self.recipe.ratio if isinstance(self.recipe, Student) else 0
-        return Steps(self.labelled(), pseudo, batch, ratio, key, rank, world, augment)
+        return Steps([(images[it.images](), it.per_step) for it in sources], key, rank, world, augment)
 
     def labelled(self) -> Images:
         """The labelled images with smoothed one-hot targets."""
@@ -45,10 +45,11 @@ class Sources:
         visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
         return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
 
-    def pseudo_labelled(self, selected: Selected) -> Images:
-        """The ``selected`` images of the pool with the teacher's labels, soft or hard."""
+    def pseudo_labelled(self) -> Images:
+        """The selected images of the pool with the teacher's labels, soft or hard."""
         assert isinstance(self.recipe, Student)
-        recipe, data = self.recipe, self.data
+        assert self.selected is not None
+        recipe, data, selected = self.recipe, self.data, self.selected
 
         def targets(rows: np.ndarray) -> np.ndarray:
             if recipe.targets == "hard":

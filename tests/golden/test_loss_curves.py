@@ -20,6 +20,7 @@ from support import tiny_training
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.images.augment import per_image
+from ray_ns.methods.objectives import objective_of
 from ray_ns.train.fit import Worker, fit
 from ray_ns.train.state import TrainState
 
@@ -65,19 +66,19 @@ def curve(name: str, config: Config, folder: Path, error: float = 0.0, rate: flo
     recipe = kind.model_validate({**plain.model_dump(), "steps": 30, **RECIPES[name], "optimizer": optimizer})
     ratio = recipe.ratio if isinstance(recipe, Student) else 0
     augment = per_image(recipe.noise, config.data.size)
-    state = TrainState.fresh(recipe, config.data, 3, torch.device("cpu"))
+    objective = objective_of(recipe, recipe.batch, isinstance(recipe, Student))
+    state = TrainState.fresh(objective, config.data, 3, torch.device("cpu"))
     with torch.no_grad():
-        for weight in state.network.parameters():
+        for weight in state.kept.network.parameters():
             weight.mul_(1 + error * torch.randn_like(weight))
     steps = tiny_training.steps_in(folder, ratio=ratio, augment=augment, sharpness=1.0 if "hard" in name else 0.8)
     losses: list[float] = []
     fit(
-        recipe,
+        objective,
         config.data,
         steps,
         state,
         Worker(torch.device("cpu"), 3),
-        state.network,
         lambda _, loss: losses.append(loss),
     )
     return losses

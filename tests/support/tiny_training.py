@@ -26,6 +26,7 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.recorder import Destination, Recorder
 from ray_ns.engine.workers.score import Score
 from ray_ns.images.decode import Decode
+from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint, objects
 from ray_ns.train.data import Images, Steps, visits_of
 from ray_ns.train.fit import Worker, fit
@@ -82,8 +83,10 @@ def steps_in(
         visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
         return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
 
-    pool = images("pool", 14, sharpness) if ratio else None
-    return Steps(images("labelled", 9, 1.0), pool, batch, ratio, KEY, rank, world, augment)
+    sources = [(images("labelled", 9, 1.0), batch)]
+    if ratio:
+        sources.append((images("pool", 14, sharpness), batch * ratio))
+    return Steps(sources, KEY, rank, world, augment)
 
 
 def score_in(folder: Path, config: Config) -> Score:
@@ -103,7 +106,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
     store = objects.LocalStore(folder)
     warnings: list[str] = []
     found = checkpoint.latest(store, PLACE, warnings.append)
-    state = TrainState.fresh(recipe, config.data, KEY + bool(found), CPU)  # what is not restored shows
+    state = TrainState.fresh(NoisyStudent(recipe), config.data, KEY + bool(found), CPU)  # what is not restored shows
     if found:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
@@ -117,7 +120,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
             os.kill(os.getpid(), signal.SIGKILL)
 
     score = score_in(data, config) if recipe.eval_steps else None
-    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, after_step, score)
+    fit(NoisyStudent(recipe), config.data, steps, state, Worker(CPU, KEY), after_step, score)
     recorder.publish(state)
     checkpoint.clear(store, PREFIX)
     save_file(state.tensors(), folder / "end.safetensors")

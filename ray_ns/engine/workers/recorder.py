@@ -90,7 +90,7 @@ class Recorder:
         facts = {
             "steps": state.step,
             "loss": sum(last) / len(last),
-            "parameters": parameters(state.network),
+            "parameters": parameters(state.kept.network),
             "size": self._data.size,
             "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
             **self._curve(state),

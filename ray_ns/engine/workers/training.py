@@ -88,6 +88,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
 
     from ray_ns.engine.workers.leave import told
     from ray_ns.engine.workers.score import Score
+    from ray_ns.methods.objectives import objective_of
     from ray_ns.models.files import weights
     from ray_ns.models.memory import keep_memory
     from ray_ns.train.fit import LeavingError, Worker, fit
@@ -101,12 +102,15 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     if _published(task.to, rank):
         return {}
     first = weights(task.first.read(task.to.store)) if task.first else None
-    state = TrainState.fresh(task.recipe, data, task.key, device, first, task.frozen)
+    objective = objective_of(task.recipe, task.batch, bool(task.selection))
+    state = TrainState.fresh(objective, data, task.key, device, first, task.frozen)
     found = _agreed(task.to, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
-    network = ray.train.torch.prepare_model(state.network, move_to_device=device)
-    steps = Sources(task.recipe, data, task.corpora, _selected(task)).steps(task.batch, task.key, rank, world)
+    for net in state.nets.values():
+        net.wrapped = ray.train.torch.prepare_model(net.network, move_to_device=device)
+    sources = Sources(task.recipe, data, task.corpora, _selected(task))
+    steps = sources.steps(objective.sources(), task.key, rank, world)
     leaving = _leaving(task)
     cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
     worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
@@ -119,7 +123,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         leaving(state.step)
 
     try:
-        fit(task.recipe, data, steps, state, worker, network, recorder.after_step if recorder else ask, score)
+        fit(objective, data, steps, state, worker, recorder.after_step if recorder else ask, score)
     except LeavingError:
         if recorder is not None:
             recorder.save(state)

@@ -122,7 +122,7 @@ def damaged(write_corpus: Write, pictures: Pictures) -> Callable[..., Steps]:
         visits = visits_of(corpus, all_ids([9]), np.ones(9, int))
         targets = np.eye(CLASSES, dtype=np.float32)[np.arange(9) % CLASSES]
         source = Images(corpus, visits, DECODE, lambda rows: targets[rows], allowed)
-        return Steps(source, None, 6, 0, 1, rank, world, None)
+        return Steps([(source, 6)], 1, rank, world, None)
 
     return made
 
@@ -168,20 +168,18 @@ def steps_of(pool: Corpus, write_corpus: Write, pictures: Pictures) -> Callable[
 
     def made(rank: int = 0, world: int = 1, augment: bool = False, key: int = 7) -> Steps:
         noise = per_image(Noise(), 16) if augment else None
-        return Steps(of(labelled), of(pool, [1, 2] * 10), 4, 3, key, rank, world, noise)
+        return Steps([(of(labelled), 4), (of(pool, [1, 2] * 10), 12)], key, rank, world, noise)
 
     return made
 
 
 def same(one: Batch, two: Batch) -> bool:
-    return (
-        torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets) and one.labelled == two.labelled
-    )
+    return torch.equal(one.images, two.images) and torch.equal(one.targets, two.targets) and one.counts == two.counts
 
 
 def test_a_batch_has_its_labelled_images_first_and_ratio_times_as_many_others(steps_of: Callable[..., Steps]) -> None:
     batch = steps_of()[3]
-    assert batch.labelled == 4
+    assert batch.counts == (4, 12)
     assert batch.images.shape == (16, 16, 16, 1)
     assert batch.images.dtype == torch.uint8
     assert batch.targets.shape == (16, CLASSES)
@@ -195,7 +193,7 @@ def test_the_workers_shares_make_up_the_one_global_batch(steps_of: Callable[...,
         whole = steps_of(augment=augment)[step]
         for world in (2, 4):
             shares = [steps_of(rank, world, augment)[step] for rank in range(world)]
-            assert {share.labelled for share in shares} == {4 // world}
+            assert {share.counts for share in shares} == {(4 // world, 12 // world)}
             for field in ("images", "targets"):
                 parts = [getattr(share, field) for share in shares]
                 cut = 4 // world
@@ -215,7 +213,7 @@ def test_a_batch_is_a_function_of_key_and_step_alone(steps_of: Callable[..., Ste
 
 def test_the_same_image_is_noised_anew_every_time(write_corpus: Write, pictures: Pictures) -> None:
     one = write_corpus("one", [pictures(1)])
-    noised = Steps(of(one), None, 8, 0, 1, 0, 1, per_image(Noise(), 16))
+    noised = Steps([(of(one), 8)], 1, 0, 1, per_image(Noise(), 16))
     images = torch.cat([noised[step].images for step in range(3)]).flatten(1)
     assert len({tuple(image.tolist()) for image in images}) > 12
 
@@ -268,7 +266,7 @@ def walked(
     corpus = CountedCorpus(by_row)
     ids = np.flatnonzero(np.random.default_rng(batch).random(10_000) < density)
     images = Images(corpus, visits_of(corpus, ids, np.ones(len(ids), np.int16)), number, own_row)  # type: ignore[arg-type]
-    steps = Steps(images, None, batch, 0, 1, rank, world, None)
+    steps = Steps([(images, batch)], 1, rank, world, None)
     for got in batches(steps, 0, len(ids) // batch, loaders):
         np.testing.assert_array_equal(got.images[:, 0, 0, 0], ids[got.targets[:, 0].numpy().astype(int)] % 251)
     return steps, corpus

@@ -11,6 +11,7 @@ from support.held import HOLDER
 from ray_ns.config import Config, Data, Student
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.images.decode import Decode
+from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
 from ray_ns.train.data import Images, Steps, visits_of
@@ -33,11 +34,15 @@ def steps(write_corpus: Callable[..., Corpus], pictures: Callable[..., list[byte
         visits = visits_of(corpus, np.arange(count), np.ones(count, int))
         return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
 
-    return Steps(images("labelled", 9, 1.0), images("pool", 12, 0.8), 4, 2, KEY, 0, 1, None)
+    return Steps([(images("labelled", 9, 1.0), 4), (images("pool", 12, 0.8), 8)], KEY, 0, 1, None)
 
 
 def recipe_of(config: Config, **changes: Any) -> Student:
     return Student.model_validate({**config.student.model_dump(), **changes})
+
+
+def fresh(recipe: Student, data: Data, key: int = KEY) -> TrainState:
+    return TrainState.fresh(NoisyStudent(recipe), data, key, CPU)
 
 
 def train(
@@ -48,7 +53,7 @@ def train(
     after_step: Callable[[TrainState, float], None] = lambda state, loss: None,
     loaders: int = 0,
 ) -> TrainState:
-    fit(recipe, data, steps, state, Worker(CPU, KEY, 0, loaders), state.network, after_step)
+    fit(NoisyStudent(recipe), data, steps, state, Worker(CPU, KEY, 0, loaders), after_step)
     return state
 
 
@@ -81,14 +86,14 @@ def test_a_training_resumed_after_any_step_equals_the_uninterrupted_one(
         found = checkpoint.Checkpoint(state.step, state.tensors(), state.facts())
         checkpoint.save(store, f"after/{state.step}", HOLDER, found)
 
-    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), keep)
+    whole = train(recipe, config.data, steps, fresh(recipe, config.data), keep)
     assert whole.step == STEPS
     for after in range(1, STEPS + 1):
         found = checkpoint.latest(store, f"after/{after}", pytest.fail)
         assert found is not None
         assert found.step == after
         # A network of another key: whatever is not restored shows.
-        state = TrainState.fresh(recipe, config.data, KEY + after, CPU)
+        state = fresh(recipe, config.data, KEY + after)
         state.load(found.step, found.tensors, found.facts)
         rest: list[float] = []
         train(recipe, config.data, steps, state, lambda _, loss, rest=rest: rest.append(loss))
@@ -105,30 +110,27 @@ def test_a_resume_that_forgot_the_step_would_show(config: Config, steps: Steps) 
         if state.step == 4:
             held.update(tensors={name: it.clone() for name, it in state.tensors().items()}, facts=state.facts())
 
-    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), keep)
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    whole = train(recipe, config.data, steps, fresh(recipe, config.data), keep)
+    state = fresh(recipe, config.data)
     state.load(5, **held)
     assert differing(train(recipe, config.data, steps, state), whole)
 
 
 def test_the_same_training_twice_is_the_same_bit_for_bit(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config)
-    runs = [train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU)) for _ in range(2)]
+    runs = [train(recipe, config.data, steps, fresh(recipe, config.data)) for _ in range(2)]
     assert differing(*runs) == []
 
 
 def test_a_loader_process_changes_nothing(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config)
-    runs = [
-        train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU), loaders=loaders)
-        for loaders in (0, 1)
-    ]
+    runs = [train(recipe, config.data, steps, fresh(recipe, config.data), loaders=loaders) for loaders in (0, 1)]
     assert differing(*runs) == []
 
 
 def test_a_finished_training_takes_no_step(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config)
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    state = fresh(recipe, config.data)
     state.step = STEPS
     train(recipe, config.data, steps, state, lambda *_: pytest.fail("a step was taken"))
 
@@ -136,8 +138,8 @@ def test_a_finished_training_takes_no_step(config: Config, steps: Steps) -> None
 def test_every_step_has_its_learning_rate(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config, optimizer={"lr": 0.4, "warmup_steps": 4, "schedule": "constant"})
     rates: list[float] = []
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
-    train(recipe, config.data, steps, state, lambda it, _: rates.append(it.optimizer.param_groups[0]["lr"]))
+    state = fresh(recipe, config.data)
+    train(recipe, config.data, steps, state, lambda it, _: rates.append(it.kept.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4])
 
 
@@ -148,7 +150,7 @@ def test_a_small_problem_is_learned(config: Config, steps: Steps, precision: str
     rate = {"lr": 0.1, "warmup_steps": 5}
     recipe = recipe_of(config, steps=50, optimizer=rate, precision=precision, noise=quiet, model=model)
     losses: list[float] = []
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    state = fresh(recipe, config.data)
     train(recipe, config.data, steps, state, lambda _, loss: losses.append(loss))
     assert sum(losses[:2]) / 2 > 1
     assert sum(losses[-10:]) / 10 < 0.65, losses[-10:]  # 0.43 is the entropy of the targets
@@ -160,8 +162,8 @@ def test_a_small_problem_is_learned(config: Config, steps: Steps, precision: str
 
 def test_a_score_comes_every_so_many_steps_and_after_the_last(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config, eval_steps=3)
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
-    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, lambda *_: None, lambda network: 0.5)
+    state = fresh(recipe, config.data)
+    fit(NoisyStudent(recipe), config.data, steps, state, Worker(CPU, KEY), lambda *_: None, lambda network: 0.5)
     assert state.scores == [(3, 0.5), (6, 0.5), (8, 0.5)]
     assert not state.best, "without patience the last weights are the result"
 
@@ -174,8 +176,8 @@ def test_patience_ends_a_training_and_keeps_the_weights_of_the_first_best_score(
     def keep(state: TrainState, loss: float) -> None:
         held[state.step] = copy.deepcopy(state)
 
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
-    fit(recipe, config.data, steps, state, Worker(CPU, KEY), state.network, keep, lambda network: next(scores))
+    state = fresh(recipe, config.data)
+    fit(NoisyStudent(recipe), config.data, steps, state, Worker(CPU, KEY), keep, lambda network: next(scores))
     assert (state.step, state.best_score) == (4, (2, 0.75))
     assert held[4].scores == state.scores, "what is saved after a step knows its score"
     train(recipe, config.data, steps, state, lambda *_: pytest.fail("it had ended"))
@@ -186,19 +188,19 @@ def test_patience_ends_a_training_and_keeps_the_weights_of_the_first_best_score(
 
 def test_a_worker_that_is_told_to_leave_goes_after_the_step_and_nothing_is_lost(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config)
-    whole = train(recipe, config.data, steps, TrainState.fresh(recipe, config.data, KEY, CPU))
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    whole = train(recipe, config.data, steps, fresh(recipe, config.data))
+    state = fresh(recipe, config.data)
     saved: list[int] = []
     worker = Worker(CPU, KEY, told=lambda: state.step == 3)
     with pytest.raises(LeavingError, match="told to leave at step 4"):
-        fit(recipe, config.data, steps, state, worker, state.network, lambda it, _: saved.append(it.step))
+        fit(NoisyStudent(recipe), config.data, steps, state, worker, lambda it, _: saved.append(it.step))
     assert saved == [1, 2, 3, 4]
     assert differing(train(recipe, config.data, steps, state), whole) == []
 
 
 def test_one_that_is_told_at_the_last_step_has_nothing_left_to_do(config: Config, steps: Steps) -> None:
     recipe = recipe_of(config)
-    state = TrainState.fresh(recipe, config.data, KEY, CPU)
+    state = fresh(recipe, config.data)
     worker = Worker(CPU, KEY, told=lambda: state.step == STEPS - 1)
-    fit(recipe, config.data, steps, state, worker, state.network, lambda *_: None)
+    fit(NoisyStudent(recipe), config.data, steps, state, worker, lambda *_: None)
     assert state.step == STEPS

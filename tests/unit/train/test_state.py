@@ -1,12 +1,14 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load, save
 
-from ray_ns.config import Config, Student
+from ray_ns.config import Config, Data, Student
+from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.train.state import TrainState
 
 CPU = torch.device("cpu")
@@ -21,22 +23,26 @@ def student(config: Config) -> Callable[..., Student]:
     return made
 
 
+def fresh(recipe: Student, data: Data, key: int, *begin: Any) -> TrainState:
+    return TrainState.fresh(NoisyStudent(recipe), data, key, CPU, *begin)
+
+
 def turned(state: TrainState, steps: int = 2) -> TrainState:
     """The state after some steps on random images, so that nothing in it is as it began."""
     torch.manual_seed(5)
     for _ in range(steps):
-        loss = F.cross_entropy(state.network.train()(torch.randn(4, 1, 16, 16)), torch.tensor([0, 1, 2, 0]))
-        state.optimizer.zero_grad()
+        loss = F.cross_entropy(state.kept.network.train()(torch.randn(4, 1, 16, 16)), torch.tensor([0, 1, 2, 0]))
+        state.kept.optimizer.zero_grad()
         loss.backward()
-        state.optimizer.step()
+        state.kept.optimizer.step()
         state.step += 1
-        if state.ema is not None:
-            state.ema.update(state.network, state.step)
+        if state.kept.average is not None:
+            state.kept.average.update(state.kept.network, state.step)
     return state
 
 
 def test_the_key_decides_the_first_weights(config: Config) -> None:
-    one, two, other = (TrainState.fresh(config.student, config.data, key, CPU).tensors() for key in (1, 1, 2))
+    one, two, other = (fresh(config.student, config.data, key).tensors() for key in (1, 1, 2))
     assert all(torch.equal(one[name], two[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
 
@@ -46,9 +52,9 @@ def test_the_key_decides_the_first_weights(config: Config) -> None:
 def test_a_state_comes_back_from_bytes_bit_for_bit(
     config: Config, student: Callable[..., Student], name: str, ema: float | None
 ) -> None:
-    state = turned(TrainState.fresh(student(name, ema), config.data, 1, CPU))
+    state = turned(fresh(student(name, ema), config.data, 1))
     tensors, facts = load(save(state.tensors())), json.loads(json.dumps(state.facts()))
-    back = TrainState.fresh(student(name, ema), config.data, 2, CPU)
+    back = fresh(student(name, ema), config.data, 2)
     back.load(state.step, tensors, facts)
     assert back.step == 2
     assert back.tensors().keys() == state.tensors().keys()
@@ -64,43 +70,43 @@ def test_a_state_comes_back_from_bytes_bit_for_bit(
 def test_tensors_hold_network_average_and_optimiser(
     config: Config, student: Callable[..., Student], name: str, slots: set[str]
 ) -> None:
-    tensors = turned(TrainState.fresh(student(name), config.data, 1, CPU)).tensors()
+    tensors = turned(fresh(student(name), config.data, 1)).tensors()
     assert {key.split("/")[0] for key in tensors} == {"network", "ema", "optimizer"}
     assert {key.split("/")[2] for key in tensors if key.startswith("optimizer/")} == slots
     assert all(tensor.is_contiguous() and not tensor.requires_grad for tensor in tensors.values())
 
 
 def test_the_result_is_the_average_where_there_is_one(config: Config, student: Callable[..., Student]) -> None:
-    plain = TrainState.fresh(student(ema=None), config.data, 1, CPU)
-    average = TrainState.fresh(student(), config.data, 1, CPU)
-    assert plain.ema is None
-    assert plain.result is plain.network
-    assert average.ema is not None
-    assert average.result is average.ema.module
+    plain = fresh(student(ema=None), config.data, 1)
+    average = fresh(student(), config.data, 1)
+    assert plain.kept.average is None
+    assert plain.result is plain.kept.network
+    assert average.kept.average is not None
+    assert average.result is average.kept.average.module
 
 
 def test_weights_of_another_shape_are_refused(config: Config) -> None:
-    state = turned(TrainState.fresh(config.student, config.data, 1, CPU))
+    state = turned(fresh(config.student, config.data, 1))
     wider = config.data.model_copy(update={"classes": 5})
     with pytest.raises(RuntimeError, match="size mismatch"):
-        TrainState.fresh(config.student, wider, 1, CPU).load(2, state.tensors(), state.facts())
+        fresh(config.student, wider, 1).load(2, state.tensors(), state.facts())
 
 
 def test_a_student_may_begin_with_another_networks_weights(config: Config) -> None:
-    other = TrainState.fresh(config.student, config.data, 2, CPU)
-    state = TrainState.fresh(config.student, config.data, 1, CPU, other.network.state_dict())
+    other = fresh(config.student, config.data, 2)
+    state = fresh(config.student, config.data, 1, other.kept.network.state_dict())
     assert all(torch.equal(it, other.tensors()[name]) for name, it in state.tensors().items())
 
 
 def test_frozen_layers_have_no_place_in_the_optimizer(config: Config) -> None:
-    state = TrainState.fresh(config.student, config.data, 1, CPU, frozen=2)
-    held = {id(it) for group in state.optimizer.param_groups for it in group["params"]}
-    assert held == {id(it) for it in state.network.parameters() if it.requires_grad}
-    assert len(held) < len(list(state.network.parameters()))
+    state = fresh(config.student, config.data, 1, None, 2)
+    held = {id(it) for group in state.kept.optimizer.param_groups for it in group["params"]}
+    assert held == {id(it) for it in state.kept.network.parameters() if it.requires_grad}
+    assert len(held) < len(list(state.kept.network.parameters()))
 
 
 def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, student: Callable[..., Student]) -> None:
-    state = turned(TrainState.fresh(student("adamw"), config.data, 1, CPU))
+    state = turned(fresh(student("adamw"), config.data, 1))
     taken = state.tensors()
     before = {name: tensor.clone() for name, tensor in taken.items()}
     turned(state)
@@ -109,11 +115,11 @@ def test_the_tensors_are_a_copy_that_later_steps_leave_alone(config: Config, stu
 
 
 def test_scores_and_the_best_weights_come_back(config: Config) -> None:
-    state = turned(TrainState.fresh(config.student, config.data, 1, CPU), 1)
+    state = turned(fresh(config.student, config.data, 1), 1)
     state.score(0.5, keep=True)
     best = {name: it.clone() for name, it in state.result.state_dict().items()}
     turned(state, 1).score(0.5, keep=True)
-    back = TrainState.fresh(config.student, config.data, 2, CPU)
+    back = fresh(config.student, config.data, 2)
     back.load(state.step, load(save(state.tensors())), json.loads(json.dumps(state.facts())))
     assert back.scores == [(1, 0.5), (2, 0.5)]
     assert back.best.keys() == best.keys()
@@ -128,7 +134,7 @@ def test_a_training_ends_when_so_many_scores_were_no_better(
     config: Config, patience: int | None, scores: list[float], ended: bool
 ) -> None:
     recipe = config.student.model_copy(update={"eval_steps": 1, "patience": patience})
-    state = TrainState.fresh(recipe, config.data, 1, CPU)
+    state = fresh(recipe, config.data, 1)
     for state.step, top1 in enumerate(scores, 1):
         state.score(top1, keep=True)
     assert state.finished(recipe) == ended

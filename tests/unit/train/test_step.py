@@ -11,6 +11,7 @@ from support import tiny_training
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.errors import ResumableError
+from ray_ns.methods.objectives import NoisyStudent, objective_of
 from ray_ns.train.data import Batch, batches
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import NotFiniteError, Step
@@ -27,8 +28,9 @@ def made(config: Config) -> Made:
         rank: int = 0, recipe: Training | None = None, microbatch: int | None = None, **changes: object
     ) -> tuple[Step, TrainState]:
         recipe = recipe or Student.model_validate({**config.student.model_dump(), **changes})
-        state = TrainState.fresh(recipe, config.data, 1, CPU)
-        return Step(recipe, config.data, 1, state.network, CPU, rank, microbatch), state
+        objective = objective_of(recipe, recipe.batch, isinstance(recipe, Student))
+        state = TrainState.fresh(objective, config.data, 1, CPU)
+        return Step(objective, config.data, 1, CPU, rank, microbatch), state
 
     return step
 
@@ -37,13 +39,13 @@ def made(config: Config) -> Made:
 def batch() -> Batch:
     torch.manual_seed(3)
     images = torch.randint(0, 256, (12, 16, 16, 1), dtype=torch.uint8)
-    return Batch(images, torch.softmax(torch.randn(12, 3), 1), 4)
+    return Batch(images, torch.softmax(torch.randn(12, 3), 1), (4, 8))
 
 
 def poisoned(batch: Batch, value: float) -> Batch:
     targets = batch.targets.clone()
     targets[2, 1] = value
-    return Batch(batch.images, targets, batch.labelled)
+    return Batch(batch.images, targets, batch.counts)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -56,7 +58,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(made: Made, batch: Ba
         step(state, poisoned(batch, value))
     after = state.tensors()
     assert state.step == 2
-    weights = dict(state.network.named_parameters())
+    weights = dict(state.kept.network.named_parameters())
     changed = [name for name in before if not torch.equal(before[name], after[name])]
     assert not [name for name in changed if name.removeprefix("network/") in weights], changed
     assert not [name for name in changed if not name.startswith("network/")], changed
@@ -66,13 +68,13 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(made: Made, batch: Ba
 def test_a_gradient_that_is_not_finite_stops_before_the_update(made: Made, batch: Batch, value: float) -> None:
     step, state = made()
     step(state, batch)
-    before = {name: weight.detach().clone() for name, weight in state.network.named_parameters()}
-    first = next(state.network.parameters())
+    before = {name: weight.detach().clone() for name, weight in state.kept.network.named_parameters()}
+    first = next(state.kept.network.parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, value))
     with pytest.raises(ResumableError, match="step 1"):
         step(state, batch)
     assert state.step == 1
-    assert all(torch.equal(before[name], weight) for name, weight in state.network.named_parameters())
+    assert all(torch.equal(before[name], weight) for name, weight in state.kept.network.named_parameters())
 
 
 def test_a_step_draws_only_from_its_key_step_and_rank(made: Made, batch: Batch) -> None:
@@ -118,7 +120,7 @@ def test_weights_and_average_move(made: Made, batch: Batch, ema: float | None) -
     step(state, batch)
     moved = [not torch.equal(before[name], weight) for name, weight in state.result.named_parameters()]
     assert all(moved)
-    assert (state.ema is None) == (ema is None)
+    assert (state.kept.average is None) == (ema is None)
 
 
 def test_precision_is_the_recipes(made: Made, batch: Batch) -> None:
@@ -126,7 +128,7 @@ def test_precision_is_the_recipes(made: Made, batch: Batch) -> None:
     for precision in ("float32", "bfloat16"):
         step, state = made(precision=precision)
         losses.append(step(state, batch))
-        assert {weight.dtype for weight in state.network.parameters()} == {torch.float32}
+        assert {weight.dtype for weight in state.kept.network.parameters()} == {torch.float32}
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
@@ -139,7 +141,7 @@ def test_depthwise_convolutions_train_by_way_of_float32(made: Made, batch: Batch
         with torch.autocast("cpu", enabled=False):
             same.append(torch.equal(output, layer.forward(inputs[0].float()).bfloat16()))
 
-    for module in state.network.modules():
+    for module in state.kept.network.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups > 1:
             module.register_forward_hook(compare)
     step(state, batch)
@@ -164,7 +166,7 @@ def test_the_gradient_is_that_of_the_whole_batch_whatever_the_microbatch(
     wanted = step(state, batch)
     small, other = made(loss=kind, microbatch=microbatch, **STILL)
     assert small(other, batch) == pytest.approx(wanted, rel=1e-5)
-    for (name, one), two in zip(state.network.named_parameters(), other.network.parameters(), strict=True):
+    for (name, one), two in zip(state.kept.network.named_parameters(), other.kept.network.parameters(), strict=True):
         assert one.grad is not None
         assert two.grad is not None
         scale = float(one.grad.abs().max())
@@ -174,7 +176,7 @@ def test_the_gradient_is_that_of_the_whole_batch_whatever_the_microbatch(
 def test_no_more_images_than_a_microbatch_go_through_at_once(made: Made, batch: Batch) -> None:
     step, state = made(microbatch=5)
     sizes: list[int] = []
-    state.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    state.kept.network.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     step(state, batch)
     assert sizes == [4, 4, 4]
 
@@ -209,11 +211,14 @@ def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | 
         "gloo", init_method=f"file://{data}/meet-{world}-{poison}", rank=rank, world_size=world
     )
     recipe = Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9})
-    state = TrainState.fresh(recipe, config.data, 1, CPU)
-    network = torch.nn.parallel.DistributedDataParallel(state.network) if world > 1 else state.network
-    step = Step(
-        recipe, config.data, 1, network, CPU, rank, microbatch, lambda: poison and state.step == 2 and rank == world - 1
-    )
+    state = TrainState.fresh(NoisyStudent(recipe), config.data, 1, CPU)
+    if world > 1:
+        state.kept.wrapped = torch.nn.parallel.DistributedDataParallel(state.kept.network)
+
+    def told() -> bool:
+        return poison and state.step == 2 and rank == world - 1
+
+    step = Step(NoisyStudent(recipe), config.data, 1, CPU, rank, microbatch, told)
     steps = tiny_training.steps_in(data, rank=rank, world=world)
     losses: list[float] = []
     stopped = ""
@@ -265,13 +270,13 @@ def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, microba
 
 
 def test_what_is_frozen_keeps_its_weights_and_its_running_figures(batch: Batch, config: Config) -> None:
-    state = TrainState.fresh(config.student, config.data, 1, CPU, frozen=2)
-    before = {name: it.clone() for name, it in state.network.state_dict().items()}
-    frozen = {name for name, it in state.network.named_parameters() if not it.requires_grad}
-    step = Step(config.student, config.data, 1, state.network, CPU, 0)
+    state = TrainState.fresh(NoisyStudent(config.student), config.data, 1, CPU, frozen=2)
+    before = {name: it.clone() for name, it in state.kept.network.state_dict().items()}
+    frozen = {name for name, it in state.kept.network.named_parameters() if not it.requires_grad}
+    step = Step(NoisyStudent(config.student), config.data, 1, CPU, 0)
     for _ in range(3):
         step(state, batch)
-    changed = {name for name, it in state.network.state_dict().items() if not torch.equal(before[name], it)}
+    changed = {name for name, it in state.kept.network.state_dict().items() if not torch.equal(before[name], it)}
     assert "bn1.weight" in frozen
     assert not changed & (frozen | {"bn1.running_mean", "bn1.num_batches_tracked"})
     assert {"layer4.0.bn1.running_mean", "fc.weight"} <= changed

@@ -11,6 +11,7 @@ from support.held import HOLDER, hold
 
 from ray_ns.config import Config
 from ray_ns.engine.workers.recorder import Destination, Recorder
+from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint
 from ray_ns.store.lease import Holder
 from ray_ns.store.objects import LocalStore
@@ -39,7 +40,7 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
     ) -> tuple[Recorder, TrainState]:
         recipe = config.student.model_copy(update={"steps": 12, **recipe_of})
         cluster = config.cluster.model_copy(update={"checkpoint_steps": 4})
-        state = TrainState.fresh(recipe, config.data, 1, torch.device("cpu"))
+        state = TrainState.fresh(NoisyStudent(recipe), config.data, 1, torch.device("cpu"))
         state.step = found.step if found else 0
         steps = tiny_training.steps_in(tmp_path)
         to = Destination(store, PREFIX, PLACE, hold(store, holder))

@@ -1,0 +1,17 @@
+"""What the networks of each method learn: one objective a file.
+
+They are apart from the methods' loops, which a test turns without torch in milliseconds: an objective is torch.
+"""
+
+from ray_ns.config import Student, Training
+from ray_ns.methods.objectives.noisy_student import NoisyStudent
+from ray_ns.methods.objectives.supervised import Supervised
+from ray_ns.train.objective import Objective
+
+
+def objective_of(recipe: Training, batch: int, selection: bool) -> Objective:
+    """The objective of one training, which learns from a ``selection`` or from ``batch`` labelled images per step."""
+    if selection:
+        assert isinstance(recipe, Student)
+        return NoisyStudent(recipe)
+    return Supervised(recipe, batch)

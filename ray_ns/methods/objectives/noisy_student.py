@@ -1,0 +1,29 @@
+"""Noisy Student's loss: true labels and a teacher's labels in one cross-entropy (Xie et al. 2020, algorithm 1)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ray_ns.config import Student, Training
+from ray_ns.methods.objectives.supervised import gone_through
+from ray_ns.train.objective import Agree, Source
+from ray_ns.train.state import TrainState
+from ray_ns.train.step import Share
+
+
+@dataclass(frozen=True)
+class NoisyStudent:
+    """One network learns from the recipe's batch of labelled images and ``ratio`` times as many selected ones."""
+
+    recipe: Student
+    keeps: ClassVar[str] = "student"
+
+    def networks(self) -> Mapping[str, Training]:
+        return {self.keeps: self.recipe}
+
+    def sources(self) -> tuple[Source, ...]:
+        return Source("labelled", self.recipe.batch), Source("selection", self.recipe.batch * self.recipe.ratio)
+
+    def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+        loss = gone_through(state.kept, share, self.recipe)
+        return agree(loss, state.kept)["loss"]

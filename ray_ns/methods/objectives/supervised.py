@@ -1,0 +1,46 @@
+"""Cross-entropy against true labels: a teacher, a control, a fine-tuning."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ray_ns.config import Student, Training
+from ray_ns.models.loss import noisy_student_loss
+from ray_ns.train.objective import Agree, Source
+from ray_ns.train.state import Net, TrainState
+from ray_ns.train.step import Share
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """One network learns from ``batch`` labelled images per step."""
+
+    recipe: Training
+    batch: int
+    keeps: ClassVar[str] = "network"
+
+    def networks(self) -> Mapping[str, Training]:
+        return {self.keeps: self.recipe}
+
+    def sources(self) -> tuple[Source, ...]:
+        return (Source("labelled", self.batch),)
+
+    def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+        loss = gone_through(state.kept, share, self.recipe)
+        return agree(loss, state.kept)["loss"]
+
+
+def gone_through(net: Net, share: Share, recipe: Training) -> Tensor:
+    """The loss of ``net`` on the ``share``, after going forward and back with it piece by piece."""
+    kind = recipe.loss if isinstance(recipe, Student) else "mean"
+    total = torch.zeros((), device=share.device)
+    for piece in share:
+        loss = noisy_student_loss(net(piece.pixels), piece.targets, share.counts[0], kind)
+        if kind == "mean":  # of these images alone; the sum is already divided by the share's labelled images
+            loss = loss * piece.part
+        loss.backward()
+        total = total + loss.detach()
+    return total

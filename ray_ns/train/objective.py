@@ -1,0 +1,61 @@
+"""What one optimiser step of a method computes: the seam between the methods and the common training loop.
+
+An objective names its networks and where its images come from, and goes forward and back through the networks.
+Everything else is common to all objectives and lies in ``step``, ``state`` and ``fit``: seeds, noise, microbatches,
+autocast, the agreement of the workers, updates, averages, checkpoints, scores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from torch import Tensor
+
+from ray_ns.config import Training
+
+if TYPE_CHECKING:
+    from ray_ns.train.state import Net, TrainState
+    from ray_ns.train.step import Share
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images of every step: labelled ones, or those of the selection; ``per_step``: how many, over all workers."""
+
+    images: Literal["labelled", "selection"]
+    per_step: int
+
+
+class Agree(Protocol):
+    """The one all-reduce: what the workers found, the same to all of them, before anything is updated."""
+
+    def __call__(self, loss: Tensor, *nets: "Net", **scalars: Tensor) -> Mapping[str, float]:
+        """Update ``nets`` by the gradients that lie in them. The means over all workers, the loss under ``loss``.
+
+        Raises ``NotFiniteError`` on all workers, before the update, where a loss, a scalar or a gradient is not finite;
+        "loss" and the scalars are this worker's.
+        """
+
+
+class Objective(Protocol):
+    """What one step computes for one recipe. ``keeps``: which of its networks is scored, and committed at the end."""
+
+    @property
+    def recipe(self) -> Training:
+        """How long the training takes, how its images are noised, when it is scored."""
+
+    @property
+    def keeps(self) -> str: ...
+
+    def networks(self) -> Mapping[str, Training]:
+        """The networks by name, each with the recipe by which it is built, optimised and averaged."""
+
+    def sources(self) -> tuple[Source, ...]:
+        """Where the images of a step come from. A batch holds them in this order."""
+
+    def step(self, state: "TrainState", share: "Share", agree: Agree) -> float:
+        """Go forward and back with this worker's ``share`` of the images, let ``agree`` update; the step's loss.
+
+        Every random draw is keyed by (key, step, rank), so a step that is done again is the same. What the objective
+        itself remembers from step to step lies in ``state.scalars``; set it to what all workers agree on.
+        """
