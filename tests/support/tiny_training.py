@@ -30,12 +30,14 @@ from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint, objects
 from ray_ns.train.data import Images, Steps, visits_of
 from ray_ns.train.fit import Worker, fit
+from ray_ns.train.objective import Objective
 from ray_ns.train.state import TrainState
 
 STEPS, EVERY, KEY = 20, 3, 7
 PREFIX = "rounds/1/train"
 PLACE = checkpoint.place(PREFIX, "0" * 64)
 CPU = torch.device("cpu")
+Made = Callable[[Student], Objective]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def score_in(folder: Path, config: Config) -> Score:
     return Score(config, Corpus.scan(str(folder / "validation"), "image", "label"), CPU)
 
 
-def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> None:
+def train(folder: Path, data: Path, config: Config, kill: Kill | None = None, made: Made = NoisyStudent) -> None:
     """Train to the end, or to the kill, from what the folder holds; at the end the whole state lies in it."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
@@ -106,7 +108,8 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
     store = objects.LocalStore(folder)
     warnings: list[str] = []
     found = checkpoint.latest(store, PLACE, warnings.append)
-    state = TrainState.fresh(NoisyStudent(recipe), config.data, KEY + bool(found), CPU)  # what is not restored shows
+    objective = made(recipe)
+    state = TrainState.fresh(objective, config.data, KEY + bool(found), CPU)  # what is not restored shows
     if found:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
@@ -120,7 +123,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
             os.kill(os.getpid(), signal.SIGKILL)
 
     score = score_in(data, config) if recipe.eval_steps else None
-    fit(NoisyStudent(recipe), config.data, steps, state, Worker(CPU, KEY), after_step, score)
+    fit(objective, config.data, steps, state, Worker(CPU, KEY), after_step, score)
     recorder.publish(state)
     checkpoint.clear(store, PREFIX)
     save_file(state.tensors(), folder / "end.safetensors")
@@ -132,7 +135,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None) ->
 def forks() -> Any:
     """A process that has imported everything and forks for each training: a start costs milliseconds, not seconds."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tiny_training"])
+    context.set_forkserver_preload(["support.tiny_training"])
     path = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # it would otherwise not find what it shall preload
     try:
@@ -143,9 +146,9 @@ def forks() -> Any:
     return context
 
 
-def in_a_process(folder: Path, data: Path, config: Config, kill: Kill | None = None) -> int:
+def in_a_process(folder: Path, data: Path, config: Config, kill: Kill | None = None, made: Made = NoisyStudent) -> int:
     """``train`` in a process of its own; its exit code."""
-    process = forks().Process(target=train, args=(folder, data, config, kill))
+    process = forks().Process(target=train, args=(folder, data, config, kill, made))
     process.start()
     process.join(120)
     assert process.exitcode is not None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ray_ns.config import Student, Training
-from ray_ns.methods.objectives.supervised import gone_through
+from ray_ns.methods.objectives.supervised import cross_entropy
 from ray_ns.train.objective import Agree, Source
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import Share
@@ -25,5 +25,4 @@ class NoisyStudent:
         return Source("labelled", self.recipe.batch), Source("selection", self.recipe.batch * self.recipe.ratio)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
-        loss = gone_through(state.kept, share, self.recipe)
-        return agree(loss, state.kept)["loss"]
+        return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from ray_ns.config import Student, Training
 from ray_ns.models.loss import noisy_student_loss
 from ray_ns.train.objective import Agree, Source
 from ray_ns.train.state import Net, TrainState
-from ray_ns.train.step import Share
+from ray_ns.train.step import Piece, Share
 
 
 @dataclass(frozen=True)
@@ -29,18 +28,17 @@ class Supervised:
         return (Source("labelled", self.batch),)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
-        loss = gone_through(state.kept, share, self.recipe)
-        return agree(loss, state.kept)["loss"]
+        return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]
 
 
-def gone_through(net: Net, share: Share, recipe: Training) -> Tensor:
-    """The loss of ``net`` on the ``share``, after going forward and back with it piece by piece."""
+def cross_entropy(net: Net, share: Share, recipe: Training) -> Tensor:
+    """The recipe's loss of ``net`` on the ``share``, gone back through."""
     kind = recipe.loss if isinstance(recipe, Student) else "mean"
-    total = torch.zeros((), device=share.device)
-    for piece in share:
+
+    def loss_of(piece: Piece) -> Tensor:
         loss = noisy_student_loss(net(piece.pixels), piece.targets, share.counts[0], kind)
         if kind == "mean":  # of these images alone; the sum is already divided by the share's labelled images
             loss = loss * piece.part
-        loss.backward()
-        total = total + loss.detach()
-    return total
+        return loss
+
+    return share.backward(loss_of)

@@ -1,0 +1,212 @@
+"""An objective with two networks: it trains, is killed and goes on, without a word about it outside its own class."""
+
+import math
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from support import tiny_training
+from support.tiny_training import EVERY, STEPS, Kill, end_of, in_a_process
+
+from ray_ns.config import Config, Student, Training
+from ray_ns.store import checkpoint
+from ray_ns.store.objects import LocalStore
+from ray_ns.train.data import Batch, batches
+from ray_ns.train.objective import Agree, Source
+from ray_ns.train.state import TrainState
+from ray_ns.train.step import NotFiniteError, Piece, Share, Step
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Following:
+    """A student learns what a teacher says; the teacher learns what is true, the harder the further they are apart."""
+
+    recipe: Student
+    keeps: ClassVar[str] = "student"
+
+    def networks(self) -> Mapping[str, Training]:
+        teacher = {"ema_decay": None, "optimizer": {"name": "adamw", "lr": 0.01, "warmup_steps": 2}}
+        return {"teacher": Training.model_validate({**common(self.recipe), **teacher}), "student": self.recipe}
+
+    def sources(self) -> tuple[Source, ...]:
+        return Source("labelled", self.recipe.batch), Source("selection", self.recipe.batch * self.recipe.ratio)
+
+    def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+        teacher, student = state.nets["teacher"], state.nets["student"]
+        harder = 1 + state.scalars.get("apart", 0.0)
+
+        def follow(piece: Piece) -> torch.Tensor:
+            with torch.no_grad():
+                said = teacher(piece.pixels).softmax(1)
+            return piece.part * F.cross_entropy(student(piece.pixels), said)
+
+        def lead(piece: Piece) -> torch.Tensor:
+            return piece.part * harder * F.cross_entropy(teacher(piece.pixels), piece.targets)
+
+        followed = share.backward(follow)
+        loss = agree(followed, student)["loss"]  # the student has moved when the teacher goes forward
+        state.scalars["apart"] = agree(share.backward(lead), teacher, apart=followed)["apart"] / 2 + harder / 8
+        return loss
+
+
+class Together(Following):
+    """As above, and both are updated at once."""
+
+    def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+        teacher, student = state.nets["teacher"], state.nets["student"]
+
+        def both(piece: Piece) -> torch.Tensor:
+            said = teacher(piece.pixels)
+            return piece.part * (
+                F.cross_entropy(said, piece.targets) + F.cross_entropy(student(piece.pixels), said.detach().softmax(1))
+            )
+
+        return agree(share.backward(both), teacher, student)["loss"]
+
+
+def common(recipe: Training) -> dict[str, Any]:
+    return {name: value for name, value in recipe.model_dump().items() if name in Training.model_fields}
+
+
+@pytest.fixture
+def batch() -> Batch:
+    torch.manual_seed(3)
+    images = torch.randint(0, 256, (12, 16, 16, 1), dtype=torch.uint8)
+    return Batch(images, torch.softmax(torch.randn(12, 3), 1), (4, 8))
+
+
+def made(config: Config, kind: type[Following] = Following) -> tuple[Step, TrainState]:
+    objective = kind(config.student)
+    return Step(objective, config.data, 1, CPU, 0), TrainState.fresh(objective, config.data, 1, CPU)
+
+
+def test_two_networks_are_killed_and_go_on_bit_for_bit(config: Config, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    tiny_training.steps_in(data)
+    assert in_a_process(tmp_path / "whole", data, config, None, Following) == 0
+    tensors, noted = end_of(tmp_path / "whole")
+    assert {name.split("/")[0] for name in tensors} == {"network", "ema", "optimizer", "nets"}
+    assert {"/".join(name.split("/")[:3]) for name in tensors if name.startswith("nets/")} == {
+        "nets/teacher/network",
+        "nets/teacher/optimizer",
+    }
+    assert noted["facts"]["scalars"]["apart"] > 0
+    for kill in (Kill(8), Kill(0, r"checkpoints/.*json", 2, "before"), Kill(STEPS - 1)):
+        assert in_a_process(tmp_path / "killed", data, config, kill, Following) == -signal.SIGKILL
+    store = LocalStore(tmp_path / "killed")
+    found = checkpoint.latest(store, tiny_training.PLACE, pytest.fail)
+    assert found is not None
+    assert found.facts["optimizer"]["scalars"]["apart"] > 0
+    assert in_a_process(tmp_path / "killed", data, config, None, Following) == 0
+    again, told = end_of(tmp_path / "killed")
+    assert told["from"] == found.step == (STEPS - 1) // EVERY * EVERY
+    assert again.keys() == tensors.keys()
+    assert not [name for name, tensor in tensors.items() if not torch.equal(tensor, again[name])]
+    assert (told["losses"], told["facts"]) == (noted["losses"], noted["facts"])
+
+
+def test_both_networks_begin_apart_and_move(config: Config, batch: Batch) -> None:
+    step, state = made(config)
+    before = state.tensors()
+    pairs = [(before[name], before[f"nets/teacher/{name}"]) for name in before if name.startswith("network/")]
+    assert any(not torch.equal(*pair) for pair in pairs)
+    for _ in range(2):
+        step(state, batch)
+    after = state.tensors()
+    for name, net in state.nets.items():
+        place = "network" if name == "student" else "nets/teacher/network"
+        weights = [f"{place}/{it}" for it, _ in net.network.named_parameters()]
+        assert all(not torch.equal(before[it], after[it]) for it in weights)
+    assert state.nets["teacher"].average is None
+    assert state.result is state.nets["student"].average.module  # type: ignore[union-attr]
+
+
+def unlike(before: Mapping[str, torch.Tensor], state: TrainState) -> set[str]:
+    """Weights and optimisers' tensors that are no longer what they were."""
+    buffers = {name for net in state.nets.values() for name, _ in net.network.named_buffers()}
+    after = state.tensors()
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    return {name for name in changed if not any(name.endswith(f"network/{it}") for it in buffers)}
+
+
+@pytest.mark.parametrize("whose", ["teacher", "student"])
+def test_a_gradient_of_either_that_is_not_finite_stops_before_any_update(
+    config: Config, batch: Batch, whose: str
+) -> None:
+    step, state = made(config, Together)
+    step(state, batch)
+    before = state.tensors()
+    first = next(state.nets[whose].network.parameters())
+    first.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+    with pytest.raises(NotFiniteError, match="gradients is not finite at step 1; nothing was updated"):
+        step(state, batch)
+    assert state.step == 1
+    assert not unlike(before, state)
+
+
+def test_a_scalar_that_is_not_finite_is_refused_by_its_name(config: Config, batch: Batch) -> None:
+    class Lost(Following):
+        def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+            return agree(torch.ones(()), *state.nets.values(), feedback=torch.tensor(math.inf))["loss"]
+
+    step, state = made(config, Lost)
+    before = state.tensors()
+    with pytest.raises(NotFiniteError, match="sum of the workers' feedback is not finite at step 0"):
+        step(state, batch)
+    assert not unlike(before, state)
+
+
+STILL = {
+    "model": {"name": "resnet10t", "args": {"channels": [8, 8, 16, 16], "stem_width": 8, "norm_layer": "groupnorm1"}},
+    "noise": {"augment": "none"},
+    "optimizer": {"lr": 0.1, "weight_decay": 0.0},
+}
+
+
+def workers_of(world: int, config: Config, data: Path, out: Any) -> None:
+    import torch.multiprocessing as mp
+
+    mp.start_processes(one_of, (world, config, data, out), world, start_method="fork")
+
+
+def one_of(rank: int, world: int, config: Config, data: Path, out: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ.update(GLOO_SOCKET_IFNAME="lo")
+    torch.distributed.init_process_group("gloo", init_method=f"file://{data}/meet-{world}", rank=rank, world_size=world)
+    objective = Following(Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9}))
+    state = TrainState.fresh(objective, config.data, 1, CPU)
+    for net in state.nets.values():
+        if world > 1:
+            net.wrapped = torch.nn.parallel.DistributedDataParallel(net.network)
+    step = Step(objective, config.data, 1, CPU, rank, 2 if world > 1 else None)
+    losses = [step(state, batch) for batch in batches(tiny_training.steps_in(data, rank=rank, world=world), 0, 4, 0)]
+    out.put((rank, losses, state.scalars, {name: tensor.numpy() for name, tensor in state.tensors().items()}))
+
+
+def test_two_workers_in_microbatches_agree_on_losses_and_scalars_and_learn_what_one_does(
+    config: Config, tmp_path: Path
+) -> None:
+    tiny_training.steps_in(tmp_path)
+    forks, ends = tiny_training.forks(), {}
+    for world in (1, 2):
+        out = forks.Queue()
+        process = forks.Process(target=workers_of, args=(world, config, tmp_path, out))
+        process.start()
+        ends[world] = sorted((out.get(timeout=100) for _ in range(world)), key=lambda it: it[0])
+        process.join(100)
+    (_, losses, scalars, weights), (first, second) = ends[1][0], ends[2]
+    assert first[1:3] == second[1:3], "losses and scalars are the global batch's, on every worker"
+    assert first[1] == pytest.approx(losses, rel=1e-4)
+    assert first[2] == pytest.approx(scalars, rel=1e-4)
+    for name, tensor in weights.items():
+        np.testing.assert_array_equal(first[3][name], second[3][name], err_msg=name)
+        np.testing.assert_allclose(first[3][name], tensor, rtol=1e-2, atol=1e-4, err_msg=name)
