@@ -126,6 +126,18 @@ def test_scores_and_the_best_weights_come_back(config: Config) -> None:
     assert all(torch.equal(it, back.best[name]) for name, it in best.items())
 
 
+def test_a_checkpoint_of_a_version_that_knew_one_network_is_taken_up(config: Config) -> None:
+    state = turned(fresh(config.student, config.data, 1))
+    facts = state.facts()
+    assert facts.pop("scalars") == facts.pop("nets") == {}
+    assert facts.keys() == {"slots", "steps", "scores"}
+    back = fresh(config.student, config.data, 2)
+    back.scalars["left"] = 1.0
+    back.load(2, state.tensors(), facts)
+    assert all(torch.equal(tensor, state.tensors()[name]) for name, tensor in back.tensors().items())
+    assert back.scalars == {}
+
+
 @pytest.mark.parametrize(
     ("patience", "scores", "ended"),
     [(None, [0.5, 0.4, 0.3], False), (1, [], False), (2, [0.5, 0.4], False), (2, [0.5, 0.5, 0.4], True)],

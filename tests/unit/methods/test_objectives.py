@@ -1,0 +1,19 @@
+"""Which images each method's networks learn from, and how many of them in a step."""
+
+from ray_ns.config import Config
+from ray_ns.methods.objectives import objective_of
+from ray_ns.train.objective import Source
+
+
+def test_a_student_learns_from_labelled_images_and_ratio_times_as_many_selected_ones(config: Config) -> None:
+    student = config.student.model_copy(update={"batch": 4, "ratio": 3})
+    objective = objective_of(student, 4, selection=True)
+    assert objective.sources() == (Source("labelled", 4), Source("selection", 12))
+    assert objective.networks() == {objective.keeps: student}
+
+
+def test_without_a_selection_all_images_of_a_step_are_labelled(config: Config) -> None:
+    for recipe, batch in ((config.teacher, config.teacher.batch), (config.student, 16)):  # a teacher, a control
+        objective = objective_of(recipe, batch, selection=False)
+        assert objective.sources() == (Source("labelled", batch),)
+        assert objective.networks() == {objective.keeps: recipe}
