@@ -1,4 +1,4 @@
-"""A network's two files, ``model.safetensors`` and ``config.json``: written, and loaded back.
+"""A network's two files, ``model.safetensors`` and ``config.json``: writing and loading them.
 
 They are in the layout of the Hugging Face hub, so ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads them
 without this package, as does ``transformers.pipeline("image-classification", model="FOLDER")``.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
-# What stays of timm's description of a network: how it is built and fed, not whose weights it was once meant for.
+# The entries of timm's pretrained_cfg that are kept: how the network is built and fed, not where weights come from.
 _KEPT = {
     *("num_classes", "classifier", "first_conv", "pool_size", "custom_load"),
     *("input_size", "fixed_input_size", "min_input_size"),
@@ -30,8 +30,8 @@ _KEPT = {
 def to_files(network: "nn.Module", data: Data, class_names: Sequence[str] | None = None) -> dict[str, bytes]:
     """``model.safetensors`` and ``config.json`` of a network that ``build`` made.
 
-    ``class_names``: what the classes are called, in the order of their numbers; where nobody says so, their numbers.
-    Both timm and transformers read them, and how an image is resized and cropped, as ``images.decode`` does.
+    ``class_names``: in the order of the classes' numbers; None: the numbers are the names. timm and transformers read
+    them, and how an image is resized and cropped, which is as ``images.decode`` does it.
     """
     from safetensors.torch import save
     from timm.models._hub import save_config_for_hf
@@ -42,14 +42,14 @@ def to_files(network: "nn.Module", data: Data, class_names: Sequence[str] | None
         path = Path(folder) / CONFIG
         save_config_for_hf(network, str(path), {"label_names": names}, data_config=feed)
         config = json.loads(path.read_bytes())
-    config["model_args"].pop("num_classes", None)  # transformers gives it beside them
+    config["model_args"].pop("num_classes", None)  # transformers passes it itself
     config["pretrained_cfg"] = {key: it for key, it in (config["pretrained_cfg"] | feed).items() if key in _KEPT}
     held = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     return {WEIGHTS: save(held), CONFIG: json.dumps(config, indent=2).encode()}
 
 
 def fed(data: Data) -> dict[str, Any]:
-    """How images are fed to a network of a run, in timm's words, which crop whole pixels of a resized image."""
+    """How images are fed to a network, in timm's terms. timm crops whole pixels of a resized image."""
     crop = {"crop_pct": 1.0, "crop_mode": "squash"}
     if data.fit == "crop":
         resized = round(data.size / MIDDLE)

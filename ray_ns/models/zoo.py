@@ -15,11 +15,12 @@ from ray_ns.models.files import WEIGHTS
 
 
 def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:
-    """A network for the run's classes and channels; torch's global generator decides its weights.
+    """A network for the run's classes and channels; torch's global generator draws its weights.
 
-    ``pretrained``: the safetensors file whose weights it has instead, as timm fits them to other classes and channels.
+    ``pretrained``: a safetensors file with other first weights; timm adapts them to the numbers of classes and
+    channels.
 
-    Raises ``InputError`` where timm does not know the name (the nearest ones are named) or refuses an argument.
+    Raises ``InputError`` if timm does not know the name (similar ones are named) or refuses an argument.
     """
     import timm
 
@@ -38,7 +39,7 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
         )
         if pretrained is not None:
             _check_covered(network, pretrained)
-    except Exception as error:  # whatever a constructor raises on arguments it was not made for
+    except Exception as error:  # a constructor may raise anything on wrong arguments
         what = f"model.args: timm cannot build {model.name} with {model.args or 'none'}"
         if pretrained is not None:
             what = f"model.pretrained: the weights in {pretrained} do not fit {model.name} with {model.args or 'none'}"
@@ -46,7 +47,7 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
     return network
 
 
-# Arguments of timm's that a setting of ours gives.
+# Arguments of timm that are set by settings of ours.
 _SETTINGS = {
     "num_classes": "data.classes",
     "in_chans": "data.channels",
@@ -55,12 +56,12 @@ _SETTINGS = {
     "checkpoint_path": "model.pretrained with model.sha256",
     "pretrained": "model.pretrained with model.sha256",
 }
-# Those that make something else of the network than a classifier in float32 on the device that it is given.
+# Arguments that would make something else than a classifier in float32, or choose the device.
 _OTHERS = {"features_only", "feature_cls", "out_indices", "device", "dtype"}
 
 
 def _check_arguments(model: Model) -> None:
-    """Refuse what would reach past the network itself: to weights whose hash nobody knows, or to another task."""
+    """Refuse arguments that would load unverified weights or change the network's task."""
     import timm
     from timm.models import build_model_with_cfg
 
@@ -84,10 +85,10 @@ def _check_arguments(model: Model) -> None:
 
 
 def pretrained_file(model: Model) -> Path | None:
-    """The safetensors file of the model's first weights, its hash checked; None where it begins anew.
+    """The safetensors file of the model's first weights, its hash checked; None if it has random ones.
 
-    ``model.pretrained: true`` fetches timm's from the Hugging Face hub, once per machine. Raises ``InputError`` where
-    there are none, they cannot be had, or their hash is not ``model.sha256``.
+    ``model.pretrained: true`` downloads timm's weights from the Hugging Face hub, once per machine. Raises
+    ``InputError`` if there are none, they cannot be downloaded, or their hash is not ``model.sha256``.
     """
     if not model.pretrained:
         return None
@@ -118,7 +119,7 @@ def _from_hub(name: str) -> Path:
         raise InputError(f"model.pretrained: timm has no weights for {name!r}; it has {', '.join(known)}")
     try:
         return Path(hf_hub_download(told.hf_hub_id, told.hf_hub_filename or WEIGHTS))
-    except Exception as error:  # the hub's client raises errors of many kinds
+    except Exception as error:  # the hub's client raises many kinds of errors
         raise InputError(
             f"model.pretrained: {told.hf_hub_id} cannot be had from the Hugging Face hub "
             f"({type(error).__name__}). Without a network, fetch its {WEIGHTS} elsewhere and give the file's path."
@@ -126,7 +127,7 @@ def _from_hub(name: str) -> Path:
 
 
 def _classes_in(path: Path, name: str) -> dict[str, int]:
-    """``num_classes`` of a weights' file: timm keeps its classifier where it is the one that is asked for."""
+    """``num_classes`` of a file of weights; timm keeps the file's classifier if the run has as many classes."""
     import timm
     from safetensors import safe_open
 
@@ -137,7 +138,7 @@ def _classes_in(path: Path, name: str) -> dict[str, int]:
 
 
 def _check_covered(network: nn.Module, path: Path) -> None:
-    """Raise ``ValueError`` where a file lacks weights that are not the classifier's: timm would go on without."""
+    """Raise ``ValueError`` if a file lacks weights other than the classifier's; timm would not say so."""
     from safetensors import safe_open
 
     config: Any = network.pretrained_cfg
@@ -151,9 +152,9 @@ def _check_covered(network: nn.Module, path: Path) -> None:
 
 
 def freeze(network: nn.Module, layers: int) -> None:
-    """Keep the first ``layers`` of a network as they are, as timm numbers them: the stem, then every block.
+    """Freeze the first ``layers`` of a network, as timm numbers them: the stem, then each block.
 
-    Raises ``InputError`` where none would be left to train.
+    Raises ``InputError`` if no layer would be left to train.
     """
     if not layers:
         return
@@ -169,9 +170,9 @@ def freeze(network: nn.Module, layers: int) -> None:
 
 
 def check(model: Model, data: Data) -> nn.Module:
-    """``model`` without memory for its weights, after one image's shape went through it.
+    """The network of ``model`` on torch's meta device (no memory for weights), after a forward pass of shapes.
 
-    Raises ``InputError`` as ``build`` does, or where the network cannot take images of ``data.size``.
+    Raises ``InputError`` as ``build`` does, or if the network cannot take images of ``data.size``.
     """
     with torch.device("meta"):
         network = build(model, data).eval()
@@ -186,9 +187,9 @@ def check(model: Model, data: Data) -> nn.Module:
 
 
 def check_batch(network: nn.Module, data: Data, images: int) -> None:
-    """Raise ``InputError`` where a network that ``check`` gave cannot be trained on so few images at once.
+    """Raise ``InputError`` if a network from ``check`` cannot be trained on so few images at once.
 
-    Batch norm needs more than one value per channel: where a map is down to one pixel, more than one image.
+    Batch norm needs more than one value per channel: more than one image where a feature map has one pixel.
     """
     try:
         network.train()(torch.empty(images, data.channels, data.size, data.size, device="meta"))
@@ -203,5 +204,5 @@ def check_batch(network: nn.Module, data: Data, images: int) -> None:
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of trained weights."""
+    """Number of parameters."""
     return sum(weight.numel() for weight in network.parameters())
