@@ -1,4 +1,7 @@
-"""Images for training: from (visit, entry) to pixels and a target, straight from the shards of a corpus."""
+"""Images for training: from (visit, entry) to pixels and a target, straight from the shards of a corpus.
+
+``train.sampler`` has a picture of visits, entries, slots and shares.
+"""
 
 import itertools
 from collections import Counter
@@ -26,10 +29,10 @@ NO_TARGET = -1
 
 @dataclass(frozen=True)
 class Visit:
-    """One reading in a row group: its images with more than ``copy`` copies.
+    """One reading of one row group: its images with more than ``copy`` copies, ``size`` of them.
 
-    ``ids`` and ``copies`` are views of the whole corpus's arrays from ``first`` on, so a visit holds a few words
-    whatever the size of the group; ``base`` is the ImageId of the group's row 0.
+    ``ids`` and ``copies`` are views of the whole corpus's arrays from ``first`` on: a visit is small whatever the size
+    of its row group. ``base`` is the ImageId of the group's row 0.
     """
 
     shard: Shard
@@ -43,19 +46,19 @@ class Visit:
 
     @property
     def rows(self) -> np.ndarray:
-        """Rows of the group that are used, int64 (size,)."""
+        """The row of the group of each entry, int64 (size,)."""
         return self.ids[self.copies > self.copy] - self.base
 
     @property
     def targets(self) -> np.ndarray:
-        """The row of the target table of each, int64 (size,)."""
+        """The row of the target table of each entry, int64 (size,)."""
         return self.first + np.flatnonzero(self.copies > self.copy)
 
 
 class Visits(Sequence[Visit]):
     """All visits of a corpus, 40 bytes each: a big selection has millions, and loader processes share one array.
 
-    ``table``: one row of ``COLUMNS`` per visit, ``shard`` being its place in ``shards``; the visit's images are
+    ``table``: one row of ``COLUMNS`` per visit; ``shard`` is an index into ``shards``, and the row group's images are
     ``ids[first:end]``.
     """
 
@@ -76,17 +79,17 @@ class Visits(Sequence[Visit]):
 
     @property
     def sizes(self) -> np.ndarray:
-        """Images of each."""
+        """Entries of each visit."""
         return self._table["size"]
 
     @cached_property
     def images(self) -> int:
-        """Different images of all."""
+        """Different images of all visits: copies count once."""
         return int(self.sizes[self._table["copy"] == 0].sum())
 
 
 def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> Visits:
-    """The visits that give image ``ids[i]`` ``copies[i]`` times: copy j of an image lies in the group's j-th visit.
+    """The visits that give image ``ids[i]`` ``copies[i]`` times: copy j of an image is in the row group's j-th visit.
 
     ``ids`` int64 (n,) ascending, ``copies`` int (n,). Targets are numbered as ``ids`` are.
     """
@@ -113,9 +116,9 @@ def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> Visits:
 
 @dataclass
 class _Held:
-    """What one visit gives: its images' rows in the group and in the target table, and the images where read.
+    """An open visit: of each entry its row in the row group and in the target table; the encoded images once read.
 
-    ``left``: how many have not come yet.
+    ``left``: how many entries have not been asked for yet.
     """
 
     rows: np.ndarray
@@ -128,10 +131,10 @@ class Images:
     """Decoded images of one corpus by (visit, entry), with a target each.
 
     ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
-    visits are held until they have come, in up to ``HELD_BYTES``, and decoded ones as long as ``CACHE_BYTES`` lasts: a
-    small corpus is decoded once. ``bytes_read``: bytes of the shards read for images so far, used or not;
-    ``bytes_used``: of the encoded images that have come, each time one comes. ``unreadable``: why images that have come
-    cannot be read, by name; they keep their place in the order and teach nothing.
+    visits are kept until each was asked for, in up to ``HELD_BYTES``. Decoded images are kept until ``CACHE_BYTES`` are
+    full, so a small corpus is decoded once. ``bytes_read``: bytes read from shards so far, used or not; ``bytes_used``:
+    bytes of the encoded images asked for, counted each time. ``unreadable``: the reason of every image asked for that
+    cannot be read, by name; such an image is black, has no loss, and keeps its slot.
     """
 
     def __init__(
@@ -153,9 +156,9 @@ class Images:
         self._corpus = corpus
         self._open: Callable[[Shard], ShardReader] = lru_cache(OPEN_SHARDS)(corpus.open)
         self._decode = decode
-        self._held: dict[int, _Held] = {}  # the one used last at the end
+        self._held: dict[int, _Held] = {}  # least recently used first
         self._held_bytes = 0
-        self._decoded: dict[tuple[int, int, int], tuple[np.ndarray | None, int]] = {}  # and bytes of the encoded image
+        self._decoded: dict[tuple[int, int, int], tuple[np.ndarray | None, int]] = {}  # and size of the encoded image
         self._decoded_room = CACHE_BYTES
 
     @property
@@ -166,10 +169,10 @@ class Images:
     def image(self, visit: int, entry: int) -> tuple[np.ndarray, int]:
         """Pixels, uint8 (size, size, channels), and the row of the target table; black and ``NO_TARGET`` if unreadable.
 
-        ``InputError`` where more than the share ``max_quarantined`` of the corpus has been.
+        ``InputError`` where more of the corpus than ``max_quarantined`` (a fraction) is unreadable.
         """
-        place, held = self.visits[visit], self._visit(visit)
-        pixels, target = self._pixels(place, held, entry), int(held.targets[entry])
+        reading, held = self.visits[visit], self._visit(visit)
+        pixels, target = self._pixels(reading, held, entry), int(held.targets[entry])
         held.left -= 1
         if not held.left:
             self._forget(visit)
@@ -178,21 +181,21 @@ class Images:
             return np.zeros((side, side, channels), np.uint8), NO_TARGET
         return pixels, target
 
-    def _pixels(self, place: Visit, held: _Held, entry: int) -> np.ndarray | None:
+    def _pixels(self, reading: Visit, held: _Held, entry: int) -> np.ndarray | None:
         row = int(held.rows[entry])
-        key = (place.shard.ordinal, place.group, row)
+        key = (reading.shard.ordinal, reading.group, row)
         if key in self._decoded:
             pixels, size = self._decoded[key]
             self.bytes_used += size
             return pixels
         if held.encoded is None:
-            self._read(place, held)
+            self._read(reading, held)
         encoded = held.encoded[entry].as_py()
         size = len(encoded or b"")
         self.bytes_used += size
         decoded = self._decode(encoded)
         if isinstance(decoded, Reason):
-            self._leave_out(place, row, decoded)
+            self._leave_out(reading, row, decoded)
             self._decoded[key] = None, size
             return None
         if self._decoded_room >= decoded.nbytes:
@@ -200,28 +203,28 @@ class Images:
             self._decoded[key] = decoded, size
         return decoded
 
-    def _leave_out(self, place: Visit, row: int, reason: Reason) -> None:
-        reader = self._open(place.shard)
-        self.unreadable[reader.where(sum(reader.group_rows[: place.group]) + row)] = str(reason)
+    def _leave_out(self, reading: Visit, row: int, reason: Reason) -> None:
+        reader = self._open(reading.shard)
+        self.unreadable[reader.where(sum(reader.group_rows[: reading.group]) + row)] = str(reason)
         self._reasons[reason] += 1
-        share, setting = self._max_quarantined, "data.max_quarantined"
-        refuse_above(share, self.visits.images, self._reasons, self._corpus.root, setting, self.unreadable)
+        most, setting = self._max_quarantined, "data.max_quarantined"
+        refuse_above(most, self.visits.images, self._reasons, self._corpus.root, setting, self.unreadable)
 
     def _visit(self, visit: int) -> _Held:
-        """The visit, the one used last; for a new one those go that nobody has used for longest."""
+        """The open visit. To open a new one, the least recently used are closed where there is no room."""
         held = self._held.pop(visit, None)
         if held is None:
             while len(self._held) >= self.room or (self._held and self._held_bytes > HELD_BYTES):
                 self._forget(next(iter(self._held)))
-            place = self.visits[visit]
-            held = _Held(place.rows, place.targets, place.size)
+            reading = self.visits[visit]
+            held = _Held(reading.rows, reading.targets, reading.size)
         self._held[visit] = held
         return held
 
-    def _read(self, place: Visit, held: _Held) -> None:
-        reader = self._open(place.shard)
+    def _read(self, reading: Visit, held: _Held) -> None:
+        reader = self._open(reading.shard)
         before = reader.bytes_read
-        held.encoded = reader.images(place.group, held.rows)
+        held.encoded = reader.images(reading.group, held.rows)
         self.bytes_read += reader.bytes_read - before
         self._held_bytes += held.encoded.nbytes
 
@@ -232,11 +235,12 @@ class Images:
 
 @dataclass(frozen=True)
 class Batch:
-    """One worker's share of a step, source after source.
+    """One share of a step's global batch, source after source.
 
-    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes), ``counts``: how many are of each
-    source, ``bytes_read``: bytes of the shards that were read for it, ``bytes_used``: those that its images are encoded
-    in. ``unreadable``: why images of it that have not come before are black and have targets of zeros, by name.
+    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes). ``counts``: how many are of each
+    source. ``bytes_read``: bytes read from shards for it; ``bytes_used``: bytes of its encoded images. ``unreadable``:
+    the reason of every image of it that cannot be read, by name, the first time it comes; it is black and its targets
+    are zeros.
     """
 
     images: torch.Tensor
@@ -248,11 +252,11 @@ class Batch:
 
 
 class Steps(Dataset["Batch | RayNsError"]):
-    """A map-style dataset whose item ``step`` is that step's ``Batch`` for one worker.
+    """A map-style dataset whose item ``step`` is the worker's ``Batch`` of that step.
 
-    ``sources``: images, and how many of them a step has over all workers.
+    ``sources``: images, and how many of them a global batch has.
     ``bytes_read`` and ``bytes_used`` count what ``batches`` has given: their quotient is the read amplification.
-    ``unreadable``: why images among them cannot be read, by name.
+    ``unreadable``: the reason of every image among them that cannot be read, by name.
     """
 
     def __init__(
@@ -274,103 +278,104 @@ class Steps(Dataset["Batch | RayNsError"]):
         self.unreadable: dict[str, str] = {}
 
     def __getitem__(self, step: int) -> "Batch | RayNsError":
-        return self.part(step, 0, 1)
+        return self.of_loader(step, 0, 1)
 
     @property
-    def most_parts(self) -> int:
-        """Into how many parts a batch can be cut so that each has an image."""
+    def most_loaders(self) -> int:
+        """Among how many loader processes the worker's share can be divided so that each has an image."""
         return max(len(order.share(self._rank, self._world)) for _, order in self._sources)
 
-    def part(self, step: int, part: int, parts: int) -> "Batch | RayNsError":
-        """One of ``parts`` parts of the batch of ``step``. Each part has streams, and so visits, of its own."""
+    def of_loader(self, step: int, loader: int, loaders: int) -> "Batch | RayNsError":
+        """What ``loader`` of the worker's ``loaders`` makes of a step. Each has streams, and so visits, of its own."""
         try:
-            return self._part(step, self._rank * parts + part, self._world * parts)
+            return self._batch(step, self._rank * loaders + loader, self._world * loaders)
         except RayNsError as error:
             return error  # as a value: a loader process would wrap what is raised in a text of its own
 
-    def _part(self, step: int, part: int, parts: int) -> Batch:
+    def _batch(self, step: int, rank: int, world: int) -> Batch:
         pixels, targets, counts = [], [], []
         read, used = self._bytes()
         found: dict[str, str] = {}
         for number, (images, order) in enumerate(self._sources):
-            # The windows that are open, a visit each that another stream shares, and one window that begins.
-            images.room = -(-order.streams // parts) * (WINDOW + 1) + WINDOW
+            # The open windows, one visit each that another stream shares, and one window that begins.
+            images.room = -(-order.streams // world) * (WINDOW + 1) + WINDOW
             rows = []
             known = len(images.unreadable)
-            slots = order.slots(step, part, parts)
-            for place, slot in zip(order.share(part, parts), slots, strict=True):
-                image, row = images.image(*slot)
-                pixels.append(self._augment(image, seed(self._key, step, number, place)) if self._augment else image)
+            share = order.share(rank, world)
+            for slot, (visit, entry) in zip(share, order.slots(step, rank, world), strict=True):
+                image, row = images.image(visit, entry)
+                pixels.append(self._augment(image, seed(self._key, step, number, slot)) if self._augment else image)
                 rows.append(row)
             targets.append(_targets(images, np.array(rows, np.int64)))
-            counts.append(len(slots))
+            counts.append(len(share))
             found.update(itertools.islice(images.unreadable.items(), known, None))
         read_now, used_now = self._bytes()
         whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
         return Batch(*whole, tuple(counts), read_now - read, used_now - used, found)
 
     def _bytes(self) -> tuple[int, int]:
-        """Read and used so far."""
+        """Bytes read and used so far."""
         images = [it for it, _ in self._sources]
         return sum(it.bytes_read for it in images), sum(it.bytes_used for it in images)
 
 
 def _targets(images: Images, rows: np.ndarray) -> np.ndarray:
-    """The targets of ``rows``; zeros, whose cross-entropy is nothing whatever the network says, for ``NO_TARGET``."""
+    """The targets of ``rows``; zeros for ``NO_TARGET``, whose cross-entropy is zero whatever the network says."""
     targets = images.targets(np.maximum(rows, 0))
     targets[rows == NO_TARGET] = 0
     return targets
 
 
-class _Parts(Dataset["Batch | RayNsError"]):
-    """Item ``parts x step + part``: what the loader process numbered ``part`` makes of a step."""
+class _ByLoader(Dataset["Batch | RayNsError"]):
+    """Item ``loaders x step + loader``: what that loader process makes of a step."""
 
-    def __init__(self, steps: Steps, parts: int) -> None:
-        self._steps, self._parts = steps, parts
+    def __init__(self, steps: Steps, loaders: int) -> None:
+        self._steps, self._loaders = steps, loaders
 
     def __getitem__(self, item: int) -> "Batch | RayNsError":
-        return self._steps.part(*divmod(item, self._parts), self._parts)
+        return self._steps.of_loader(*divmod(item, self._loaders), self._loaders)
 
 
 def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]:
     """The batches of steps first .. end-1, read ahead by ``workers`` processes (0: in this one).
 
-    Every process makes its part of every batch, as the DataLoader gives its items to them in turn: were whole steps
-    dealt out, each process would read every row group.
+    Every process makes its share of every batch, as the DataLoader gives its items to them in turn: if each made whole
+    batches, each would read every row group.
     """
-    parts = max(1, min(workers, steps.most_parts))
-    loader = DataLoader(
-        _Parts(steps, parts),
-        batch_size=None,
-        sampler=range(first * parts, end * parts),
-        num_workers=parts if workers else 0,
-        multiprocessing_context="fork" if workers else None,  # what a selection holds is shared, not copied
+    loaders = max(1, min(workers, steps.most_loaders))
+    items = iter(
+        DataLoader(
+            _ByLoader(steps, loaders),
+            batch_size=None,
+            sampler=range(first * loaders, end * loaders),
+            num_workers=loaders if workers else 0,
+            multiprocessing_context="fork" if workers else None,  # a selection in memory is shared, not copied
+        )
     )
-    pieces = iter(loader)
     for _ in range(first, end):
-        made = list(itertools.islice(pieces, parts))
-        for piece in made:
-            if isinstance(piece, RayNsError):
-                raise piece
-        batch = made[0] if parts == 1 else _joined(made)
+        shares = list(itertools.islice(items, loaders))
+        for share in shares:
+            if isinstance(share, RayNsError):
+                raise share
+        batch = shares[0] if loaders == 1 else _joined(shares)
         steps.bytes_read += batch.bytes_read
         steps.bytes_used += batch.bytes_used
         steps.unreadable |= batch.unreadable
         yield batch
 
 
-def _joined(pieces: Sequence[Batch]) -> Batch:
-    """One batch of the ``pieces`` of a step, source after source."""
+def _joined(shares: Sequence[Batch]) -> Batch:
+    """The worker's batch of the ``shares`` of its loader processes, source after source."""
 
     def joined(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        by_source = zip(*(of(it).split(it.counts) for it in pieces), strict=True)
-        return torch.cat([of_piece for of_source in by_source for of_piece in of_source])
+        by_source = zip(*(of(it).split(it.counts) for it in shares), strict=True)
+        return torch.cat([of_share for of_source in by_source for of_share in of_source])
 
     return Batch(
         joined(lambda it: it.images),
         joined(lambda it: it.targets),
-        tuple(map(sum, zip(*(it.counts for it in pieces), strict=True))),
-        sum(it.bytes_read for it in pieces),
-        sum(it.bytes_used for it in pieces),
-        {name: why for it in pieces for name, why in it.unreadable.items()},
+        tuple(map(sum, zip(*(it.counts for it in shares), strict=True))),
+        sum(it.bytes_read for it in shares),
+        sum(it.bytes_used for it in shares),
+        {name: why for it in shares for name, why in it.unreadable.items()},
     )

@@ -12,8 +12,8 @@ from ray_ns.labels import schema
 class Selected:
     """The selected images by ascending ``ids`` (int64), with ``copies`` and ``labels`` (int16, or wider where needed).
 
-    Soft labels are taken from the selection's parts one at a time and mapped from a file without a name, so they take
-    page cache, which gives way, and no memory; loader processes share it.
+    Soft labels are read from the selection's parts one at a time and memory-mapped from an unnamed temporary file:
+    reclaimable page cache, which loader processes share.
     """
 
     def __init__(self, tables: Iterable[pa.Table]) -> None:
