@@ -1,8 +1,8 @@
-"""Bytes of one image to pixels, or the reason why not. Total: it never raises on a bad image.
+"""Decoding: from the bytes of one image to pixels, or to the reason why not. It never raises on a bad image.
 
-``VERSION`` names the rules; it is part of every label's lineage and changes when any pixel would. Pillow reads
-everything; JPEGs, which are nearly all of a real pool, go through libjpeg-turbo and torch's resize at twice the speed
-(pixels differ by at most 1), and are decoded at a fraction of their size where the source is far larger.
+``VERSION`` names the rules. It is part of every label's lineage and changes when any pixel would. Pillow can read all
+formats. JPEGs, which are nearly all of a real pool, go through libjpeg-turbo and torch's resize, which is twice as fast
+(pixels differ by at most 1), and far larger ones are decoded at a fraction of their size.
 
 What is decided:
 * The bytes tell the format, names do not. JPEG, PNG, WebP, GIF and BMP are read; TIFF, HEIC, AVIF, JPEG XL, PPM, PSD,
@@ -12,13 +12,13 @@ What is decided:
   than Pillow's limits are bombs: ``too_large``.
 * Colour of 16 bits is read by its high byte. Grey of 16 bits, integers and floats are refused: they are measurements
   on a scale of their own, and would turn all white or black.
-* Transparency lies on white. The first frame of an animation counts, the first picture of several, and of an APNG
-  the picture that viewers without animation show. CMYK and YCCK become RGB.
+* Transparent images are drawn on white. Of an animation the first frame is read, of several pictures the first, of an
+  APNG the picture that viewers without animation show. CMYK and YCCK become RGB.
 * EXIF orientation and ICC profiles are ignored, for teacher, student and evaluation alike.
-* What is cut off anywhere is refused, never half an image; what follows a whole image is ignored. A JPEG whose pixels
-  libjpeg warns about (cut and closed again, bytes zeroed or missing) is cut off too; warnings about its header alone
-  count for nothing. Flipped bits that the format's own checks let pass are pixels: only a content hash would find them.
-* More than ``MAX_BYTES`` encoded bytes are ``too_large`` by that alone; readers do not read them (``stand_in``).
+* A truncated image is refused, wherever it is cut; bytes after a whole image are ignored. A JPEG is truncated too if
+  libjpeg warns about its pixels (cut and closed again, bytes zeroed or missing). Warnings about its header are ignored.
+  Flipped bits that pass the format's own checks go unnoticed: only a content hash would find them.
+* An image of more than ``MAX_BYTES`` encoded bytes is ``too_large``; readers do not even read it (``stand_in``).
 """
 
 import io
@@ -46,7 +46,7 @@ SCANS_COUNTED_FROM = 1_000_000  # pixels; below, even 10,000 scans are soon deco
 SCALED_TO = 2  # a large JPEG is decoded at the smallest n/8 of its size that is this many times the target's side
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
-# Set once and not around each call: decoding runs in threads, and a filter is one for all of them.
+# Set once, not around each call: decoding runs in threads, which share the filters.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -67,15 +67,15 @@ class Reason(StrEnum):
 
 # What libjpeg says of a JPEG whose pixels are not all there.
 DAMAGED = re.compile("Corrupt JPEG data(?!: bad ICC)|Premature end of JPEG|Inconsistent progression")
-# And of one that has all of them: strict decoding stops at its first warning, and others may follow. The markers are
-# those of tables, texts and thumbnails; bytes before any other are left over from pixels.
+# What it says of a JPEG that has all its pixels. Strict decoding stops at the first warning, and others may follow. The
+# markers are those of tables, texts and thumbnails; bytes before any other marker are remains of pixels.
 HARMLESS = re.compile("unknown JFIF revision|Invalid SOS parameters|extraneous bytes before marker 0x(?:db|fe|e)")
 
 _STAND_IN = b"\0ray_ns: too large to be read: "
 
-# How files begin that are read. BMP's two letters begin texts too.
+# First bytes of formats that are read. BMP is missing: its two letters begin texts too.
 READ = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF.{4}WEBP", re.DOTALL)
-# How files begin that are pictures and yet not read; the last line is SVG, which is not an HTML page with one in it.
+# First bytes of picture formats that are not read. The last line is SVG, but not an HTML page that contains one.
 OTHER_FORMATS = re.compile(
     rb"II[*+]\0|MM\0[*+]|P[1-7]\s|8BPS|\0\0[\1\2]\0|%!PS|\xc5\xd0\xd3\xc6|%PDF|\xff\x0a|\0{3}\x0cJXL |\0{3}\x0cjP  |"
     rb".{4}ftyp(?:hei|hev|mif1|msf1|avi[fs])|"
@@ -88,7 +88,7 @@ UNPACKED_TOO_MUCH = re.compile("too large|too much memory", re.IGNORECASE)
 
 
 def stand_in(where: str) -> bytes:
-    """What a reader gives for an image of more than ``MAX_BYTES``, which it does not read; ``where``: its name."""
+    """What a reader returns instead of an image of more than ``MAX_BYTES``; ``where``: the image's name."""
     return _STAND_IN + where.encode(errors="surrogateescape")
 
 
@@ -96,9 +96,8 @@ def stand_in(where: str) -> bytes:
 class Decode:
     """How an image is read: ``size`` x ``size`` pixels, bilinear and antialiased, in 1 (grey) or 3 (RGB) channels.
 
-    ``fit``: of the whole image (squash), or of the square in its middle whose side is ``MIDDLE`` of the short one
-    (crop). ``none`` leaves it as large as it is, or at a fraction where that is still ``SCALED_TO`` times the size: for
-    random crops.
+    ``fit``: ``squash`` uses the whole image, ``crop`` the square in its middle whose side is ``MIDDLE`` of the short
+    side. ``none`` does not resize, for random crops; a JPEG may be scaled down to ``SCALED_TO`` times the size.
     """
 
     size: int
@@ -133,7 +132,7 @@ class Decode:
             return Reason.TRUNCATED
 
     def _jpeg(self, data: bytes, mended: bool = False) -> np.ndarray | Reason | None:
-        """Pixels of a JPEG, or None where Pillow shall look at it: another colour space, or a kind unknown here."""
+        """Pixels of a JPEG; None if Pillow should decode it: another colour space, or an unknown kind."""
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
             refused = _refused(width, height)
@@ -158,7 +157,7 @@ class Decode:
             return pixels
         import torch
 
-        # In this order torch sees a channels_last batch, and resizes it where it lies instead of turning it twice.
+        # With this permute torch sees a channels_last batch, and resizes it without two transposes.
         batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)
         batch = torch.nn.functional.interpolate(batch, (self.size, self.size), mode="bilinear", antialias=True)
         return batch.permute(0, 2, 3, 1)[0].contiguous().numpy()
