@@ -1,10 +1,12 @@
 """Checkpoints of one training: tensors as safetensors, a sealed JSON pointer written last.
 
 ``<place>/<step>-<epoch>-<lease>-<sha16>.safetensors`` then ``<place>/<step>-<epoch>-<lease>.json``, where the place is
-``<prefix>/checkpoints/<digest of the plan>``. A checkpoint exists when its pointer does; the newest whose tensors match
-their hash is the one that is used. The names let a driver that writes on though another has taken over (it stood still
-between its fence and its write) do no harm: it replaces and removes none of the other's, and one that trains after
-another plan is never looked at.
+``<prefix>/checkpoints/<digest of the plan>``. A checkpoint exists when its pointer does. The newest one whose tensors
+match their hash is used.
+
+A driver that was suspended between its fence and its write may write after another one has taken over. Epoch and lease
+in the names make that harmless: it replaces and removes none of the other's checkpoints. Checkpoints of another plan
+lie in another place, so they are never read.
 """
 
 import re
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 class Checkpoint:
     """A training's state after ``step`` optimiser steps: named tensors on the CPU, and facts (JSON values).
 
-    ``key``: of its pointer, where it was read from one.
+    ``key``: the key of its pointer, if it was read from a store.
     """
 
     step: int
@@ -46,9 +48,9 @@ def place(prefix: str, plan: str) -> str:
 
 
 def save(store: ObjectStore, place: str, holder: Holder, checkpoint: Checkpoint, keep: int = 2) -> None:
-    """Write ``checkpoint`` for ``holder``, then remove its own and earlier drivers' before the newest ``keep``.
+    """Write ``checkpoint`` for ``holder``, then remove all but the newest ``keep`` of its own and of earlier drivers.
 
-    A newer one is left alone: it is damaged, or an attempt that was given up has written it, and it counts for nothing.
+    Checkpoints of later steps are neither counted nor removed: they are damaged, or an abandoned attempt wrote them.
     """
     from safetensors.torch import save as to_bytes
 
@@ -69,8 +71,8 @@ def save(store: ObjectStore, place: str, holder: Holder, checkpoint: Checkpoint,
 class Writer:
     """Saves the checkpoints of one training in a thread, one at a time, so that the steps go on meanwhile.
 
-    ``waited``: seconds for which its caller stood still. What goes wrong in the thread
-    is raised by the next call of any method.
+    ``waited``: for how many seconds the caller was blocked. An error in the thread is raised by the next call of any
+    method.
     """
 
     def __init__(self, store: ObjectStore, place: str, holder: Holder, keep: int) -> None:
@@ -81,19 +83,19 @@ class Writer:
         self.waited = 0.0
 
     def save(self, take: Callable[[], Checkpoint]) -> None:
-        """Save what ``take`` returns now; nobody may change those tensors afterwards."""
+        """Call ``take`` now and save what it returns. Its tensors must not change afterwards."""
         self.wait()
         began = time.monotonic()
         self._under_way = self._thread.submit(self._save, take())
         self.waited += time.monotonic() - began
 
     def check(self) -> None:
-        """Raise what went wrong in a write that has ended."""
+        """Raise the error of the last write, if it has ended with one."""
         if self._under_way is not None and self._under_way.done():
             self.wait()
 
     def wait(self) -> None:
-        """Return when nothing is under way."""
+        """Wait until no write is under way."""
         ended, self._under_way = self._under_way, None
         if ended is not None:
             began = time.monotonic()
@@ -113,7 +115,7 @@ def clear(store: ObjectStore, prefix: str) -> None:
 
 
 def latest(store: ObjectStore, place: str, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint that verifies, or None. ``warn`` is told of each newer one that does not."""
+    """The newest checkpoint that verifies, or None. ``warn`` is called for each newer one that does not."""
     refused: list[tuple[str, IntegrityError]] = []
     found = None
     for it in _pointers(store, place):
@@ -160,7 +162,7 @@ class _File:
     key: str
 
     def is_after(self, holder: Holder) -> bool:
-        """Whether another driver wrote it that did not come before ``holder``."""
+        """Whether a driver other than ``holder`` wrote it, and not an earlier one."""
         return self.epoch >= holder.epoch and self.lease != holder.lease
 
 

@@ -6,8 +6,8 @@ first writer of a part wins) where a part is worth resuming from, and ``commit.j
 ``commit.json`` makes the output exist; readers open only what it names. None of them holds a time, a host or an
 attempt, so the same work gives the same bytes.
 
-``register/<stage>.json``, outside the stage, holds the digest of its commit, so that a commit that is lost is missed
-(``store.verify``).
+``register/<stage>.json``, outside the stage, holds the digest of its commit, so that ``store.verify`` notices a commit
+that is lost.
 """
 
 import re
@@ -24,19 +24,19 @@ from ray_ns.store.objects import ObjectStore
 
 _DONE = re.compile(r"\d{6,}\.json", re.ASCII)
 REGISTER = "register/"
-READERS = 16  # done records read at once: a ledger of thousands must not wait for each in turn
+READERS = 16  # threads that read done records: there are thousands, and in S3 each takes a round trip
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """One data object that a commit names: its key in the run, its hex sha256, its size in bytes."""
+    """A data object that a commit names: its key in the run, its sha256 in hex, its size in bytes."""
 
     key: str
     sha256: str
     size: int
 
     def read(self, store: ObjectStore, xxh3: str | None = None) -> bytes:
-        """The bytes, checked by their sha256, or by ``xxh3`` where it is given, which finds rot as well and faster.
+        """The bytes, checked by their sha256; or by ``xxh3`` where it is given, which finds damage too, and is faster.
 
         ``IntegrityError`` where they are missing or differ from the commit.
         """
@@ -50,7 +50,7 @@ class StoredObject:
         return data
 
     def open(self, store: ObjectStore) -> BinaryIO:
-        """The object for reading in parts, by whoever checks what is read. ``IntegrityError`` where it is missing."""
+        """The object as a file, unchecked: the caller checks what it reads. ``IntegrityError`` where it is missing."""
         file = store.open(self.key)
         if file is None:
             raise IntegrityError(f"{self.key} in {store.url} is missing; the commit names {self.size} bytes.")
@@ -74,7 +74,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Commit:
-    """A stage's committed output. ``digest`` names it for whoever builds on it; ``inputs`` is its inputs' digest."""
+    """A stage's committed output. Later stages refer to it by ``digest``; ``inputs`` is the digest of its inputs."""
 
     stage: str
     digest: str
@@ -104,7 +104,7 @@ class Output:
         return {int(record["part"]): Part.from_json(record) for record in records if record is not None}
 
     def put(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
-        """Store a part's data alone, for a commit that is given what this returns; until then nothing names it."""
+        """Store a part's data without a ``done`` record. Pass the returned part to ``commit``."""
         self._fence()
         hashes = {name: sha256(data) for name, data in objects.items()}
         place = f"{self.prefix}/data/{part:06d}-{digest(hashes)[:16]}"
@@ -115,11 +115,11 @@ class Output:
         return Part(stored, dict(facts))
 
     def publish(self, part: int, objects: Mapping[str, bytes], facts: Mapping[str, Any]) -> Part:
-        """Store a part: its data first, then its ``done`` record. Returns the part that won, if another came first."""
+        """Store a part: its data, then its ``done`` record. Returns the recorded part: another's, if it came first."""
         return self.adopt(part, self.put(part, objects, facts))
 
     def adopt(self, part: int, made: Part) -> Part:
-        """Record a part whose objects lie where they are: here, or where another stage made it from the same inputs."""
+        """Record a part whose objects are stored already, by this stage or by one with the same inputs."""
         key = f"{self.prefix}/done/{part:06d}.json"
         record = {"part": part, **made.as_json()}
         self._fence()
@@ -128,7 +128,7 @@ class Output:
         return Part.from_json(record)
 
     def commit(self, inputs: Mapping[str, Any], summary: Mapping[str, Any], parts: int | Sequence[Part]) -> Commit:
-        """Make the stage exist: of these parts, or of the parts 0..``parts``-1, every one of which must be done."""
+        """Commit the stage with the given parts, or with the parts 0..``parts``-1, all of which must be done."""
         if isinstance(parts, int):
             done = self.done()
             missing = sorted(set(range(parts)) - set(done))
@@ -165,7 +165,7 @@ def find_commit(store: ObjectStore, prefix: str) -> Commit | None:
 
 
 def planned_inputs(store: ObjectStore, prefix: str) -> dict[str, Any] | None:
-    """What the stage at ``prefix`` was begun with, or None where it was not."""
+    """The inputs that the stage at ``prefix`` was begun with, or None where it was not begun."""
     plan = _read_sealed(store, f"{prefix}/plan.json")
     return None if plan is None else plan["inputs"]
 
@@ -177,13 +177,12 @@ def ensure(
     work: Callable[[Output], tuple[Mapping[str, Any], int | Sequence[Part]]],
     fence: Callable[[], None],
 ) -> Commit:
-    """The committed output of a stage: found where its inputs match, else made by ``work`` and committed.
+    """The committed output of a stage: read if it exists, else made by ``work`` and committed.
 
-    ``inputs``: JSON values; everything the output depends on, upstream commits by digest.
-    ``work``: publishes parts 0..n-1 through the stage it is given and returns (summary, n); or puts them and returns
-    (summary, parts).
+    ``inputs``: JSON values; everything that the output depends on, upstream commits by digest.
+    ``work``: either publishes parts 0..n-1 and returns (summary, n), or puts parts and returns (summary, parts).
     ``fence``: called before anything is written; raises when another driver has taken over.
-    Raises ``InputError`` where a commit made from other inputs stands in the place.
+    Raises ``InputError`` where the stage was begun or committed with other inputs.
     """
     commit = find_commit(store, prefix)
     if commit is None:
@@ -196,7 +195,7 @@ def ensure(
         commit = stage.commit(inputs, summary, parts)
     if commit.inputs != digest(inputs):
         _refuse_other_inputs(store, prefix, digest(inputs))
-    if not registered(store, f"{prefix}/commit.json", commit.digest):  # it was just made, or a kill came between
+    if not registered(store, f"{prefix}/commit.json", commit.digest):  # it is new, or a driver was killed before this
         fence()
         register(store, f"{prefix}/commit.json", commit.digest)
     return commit
@@ -211,17 +210,17 @@ def _refuse_other_inputs(store: ObjectStore, prefix: str, wanted: str) -> None:
 
 
 def register_key(key: str) -> str:
-    """Where the digest of the record ``key`` is kept besides."""
+    """The key in the register under which the digest of the record ``key`` is kept."""
     return f"{REGISTER}{key.removesuffix('/commit.json').removesuffix('.json')}.json"
 
 
 def register(store: ObjectStore, key: str, of: str) -> None:
-    """Note that the record ``key`` exists, with the digest ``of``."""
+    """Note in the register that the record ``key`` exists, with the digest ``of``."""
     store.put(register_key(key), seal({"key": key, "digest": of}))
 
 
 def registered(store: ObjectStore, key: str, of: str) -> bool:
-    """Whether ``register`` has noted that."""
+    """Whether the register holds that digest of the record ``key``."""
     return store.get(register_key(key)) == seal({"key": key, "digest": of})
 
 

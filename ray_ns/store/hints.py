@@ -1,7 +1,7 @@
-"""Small objects that tell of a run and decide nothing: progress, seconds, costs, the heartbeat.
+"""Hints: small objects that describe a run and decide nothing. Progress, seconds, costs, the heartbeat.
 
-They carry no seal. One that is lost, garbage or cannot be read counts as none, and one that cannot be written is left
-out: a hint never costs a run.
+They carry no seal. A missing, damaged or unreadable hint counts as absent, and one that cannot be written is skipped:
+no hint stops a run.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ LARGE = 1e18
 
 
 def read(store: ObjectStore, key: str) -> dict[str, Any]:
-    """The JSON object at ``key``; empty where there is none that can be read."""
+    """The JSON object at ``key``; empty where there is none, or where it cannot be read."""
     try:
         found = json.loads(store.get(key) or b"{}")
     except (ValueError, RecursionError, IntegrityError, ResumableError):
@@ -26,18 +26,18 @@ def read(store: ObjectStore, key: str) -> dict[str, Any]:
 
 
 def write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
-    """Put ``value`` (JSON values), or nothing where the store does not take it."""
+    """Write ``value`` (JSON values). Nothing happens where the store cannot be written."""
     with contextlib.suppress(ResumableError, IntegrityError):
         store.put(key, canonical(value))
 
 
 def number(value: Any) -> TypeGuard[float]:
-    """Whether ``value`` is a number that can be reckoned with."""
+    """Whether ``value`` is a number to calculate with: no bool, no NaN, not huge."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE
 
 
 def curve(found: Mapping[str, Any]) -> list[list[float]]:
-    """[step, loss, top-1] of every score in a training's progress; empty where that is not what it holds."""
+    """[step, loss, top-1] of every score in a training's progress; empty where it holds anything else."""
     rows = found.get("curve")
     if not isinstance(rows, list):
         return []

@@ -1,8 +1,8 @@
-"""The run directory: whose it is, and the corpora it was begun with.
+"""The run directory: its settings, its corpora, and where its stages are.
 
 ``run.json`` holds the settings that decide the result, ``corpora-1.json`` the shards of every corpus with their
-ordinals; both are written once. When the user has the run take in a pool that has grown, ``corpora-2.json`` follows,
-and so on. Below lie ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; what learns from a grown pool lies
+ordinals; both are written once. With ``--grow`` a run takes in a pool that has grown, and ``corpora-2.json`` follows,
+and so on. The stages are in ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; those of a grown pool are
 below ``pool-2/`` and so on.
 """
 
@@ -19,7 +19,7 @@ from ray_ns.store.objects import ObjectStore
 FORMAT = 1  # of new runs
 READ = (1,)
 RUN = "run.json"
-# What belongs to a stage, by its place in the run; a copy that somebody has made of one has another name.
+# Files of a stage, by their names in full: copies that sync clients and users make have other names.
 _STAGE = re.compile(
     r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"
     r"/(?:plan\.json|commit\.json|(?:done|data)/.+)",
@@ -28,7 +28,7 @@ _STAGE = re.compile(
 
 
 def corpora_key(generation: int) -> str:
-    """Where the corpora of a generation (1: those the run began with) are written."""
+    """The key of the corpora of a generation (1: those the run began with)."""
     return f"corpora-{generation}.json"
 
 
@@ -86,14 +86,14 @@ def begin(
     fence: Callable[[], None],
     classes: Classes | None,
 ) -> None:
-    """Write what the run is, where it is new. ``classes``: None where nothing is learnt (an ingest)."""
+    """Write the records of a new run. ``classes``: None where nothing is learnt (an ingest)."""
     fence()
     _write(store, corpora_key(1), {"format": FORMAT, "corpora": corpora})
     _write(store, RUN, {"format": FORMAT, "config": config, "classes": vars(classes) if classes else None})
 
 
 def settings(store: ObjectStore) -> dict[str, Any] | None:
-    """The settings that a run began with, None where none has begun."""
+    """The settings that the run began with, None where none has begun."""
     found = record(store)
     return None if found is None else dict(found["config"])
 
@@ -123,9 +123,9 @@ def _write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
 
 
 def check_owner(store: ObjectStore, differences: Callable[[Mapping[str, Any]], list[str]]) -> bool:
-    """True where the run has begun with the config at hand, False where it is new.
+    """True if the run was begun with the present config, False if it is new.
 
-    ``differences``: given the settings that the run began with, every one in which the config differs, in words.
+    ``differences``: takes the settings that the run began with and returns, in words, every one that differs now.
     Raises ``InputError`` with them where there are any.
     """
     begun = settings(store)
@@ -142,20 +142,20 @@ def check_owner(store: ObjectStore, differences: Callable[[Mapping[str, Any]], l
 
 
 def refuse_lost(store: ObjectStore) -> None:
-    """Raise ``IntegrityError`` where ``run.json`` is missing and the run is not: it has commits."""
+    """Raise ``IntegrityError`` where ``run.json`` is missing although the run has commits."""
     if any(store.list(commit.REGISTER)):
         raise IntegrityError(f"{store.url}: {RUN} is missing, and the run has commits. Restore it from a backup.")
 
 
 def last_stage(store: ObjectStore) -> str:
-    """Prefix of the stage whose commit ends the work: the report, or the newest generation's shards of an ingest."""
+    """Prefix of the stage whose commit ends the run: the report, or in an ingest the newest generation's shards."""
     newest = max(len(generations(store)), 1)
     ingests = "ingest" in (read(store, RUN) or {"config": {}})["config"]
     return f"ingest-{newest:04d}" if ingests else f"{place(newest)}report"
 
 
 def stage_of(name: str) -> str | None:
-    """The stage that a file belongs to, None where it is no stage's plan, commit, done record or data."""
+    """The stage that a file belongs to, None unless it is a stage's plan, commit, done record or data."""
     found = _STAGE.fullmatch(name)
     return found[1] if found else None
 

@@ -1,9 +1,9 @@
 """One driver at a time: an epoch taken by put-if-absent, and a heartbeat that shows whether its holder lives.
 
-``driver/<epoch>.json`` says who holds an epoch, by the id of a lease; the highest one rules. A deleted run begins again
-at epoch 1, so an epoch alone names nobody. ``driver/heartbeat.json`` is rewritten by the
-holder every two seconds and carries its progress for ``ray-ns status``. Whether a heartbeat is stale is decided by
-watching it stand still, or on the same host by its process being gone: clocks of two hosts are never compared.
+``driver/<epoch>.json`` says which lease holds an epoch; the highest epoch holds the run. A deleted run begins again at
+epoch 1, so an epoch alone does not identify a driver. The holder rewrites ``driver/heartbeat.json`` every two seconds,
+with its progress for ``ray-ns status``. A heartbeat is stale when it was watched and did not change for
+``STALE_SECONDS``, or when its process on this host is gone. The clocks of two hosts are never compared.
 """
 
 import contextlib
@@ -23,14 +23,14 @@ from ray_ns.store.processes import runs_here, this_process
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 30.0
-BRIEF_SECONDS = 5.0  # a heartbeat that takes longer is left out: nobody waits for it when the driver ends
+BRIEF_SECONDS = 5.0  # a heartbeat that takes longer is skipped, so that the driver never waits for it when it ends
 HEARTBEAT = "driver/heartbeat.json"
 EPOCH = re.compile(r"driver/(\d{6,})\.json", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who may write to a run: the epoch, and the id of the lease that took it."""
+    """Who may write to a run: an epoch, and the id of the lease that took it."""
 
     epoch: int
     lease: str
@@ -41,7 +41,7 @@ class LeaseLostError(ResumableError):
 
 
 def heartbeat(store: ObjectStore) -> dict[str, Any]:
-    """The last heartbeat; empty where there is none or it is damaged, for it is a hint and carries no seal."""
+    """The last heartbeat; empty where there is none or it is damaged. It is a hint, without a seal."""
     beat = hints.read(store, HEARTBEAT)
     numbers, words = ["epoch"], []
     if not beat.get("released"):
@@ -54,9 +54,9 @@ def heartbeat(store: ObjectStore) -> dict[str, Any]:
 
 
 class Lease:
-    """The right to write to a run. Taken at the first write, so that a finished run is read without one.
+    """The right to write to a run. Taken at the first write, so a finished run can be read without it.
 
-    ``holder``: who has taken it; None before.
+    ``holder``: None until the lease is taken.
     """
 
     def __init__(self, store: ObjectStore, stale_seconds: float = STALE_SECONDS) -> None:
@@ -70,11 +70,11 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def check(self) -> None:
-        """Hold the lease, or raise ``ResumableError``: another driver is at work, or has taken over."""
+        """Take the lease, or make sure of it. ``ResumableError`` where another driver is at work or has taken over."""
         self.held()
 
     def held(self) -> Holder:
-        """The holder, as ``check`` finds it."""
+        """The same as ``check``; returns the holder."""
         if self.holder is None:
             self.holder = self._take()
         else:
@@ -86,11 +86,11 @@ class Lease:
         self._progress = progress
 
     def when_lost(self, tell: Callable[[RayNsError], None]) -> None:
-        """Have ``tell`` called, in the heartbeat's thread, within seconds after the lease is lost."""
+        """Call ``tell``, in the heartbeat's thread, within seconds after the lease is lost."""
         self._lost = tell
 
     def release(self) -> None:
-        """Stop the heartbeat and say so in its place. Does nothing where the lease was never taken."""
+        """Stop the heartbeat and mark it as released. Does nothing where the lease was never taken."""
         if self._thread is not None:
             self._stop.set()
             self._thread.join()
@@ -117,7 +117,7 @@ class Lease:
         return holder
 
     def _highest(self) -> int:
-        """The highest epoch taken: from a listing as a hint, then by asking for the ones above it."""
+        """The highest epoch taken: a listing gives a first guess, then each epoch above it is asked for."""
         listed = filter(None, map(EPOCH.fullmatch, self.store.list("driver/")))
         epoch = max((int(found[1]) for found in listed), default=0)
         while self.store.get(_epoch_key(epoch + 1)) is not None:
@@ -153,7 +153,7 @@ class Lease:
                 self._lost(error)
                 break
             except ResumableError:
-                continue  # of the store: it may take the next one
+                continue  # the store failed, and may accept the next one
 
 
 def _epoch_key(epoch: int) -> str:
@@ -161,9 +161,9 @@ def _epoch_key(epoch: int) -> str:
 
 
 def fence(store: ObjectStore, holder: Holder) -> Callable[[], None]:
-    """A check for whoever writes on behalf of ``holder``: raises ``LeaseLostError`` once it may write no more.
+    """A check to call before every write on behalf of ``holder``: raises ``LeaseLostError`` once the lease is lost.
 
-    So it is when another driver has taken over, and when the run's directory is gone, or begun anew.
+    It is lost when another driver has taken over, and when the run's directory was deleted or begun anew.
     """
     own, next_one = _epoch_key(holder.epoch), _epoch_key(holder.epoch + 1)
 

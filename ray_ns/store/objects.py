@@ -1,7 +1,7 @@
-"""Objects by key: the one small protocol under every run, and its implementation on a local disk.
+"""Objects by key: the protocol that every run's storage follows, and its implementation on a local disk.
 
-A second implementation (S3, conditional PUT) has to keep the same four promises: a reader sees an object whole or
-not at all; ``put_if_absent`` has one winner; what returned is durable; a failed writer leaves nothing under the key.
+Every implementation keeps four promises: a reader sees a whole object or none; ``put_if_absent`` has one winner; a
+write that has returned is durable; a failed write leaves nothing under the key.
 """
 
 import contextlib
@@ -22,16 +22,16 @@ NOT_A_FILE = {errno.EISDIR: "is a folder", errno.ELOOP: "is a link that leads to
 
 
 class UnreadableError(ResumableError):
-    """What is there cannot be read, for want of a permission or by a fault of the disk: it must not count as absent."""
+    """Something exists but cannot be read: a permission is missing, or a disk fails. It must not count as absent."""
 
 
 class ObjectStore(Protocol):
     """What a run needs of its storage. Keys are relative POSIX paths (``seals.check_key``).
 
-    A store can be pickled, for workers; two of one address are equal.
+    A store can be pickled, for workers. Two stores of one address are equal.
 
-    Reading raises ``IntegrityError`` where something that is no object lies in an object's place, and
-    ``UnreadableError`` where what is there cannot be read.
+    Reading raises ``IntegrityError`` where something else lies in an object's place, such as a folder, and
+    ``UnreadableError`` where an object cannot be read.
     """
 
     url: str
@@ -39,39 +39,38 @@ class ObjectStore(Protocol):
     def __hash__(self) -> int: ...
 
     def patient(self, seconds: float) -> "ObjectStore":
-        """The same store, for one who cannot wait longer than that for an answer."""
+        """The same store, where no call is tried for longer than ``seconds``."""
 
     def get(self, key: str) -> bytes | None:
         """The object's bytes, or None where there is none."""
 
     def open(self, key: str) -> BinaryIO | None:
-        """The object as a seekable file, for reading some of it, or None where there is none."""
+        """The object as a seekable file, to read parts of it, or None where there is none."""
 
     def put(self, key: str, data: bytes) -> None:
-        """Write or replace. For content-addressed data, pointers and heartbeats, where replacing is harmless."""
+        """Write or replace. Only for objects that are harmless to replace: content-addressed data, pointers, hints."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Write where the key is free. True where ``key`` now holds exactly ``data``, whoever wrote it."""
+        """Write if the key is free. True if ``key`` holds exactly ``data`` afterwards, whoever wrote it."""
 
     def delete(self, key: str) -> None:
-        """Remove the object; nothing happens where there is none."""
+        """Remove the object, if there is one."""
 
     def sweep(self) -> None:
-        """Remove what killed writers have left. For a driver that has just taken the lease and written nothing yet."""
+        """Remove temporary files of killed writers. Only for a driver that has just taken the lease."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        """Names that begin with ``prefix``, sorted. A hint for what to read and check, never a proof.
+        """Names that begin with ``prefix``, sorted. A hint of what to read and check, not a proof of what exists.
 
-        Not all are keys of the run's: sync clients and users put files of their own there. Take those alone whose whole
-        name is one that the run gives.
+        Sync clients and users add files of their own, so use only names that match the run's own naming in full.
         """
 
 
 class LocalStore:
     """Objects as files below ``root``.
 
-    A write is a temporary file, fsync, then link (``put_if_absent``: fails where the name exists, atomically, on
-    POSIX and NFS) or rename (``put``), then fsync of the folder.
+    A write goes to a temporary file and fsync; then comes link (``put_if_absent``: atomic, fails where the name exists,
+    on POSIX and NFS) or rename (``put``), then fsync of the folder.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -136,7 +135,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def _written(self, key: str, data: bytes) -> Iterator[tuple[Path, Path]]:
-        """``data`` in a durable temporary file, and the path it is meant for; the file is gone afterwards."""
+        """A durable temporary file with ``data``, removed afterwards, and the path that the data is for."""
         target = self.path(key)
         temporary = self.root / TEMPORARY / uuid.uuid4().hex
         try:
@@ -159,7 +158,7 @@ class LocalStore:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All that lies below ``folder`` in the place of an object: files, links, and folders that are called .json.
+    """Everything below ``folder`` that has an object's name: files, links, and folders called ``*.json``.
 
     Raises ``UnreadableError`` where a folder cannot be listed.
     """
@@ -185,7 +184,7 @@ def _unreadable(path: Path, error: OSError) -> IntegrityError | UnreadableError:
 
 
 def _make_folder(folder: Path) -> None:
-    """``folder`` and what is missing above it, each one's entry in its parent durable."""
+    """Make ``folder`` and its parents, with a durable entry of each in its parent."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -203,7 +202,7 @@ def _fsync_folder(folder: Path) -> None:
 def open_store(url: str, seconds: float = STORE_SECONDS) -> ObjectStore:
     """The store of a run directory: a local path or ``s3://bucket/prefix``; ``InputError`` for any other scheme.
 
-    ``seconds``: how long a request over a network is tried.
+    ``seconds``: for how long a request over a network is tried.
     """
     scheme, separator, rest = url.partition("://")
     if scheme == "s3" and separator:

@@ -3,9 +3,9 @@
 ``put_if_absent`` is a conditional PUT (``If-None-Match: *``). Credentials, region and endpoint come from the
 environment as boto3 reads them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...) and are written nowhere.
 
-Every call has one deadline and is tried until then, with pauses that grow and are drawn at random. boto3 retries
-nothing: its retries leave bodies out that break off, and its quota of them would be drained by an earlier trouble.
-Until a first call has succeeded the deadline is short, and whatever fails is the user's to mend.
+Every call is retried until its deadline, with random pauses that grow. boto3's own retries are off: they do not cover
+a body that breaks off, and their quota would be used up by earlier trouble. Until a first call has succeeded the
+deadline is short, and every failure counts as a mistake in the user's input.
 """
 
 import io
@@ -19,9 +19,9 @@ from ray_ns.seals import check_key
 from ray_ns.store.objects import STORE_SECONDS
 
 _T = TypeVar("_T")
-FIRST_SECONDS = 15.0  # for the first call of all
-PAUSES = (0.1, 10.0)  # seconds: of the first pause at most, and of any
-# What no waiting mends, and what does.
+FIRST_SECONDS = 15.0  # the deadline until a call has succeeded
+PAUSES = (0.1, 10.0)  # seconds: the longest first pause, the longest of all
+# Errors that do not go away by waiting, and what to do about each.
 MENDS = {
     "NoSuchBucket": "create the bucket, or give another one",
     "InvalidBucketName": "give the bucket's name as it is",
@@ -43,13 +43,13 @@ TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
 class _GarbledError(Exception):
-    """An answer that no S3 server gives: a proxy's page, or nothing at all."""
+    """An answer that is not an S3 server's: a proxy's page, or nothing at all."""
 
 
 class S3Store:
-    """Objects below ``s3://bucket/prefix``. ``seconds``: how long a call is tried.
+    """Objects below ``s3://bucket/prefix``. ``seconds``: for how long a call is tried.
 
-    Pickled it is its address; where it is opened again, in a worker, the store is known to have answered before.
+    Only the address is pickled. A worker that unpickles it takes it that the store has answered before.
     """
 
     def __init__(self, url: str, seconds: float = STORE_SECONDS, answered: bool = False) -> None:
@@ -84,14 +84,14 @@ class S3Store:
         return hash(self.url)
 
     def patient(self, seconds: float) -> "S3Store":
-        """The same store, whose calls are tried for at most so long."""
+        """The same store, where no call is tried for longer than ``seconds``."""
         return S3Store(self.url, min(seconds, self._seconds), self._answered)
 
     def get(self, key: str) -> bytes | None:
         return self._tried(key, "read", lambda: self._read(key))
 
     def open(self, key: str) -> BinaryIO | None:
-        data = self.get(key)  # one request: several for parts of it would take longer than the rest of a shard
+        data = self.get(key)  # one request for all of it: several for parts would take longer
         return None if data is None else io.BytesIO(data)
 
     def put(self, key: str, data: bytes) -> None:
@@ -106,7 +106,7 @@ class S3Store:
             except ClientError as error:
                 if error.response["Error"]["Code"] not in TAKEN:
                     raise
-                # It may be told so about its own earlier try, whose answer was lost: what the key holds decides.
+                # This call's own earlier try may hold the key, if its answer was lost: the content decides.
                 held = self._read(key)
                 if held is None:
                     raise
@@ -152,7 +152,10 @@ class S3Store:
         return self._prefix + check_key(key)
 
     def _tried(self, key: str, what: str, call: Callable[[], _T]) -> _T:
-        """What ``call`` returns, tried until the deadline. Raises ``InputError`` at the first call of all, else 3."""
+        """What ``call`` returns, retried until the deadline.
+
+        Raises ``ResumableError``; ``InputError`` where no call has succeeded yet.
+        """
         from botocore.exceptions import BotoCoreError, ClientError
 
         until = time.monotonic() + (self._seconds if self._answered else min(self._seconds, FIRST_SECONDS))
@@ -182,6 +185,6 @@ class S3Store:
 
 
 def _code(error: Exception) -> str:
-    """What kind of failure it is, as S3 or botocore names it."""
+    """The name that S3 or botocore gives a failure."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code")) if isinstance(response, dict) else type(error).__name__

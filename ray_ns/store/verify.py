@@ -1,14 +1,14 @@
 """Whether all of a run is there and as it was written: the chain from ``run.json`` to every byte a commit names.
 
 What must exist follows from what exists, never from a listing alone. ``run.json`` needs the corpora it began with, a
-stage of a later generation those of that generation; what a stage has needs its plan; a plan needs the commits it names
+stage of a later generation those of that generation; files of a stage need its plan; a plan needs the commits it names
 as its inputs; ``register/`` names every commit, the last one too; a commit names its data, and so does a done record
-until the stage is committed. Whatever of this is missing, cannot be read, is no file or has another digest is a fault.
+until the stage is committed. It is a fault if any of this is missing, unreadable, not a file, or has another digest.
 
-Hints, whose loss costs time and never changes a result, and which nobody misses: done records (a part without one is
-made again; once the stage is committed nobody reads them), checkpoints (a training goes on from an earlier one), all in
-``driver/`` but a damaged epoch, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, and data that
-no record names. Other names are not the run's, such as the copies that sync clients make, and are passed over.
+Some files may be missing, because their loss costs time and changes no result: done records (the part is made again;
+once the stage is committed nobody reads them), checkpoints (the training resumes from an earlier one), everything in
+``driver/``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, and data that no record names. A
+damaged epoch in ``driver/`` is a fault. Names that are not the run's, such as copies by sync clients, are ignored.
 """
 
 import re
@@ -34,7 +34,7 @@ Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its d
 
 
 def verify(store: ObjectStore) -> Found:
-    """Each record and object of the run that was checked, by its key, with its fault, or None.
+    """The key of each record and object that was checked, with its fault, or None.
 
     Raises ``InputError`` where no run has begun, or one in a format that this version does not read.
     """
@@ -85,7 +85,7 @@ def _sealed(store: ObjectStore, key: str) -> Sealed:
             return *unseal_with_digest(data, key), None
     except (IntegrityError, UnreadableError) as error:
         return None, None, str(error)
-    return None, None, f"{key} in {store.url} is missing, and what is there was made with it. Restore it from a backup."
+    return None, None, f"{key} in {store.url} is missing, but other files were made with it. Restore it from a backup."
 
 
 def _plan(store: ObjectStore, stage: str, known: set[str], committed: Mapping[str, Any] | None) -> Found:
@@ -107,7 +107,7 @@ def _plan(store: ObjectStore, stage: str, known: set[str], committed: Mapping[st
 
 
 def _as_registered(store: ObjectStore, key: str, found: Sealed, registered: Mapping[str, str]) -> str | None:
-    """What is wrong with a record that was registered, or may have been."""
+    """The fault of a record, or None. Its digest must be the one in the register, if that has one."""
     _, of, wrong = found
     if of is not None and registered.get(key, of) != of:
         return f"{key} in {store.url} is not the one that was registered ({registered[key]}). Restore it from a backup."
@@ -115,7 +115,7 @@ def _as_registered(store: ObjectStore, key: str, found: Sealed, registered: Mapp
 
 
 def _done(store: ObjectStore, stage: str, under_way: bool) -> Found:
-    """The done records of a stage; the data they name until the commit names what counts."""
+    """The done records of a stage; also their data while the stage is not committed."""
     for key in commit.done_keys(store, stage):
         record, _, wrong = _sealed(store, key)
         yield key, wrong
@@ -124,7 +124,7 @@ def _done(store: ObjectStore, stage: str, under_way: bool) -> Found:
 
 
 def _data(store: ObjectStore, record: Mapping[str, Any]) -> Found:
-    """Every data object that a commit's part or a done record names, hashed again."""
+    """Every data object of a commit's part or a done record, hashed again."""
     for stored in Part.from_json(record).objects.values():
         try:
             stored.read(store)

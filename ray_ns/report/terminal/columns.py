@@ -1,4 +1,4 @@
-"""Tables for people, as wide as their terminal: 80 columns where there is none."""
+"""Tables as wide as the terminal; 80 columns without one."""
 
 import re
 import shutil
@@ -10,13 +10,13 @@ from ray_ns.printed import plain, say
 
 GAP = "  "
 RULE = "\u2500"
-_PIECE = re.compile(r"[^ _./-]*[ _./-]?")  # a name goes on in the next line after one of these, never within a word
+_PIECE = re.compile(r"[^ _./-]*[ _./-]?")  # a long name is broken after one of these, never within a word
 
 
 def show(titles: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> None:
-    """Print a table. The first ``names`` columns stand to the left and go on in further lines where they are too wide.
+    """Print a table. The first ``names`` columns are aligned to the left, and wrapped where they are too wide.
 
-    Lines of a title stand one below the other. Where the terminal is too narrow for that, each row is a paragraph.
+    A title may have several lines. On a terminal that is too narrow even so, each row is printed as a paragraph.
     """
     heads = [list(map(plain, title.split("\n"))) for title in titles]
     cells = [[plain(cell) for cell in row] for row in rows]
@@ -44,7 +44,7 @@ def show(titles: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -
 
 
 def folded(text: str, width: int) -> list[str]:
-    """``text`` in lines of at most ``width`` cells, parted after spaces and marks; a longer word has its own line."""
+    """``text`` in lines of at most ``width`` cells, broken after spaces and marks; a longer word has its own line."""
     lines = [""]
     for piece in _PIECE.findall(text):
         if lines[-1] and cell_len((lines[-1] + piece).rstrip()) > width:

@@ -1,4 +1,4 @@
-"""What an ingest packed and what it left out, in words and as JSON."""
+"""The summary of an ingest: what it packed and what it left out, in words and as JSON."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ COUNTS = ("read", "images", "bytes", "duplicates", "leaks")
 
 
 def as_json(commits: Sequence[Commit]) -> dict[str, Any]:
-    """Counts over all generations of the source, the shards, and the guard's facts where images were kept out."""
+    """Counts over all generations of the source, the shards, and the leak guard's figures where it was asked for."""
     found: dict[str, Any] = {name: sum(commit.summary[name] for commit in commits) for name in COUNTS}
     found["quarantine"] = {}
     for reason, images in (item for commit in commits for item in commit.summary["quarantine"].items()):
@@ -39,6 +39,6 @@ def show(destination: str, commits: Sequence[Commit]) -> None:
         )
     words = in_words(found["quarantine"])
     lines.append(f"  {sum(found['quarantine'].values()):,} unreadable" + (f": {words}" if words else ""))
-    lines.append(f"  each of them is a line of {destination}/ingest-*/data/*/left_out.jsonl")
+    lines.append(f"  all of these are listed in {destination}/ingest-*/data/*/left_out.jsonl")
     for line in lines:
         say(line)

@@ -1,4 +1,4 @@
-"""A selection in words and as data: what was kept of every class, what was dropped and why, how labels changed."""
+"""A selection in words and as JSON: what was kept of each class, what was dropped and why, how labels changed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 from ray_ns.store.commit import Commit
 
-SHOWN = 12  # classes of each end in the table
+SHOWN = 12  # classes in each half of the table
 COLUMNS = {
     "labels": "candidates",
     "above": "over_threshold",
@@ -16,11 +16,11 @@ COLUMNS = {
     "with\ncopies": "with_copies",
     "limit": "threshold",
     "cut": "cut",
-}  # a title of the table: what of the selection's figures it shows
+}  # title in the table: name among the selection's figures
 
 
 def as_json(selection: Commit) -> dict[str, Any]:
-    """The selection's place, its digest, all its figures, and the classes from which nothing came."""
+    """The selection's place, its digest, all its figures, and the classes of which nothing was selected."""
     per_class = selection.summary["per_class"]
     labels = range(len(per_class["candidates"]))
     return {
@@ -33,7 +33,7 @@ def as_json(selection: Commit) -> dict[str, Any]:
 
 
 def show(selection: Commit, names: Sequence[str] | None = None) -> None:
-    """Print the report. ``names``: of the classes, where they have any."""
+    """Print the report. ``names``: the names of the classes, where they have any."""
     report = as_json(selection)
     for line in words(report):
         say(line)
@@ -78,7 +78,7 @@ def words(report: dict[str, Any]) -> list[str]:
 
 
 def shown(candidates: list[int]) -> list[int]:
-    """The classes that a table shows, by candidates: all of them, or the fullest and the scarcest."""
+    """The classes in the table, by candidates: all, or those with the most and those with the fewest."""
     ordered = sorted(range(len(candidates)), key=lambda label: (-candidates[label], label))
     return ordered if len(ordered) <= 2 * SHOWN else ordered[:SHOWN] + ordered[-SHOWN:]
 

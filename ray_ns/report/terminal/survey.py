@@ -54,7 +54,7 @@ def show(corpus: Corpus, found: Survey) -> None:
 
 
 def words(report: dict[str, Any]) -> list[str]:
-    """The survey but for its table of sizes, line by line."""
+    """The survey without its table of sizes, line by line."""
     lines = [
         f"{report['corpus']}: {report['images']:,} images in {report['shards']:,} shards, "
         f"{report['bytes_of_shards'] / 1e6:,.1f} MB",
@@ -87,9 +87,9 @@ def save_sheet(found: Survey, path: str) -> None:
 
 
 def sheet(found: Survey) -> Image.Image:
-    """The sampled images as a network sees them, squashed to squares, with labels (else shard/row) or reasons below.
+    """The sampled images as a network sees them, squashed to squares, each above its label, or else its shard/row.
 
-    By class, then in the corpus's order.
+    An unreadable one shows the reason. Sorted by class, then in the corpus's order.
     """
     order = {label: at for at, label in enumerate(_ordered(found.labels))}
     tiles = sorted(found.tiles.items(), key=lambda it: (order.get(it[1].label, 0), it[0]))
@@ -105,7 +105,7 @@ def sheet(found: Survey) -> Image.Image:
             draw.multiline_text((x + TILE / 2, y + TILE / 2), text, FAULT, font, "mm", align="center")
         else:
             page.paste(Image.fromarray(tile.content), (x, y))
-        draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=BLANK)  # or a white picture would not be seen
+        draw.rectangle((x - 1, y - 1, x + TILE, y + TILE), outline=BLANK)  # so that a white picture is seen
         draw.text((x + TILE / 2, y + TILE + 1), _fitting(_caption(number, tile, found), draw, font), INK, font, "ma")
     return page
 
@@ -127,5 +127,5 @@ def _fitting(text: str, draw: ImageDraw.ImageDraw, font: Any) -> str:
 
 
 def _ordered(labels: Any) -> list[Any]:
-    """Labels in their order, rows without one last."""
+    """Labels in their order; None, for rows without one, comes last."""
     return sorted(labels, key=lambda it: (it is None, str(type(it)), it if it is not None else 0))
