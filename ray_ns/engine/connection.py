@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 
+from ray_ns.engine import ray_private
 from ray_ns.errors import InputError
 
 LOCAL = "local"
@@ -27,9 +28,8 @@ try:
         ray.init(address, logging_level="ERROR")
         print("open")
     else:
-        from ray._raylet import GcsClient
-        nodes = GcsClient(address=address).get_all_node_info(timeout=15).values()
-        print("open", *sorted({it.node_manager_address for it in nodes}))
+        from ray_ns.engine.ray_private import node_addresses
+        print("open", *node_addresses(address, 15))
 except Exception as error:
     name = type(error).__name__
     print("refused" if name == "AuthenticationError" or "unauthenticated" in str(error).lower() else f"{name} {error}")
@@ -44,10 +44,8 @@ def address_of(asked: str | None) -> str:
     address = asked or os.environ.get("RAY_ADDRESS") or LOCAL
     if address != "auto":
         return address
-    from ray._private.services import canonicalize_bootstrap_address_or_die
-
     try:
-        return str(canonicalize_bootstrap_address_or_die("auto"))
+        return ray_private.running_cluster()
     except (ConnectionError, ValueError) as error:
         raise InputError(
             "cluster.address = auto: no Ray cluster runs on this machine. Start one, give its address, or leave "

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import connection, local_cluster
+from ray_ns.engine import connection, local_cluster, ray_private
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.errors import InputError, RayNsError, RepeatingError, ResumableError
 from ray_ns.exits import STOPPED
@@ -107,10 +107,7 @@ class Run:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.execution_no_progress_timeout_s = int(self.config.cluster.timeout_seconds)
-        for name in ("ray.data", "ray.train"):
-            for handler in logging.getLogger(name).handlers:
-                if "File" not in type(handler).__name__:  # its log files keep everything
-                    handler.setLevel(logging.ERROR)
+        ray_private.quiet_libraries()
 
     def ensure(
         self,
@@ -211,7 +208,7 @@ class Run:
             found = _cause(error)
             if found is not None:
                 raise type(found)(str(found)) from error
-            told = f" Ray's logs: {local_cluster.session_folder()}/logs" if self._started and self.local else ""
+            told = f" Ray's logs: {ray_private.session_folder()}/logs" if self._started and self.local else ""
             words = f"{stage} failed: {_last_line(error)}. What is committed stays."
             if _would_repeat(error):
                 raise RepeatingError(

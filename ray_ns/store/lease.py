@@ -37,7 +37,7 @@ class Holder:
 
 
 class LeaseLostError(ResumableError):
-    """Whoever wrote on behalf of a lease may write no more."""
+    """The lease is lost: nothing more may be written on its behalf."""
 
 
 def heartbeat(store: ObjectStore) -> dict[str, Any]:

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.ray
 # What another process asks, without the token: who is in the cluster, over the same port as ray.init.
 ASK = """
 import sys
-from ray._raylet import GcsClient
-print(GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10))
+from ray_ns.engine.ray_private import node_addresses
+print(node_addresses(sys.argv[1], 10))
 """
 
 

@@ -5,6 +5,7 @@ the training in another one. What a backend executes on the workers runs in the 
 while the training runs.
 """
 
+import secrets
 import signal
 import threading
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ from types import FrameType
 from typing import Any
 
 import ray
-from ray.train.torch.config import TorchConfig, _TorchBackend
+from ray.train.torch import TorchConfig
 
-from ray_ns.engine import local_cluster
+from ray_ns.engine import ray_private
 
 told = threading.Event()
 left = threading.Event()
@@ -22,19 +23,21 @@ left = threading.Event()
 # How long a step and a checkpoint may take; whoever needs longer is ended, and costs the steps since the one before.
 SECONDS = 60.0
 
+TorchBackend: Any = ray_private.torch_backend()
 
-class _Backend(_TorchBackend):
+
+class _Backend(TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         worker_group.execute(listen)
         if backend_config.meet_in is None:
             super().on_start(worker_group, backend_config)
         else:
-            local_cluster.meet(worker_group, backend_config.backend, backend_config.timeout_s, backend_config.meet_in)
+            place = f"file://{backend_config.meet_in}/{secrets.token_hex(8)}"
+            ray_private.meet(worker_group, backend_config.backend, backend_config.timeout_s, place)
 
     def on_shutdown(self, worker_group: Any, backend_config: Any) -> None:
         """Let workers leave that are well. Ray ends them so where it resizes their group, without a word to them."""
-        status = worker_group.get_latest_poll_status()
-        if status is not None and not status.errors:
+        if ray_private.are_well(worker_group):
             asked = worker_group.execute_async(leave)
             ray.wait(asked, num_returns=len(asked), timeout=SECONDS)  # a lost worker answers too, with an error
         super().on_shutdown(worker_group, backend_config)

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray._private import services
 from support.tiny_run import write_tiny
 
-from ray_ns.engine import connection
+from ray_ns.engine import connection, ray_private
 from ray_ns.engine.ingest.opening import ingest
 from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.engine.opening import drive
@@ -120,10 +119,10 @@ def test_an_address_that_nobody_answers_at_is_refused_before_anything_is_written
 
 
 def test_auto_without_a_cluster_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def none_here(address: str) -> str:
-        raise ConnectionError(f"Could not find any running Ray instance ({address})")  # as Ray says it
+    def none_here() -> str:
+        raise ConnectionError("Could not find any running Ray instance")  # as Ray says it
 
-    monkeypatch.setattr(services, "canonicalize_bootstrap_address_or_die", none_here)
+    monkeypatch.setattr(ray_private, "running_cluster", none_here)
     with pytest.raises(InputError, match=r"cluster\.address = auto: no Ray cluster runs on this machine"):
         connection.address_of("auto")
 
