@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from ray_ns import config as configs
+from ray_ns.artifacts.network import Network
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import predict
 from ray_ns.engine.run import Run
@@ -107,7 +108,7 @@ def ours(task: Task) -> None:
                 stage.publish(0, to_files(task.network(), config.data), {})
                 return {}, 1
 
-            teacher = commit.ensure(store, "teacher", {}, work, run.lease.check)
+            teacher = Network(commit.ensure(store, "teacher", {}, work, run.lease.check))
             jobs = [predict.Job("pool", (predict.Piece(shard),)) for shard in corpus.shards]
             rows = sum(table.num_rows for _, table in predict.predict(run, teacher, jobs))
             print(rows, flush=True)

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine import stages
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.seals import canonical, seal
 from ray_ns.store import layout
@@ -80,10 +81,10 @@ def measure(store: ObjectStore, pool: Corpus) -> dict[str, Any]:
     writing, _ = timed(write)
     resume, done = timed(stage.done)
     assert len(done) == LABEL_SHARDS
-    midway, _ = timed(lambda: read_status(store.url))
+    midway, _ = timed(lambda: read_status(store.url, stages.names()))
     committing, _ = timed(lambda: stage.commit({}, {"rows": 300_000_000}, LABEL_SHARDS))
     reading, commit = timed(lambda: find_commit(store, PREFIX))
-    finished, _ = timed(lambda: read_status(store.url))
+    finished, _ = timed(lambda: read_status(store.url, stages.names()))
     return {
         "planning_s": planning,
         "resume_s": resume,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -54,14 +54,14 @@ def labels_of(shard: int, rows: int, classes: int, soft: bool, sure: float) -> p
 def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarray]:
     """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
     from ray_ns.artifacts.labels import label_objects
-    from ray_ns.engine.stages import counts
+    from ray_ns.labels import counting
     from ray_ns.store.commit import Output
     from ray_ns.store.objects import open_store
 
     folder, shard, rows, classes, soft, sure = job
     table = labels_of(shard, rows, classes, soft, sure)
-    counted = counts.tally(classes)
-    counts.add(counted, table, str(shard))
+    counted = counting.tally(classes)
+    counting.add(counted, table, str(shard))
     objects, checksum = label_objects(table, {"teacher": "synthetic"})
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "quarantine": {}}
     stage = Output(open_store(folder), LABELS, lambda: None)
@@ -70,7 +70,8 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
 
 def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> None:
     """Commit the synthetic labels, where they are not there yet."""
-    from ray_ns.engine.stages import counts
+    from ray_ns.artifacts.labels import Labels
+    from ray_ns.engine.stages.counts import Counts
     from ray_ns.store.commit import Output, find_commit
     from ray_ns.store.objects import open_store
 
@@ -86,16 +87,18 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
             counted = counted + of_part
     summary = {"rows": rows, "per_class": counted.sum(1).tolist(), "quarantine": {}}
     labels = Output(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, parts)
-    beside = Output(store, f"{LABELS}/counts", lambda: None)
-    counts.publish(beside, counted)
-    beside.commit(counts.inputs_of(labels), {}, 1)
+    counts, no_run = Counts(Labels(labels), classes, lambda: counted), cast(Any, None)
+    beside = Output(store, counts.place, lambda: None)
+    counts.work(no_run, beside)
+    beside.commit(counts.inputs(no_run), {}, 1)
 
 
 def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
     """The select stage, on the labels that lie in ``folder``."""
+    from ray_ns.artifacts.labels import Labels
     from ray_ns.config import Config
     from ray_ns.engine.run import Run
-    from ray_ns.engine.stages.select import select
+    from ray_ns.engine.stages.select import Select
     from ray_ns.observe import Reporter
     from ray_ns.store.commit import find_commit
     from ray_ns.store.lease import Lease
@@ -124,7 +127,7 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
     with Run(config, store, {}, (0,), Lease(store), Watched("plain")) as run:
         labels = find_commit(store, LABELS)
         assert labels is not None
-        select(run, SELECTION, labels)
+        run.ensure(SELECTION, Select(Labels(labels)))
     (begin, first), (end, last) = seen[0], seen[-1]
     print(json.dumps({"ours_shards_per_s": round((last - first) / (end - begin), 1) if end > begin else None}))
 

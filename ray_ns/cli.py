@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from typer.exceptions import TyperException
@@ -54,25 +54,23 @@ def run(
     config: Annotated[str, typer.Argument(help="A YAML config; 'ray-ns config' prints all settings.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, laid over the config.")] = None,
     until: Annotated[
-        Literal["label", "select", "train"] | None, typer.Option(help="End after this stage of round 1.")
+        str | None, typer.Option(help="End after this stage of round 1: label, select, train, ...", metavar="STAGE")
     ] = None,
     grow: Annotated[bool, typer.Option("--grow", help="Take in shards that the pool has gained.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run the loop, or resume it. The same command goes on from whatever was committed."""
     from ray_ns.engine.opening import drive
-    from ray_ns.report.terminal import run as table
+    from ray_ns.report.terminal.run import show
 
-    with drive(config, overrides or [], "json" if as_json else "auto", grow) as run:
-        from ray_ns.methods.noisy_student import noisy_student
+    with drive(config, overrides or [], "json" if as_json else "auto", grow, until) as opened:
+        from ray_ns.engine.turns import carry_out
 
-        outcome = noisy_student(run, until)
-        if outcome.complete:
-            table.commit_report(run, outcome)
+        outcome = carry_out(opened)
         if as_json:
-            printed.give(table.as_json(outcome))
+            printed.give(outcome.as_json())
         elif outcome.complete:
-            table.show(run, outcome)
+            show(outcome, opened.store.url, [opened.seconds_of(it.name) for it in outcome.all])
         else:
             printed.say(f"ended after --until {until}; run again without it to go on.")
 
@@ -163,10 +161,11 @@ def ingest(
 @app.command()
 def status(run: RunDirectory, as_json: AsJson = False) -> None:
     """Say where a run stands. Which stage, how far, how fast, and how long it will take."""
+    from ray_ns.engine import ingest, stages
     from ray_ns.report.terminal import status as report
     from ray_ns.store.status import read_status
 
-    found = read_status(run)
+    found = read_status(run, [*(it.name for it in ingest.STAGES), *stages.names()])
     if as_json:
         printed.give(found)
     else:

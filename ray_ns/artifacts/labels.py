@@ -1,6 +1,7 @@
-"""Label and selection tables as the parts of a stage hold them."""
+"""A pool's labels: one part per label shard, each with its Parquet file and a checksum that is fast to compare."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -8,12 +9,48 @@ import pyarrow.compute as pc
 import xxhash
 
 from ray_ns.labels import schema
-from ray_ns.store.commit import Part
+from ray_ns.store.commit import Commit, Part
 from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.parquet"
-SELECTION = "selection.parquet"
 XXH3 = "xxh3"
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What ``label`` commits. ``place``: its folder in the run."""
+
+    commit: Commit
+
+    @property
+    def digest(self) -> str:
+        """The commit's digest."""
+        return self.commit.digest
+
+    @property
+    def place(self) -> str:
+        """Its folder in the run."""
+        return self.commit.stage
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """The label shards, in order."""
+        return self.commit.parts
+
+    @property
+    def per_class(self) -> list[int]:
+        """Labels of each class."""
+        return list(self.commit.summary["per_class"])
+
+    @property
+    def quarantine(self) -> Mapping[str, int]:
+        """Images that cannot be read, by reason."""
+        return dict(self.commit.summary["quarantine"])
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Images that are known already, by where from."""
+        return dict(self.commit.summary.get("left_out", {}))  # labels of an earlier version knew of none
 
 
 def label_objects(table: pa.Table, lineage: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -1,15 +1,66 @@
-"""A committed selection as tables: each label shard's own part, joined with what the last part holds of it."""
+"""A committed selection: a part for each label shard, and a last one of the rows that only all could decide."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.artifacts.labels import SELECTION
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
-from ray_ns.store.commit import Part, StoredObject
+from ray_ns.store.commit import Commit, Part, StoredObject
 from ray_ns.store.objects import ObjectStore
+
+SELECTION = "selection.parquet"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What ``select`` commits: the labels that are confident enough, balanced by class."""
+
+    commit: Commit
+
+    @property
+    def digest(self) -> str:
+        """The commit's digest."""
+        return self.commit.digest
+
+    @property
+    def place(self) -> str:
+        """Its folder in the run."""
+        return self.commit.stage
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The selection in figures."""
+        return self.commit.summary
+
+    @property
+    def parts(self) -> Sequence[Part]:
+        """A part per label shard, then the last one."""
+        return self.commit.parts
+
+    @property
+    def of_shards(self) -> list[tuple[StoredObject, StoredObject]]:
+        """Of each label shard the two files that hold what is selected of it: its own, and the last part's."""
+        *own, last = (part.objects[SELECTION] for part in self.parts)
+        return [(stored, last) for stored in own]
+
+    @property
+    def images(self) -> int:
+        """How many images are selected."""
+        return int(self.summary["images"])
+
+    @property
+    def copies(self) -> int:
+        """How many times they are used in all: scarce classes are duplicated."""
+        return int(self.summary["copies"])
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Images of the pool that were known already, by where from."""
+        return dict(self.summary.get("left_out", {}))
 
 
 def tables(store: ObjectStore, selection: Sequence[Part], soft: bool) -> Iterator[pa.Table]:

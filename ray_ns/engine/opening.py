@@ -7,9 +7,9 @@ from typing import Any
 from ray_ns.config import Config, differences, results_of
 from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Shard
-from ray_ns.engine import overlap, precision, preflight, sample, touched
+from ray_ns.engine import overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages import digests
+from ray_ns.engine.stages.digests import known_images
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit
@@ -19,13 +19,17 @@ from ray_ns.store.status import existing
 
 
 @contextmanager
-def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -> Iterator[Run]:
+def drive(
+    path: str, overrides: Sequence[str], mode: Mode, grow: bool = False, until: str | None = None
+) -> Iterator[Run]:
     """The run of a config, opened. A new run is written down; a finished one is opened for reading only.
 
-    ``grow``: take in shards that the pool has gained; else they are told of and left out.
+    ``grow``: take in shards that the pool has gained; else they are told of and left out. ``until``: the stage of
+    round 1 that ends the run early.
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
+    stages.check_name(until)
     config = load(path, overrides)
     store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, layout.settings(store))
@@ -41,9 +45,9 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
-    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names) as run:
+    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names, until) as run:
         touched.compare(run)
-        if find_commit(store, f"{run.place}report") is None:
+        if find_commit(store, f"{run.place}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
             preflight.check(run)
         if not pinned:
@@ -52,7 +56,7 @@ def drive(path: str, overrides: Sequence[str], mode: Mode, grow: bool = False) -
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
             layout.begin(store, settings, seen, run.lease.check, layout.Classes(config.data.classes, names))
-            digests.ensure(run, found)
+            known_images(run, found)
         elif len(pools) > len(pinned):
             layout.grow(store, seen, len(pools), run.lease.check)
         yield run

@@ -18,20 +18,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.artifacts.digests import Digests, KnownFrom, load
+from ray_ns.artifacts.network import Network
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
 from ray_ns.corpora.known import DIGEST_BYTES, Known, check_of
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages import digests
 from ray_ns.images import decode
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.labels import schema
-from ray_ns.store.commit import Commit, StoredObject
+from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
 CONTENT = "content"
 Row = dict[str, Any]
-KnownFrom = tuple[ObjectStore, tuple[tuple[str, StoredObject], ...]]  # what ``digests.load`` takes
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Job:
 
 
 def predict(
-    run: Run, teacher: Commit, jobs: Sequence[Job], known: Commit | None = None
+    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None
 ) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
-    ``known``: digests of images (``engine.digests``) that get no label but the reason where they are known from. Beside
+    ``known``: digests of images that get no label but the reason where they are known from. Beside
     the columns of ``labels.schema`` a table has ``CONTENT``, a checksum of each image's bytes.
 
     Jobs go to Ray Data some at a time, so that neither the driver's memory nor what a crash can cost grows with them.
@@ -69,12 +69,12 @@ def predict(
         yield from _execute(run, teacher, batch, known)
 
 
-def _execute(run: Run, teacher: Commit, jobs: list[Job], known: Commit | None) -> Iterator[tuple[Job, pa.Table]]:
+def _execute(run: Run, teacher: Network, jobs: list[Job], known: Digests | None) -> Iterator[tuple[Job, pa.Table]]:
     """One bounded execution of Ray Data."""
     run.ray_libraries()
     import ray
 
-    size = teacher.summary.get("size", run.config.data.size)  # a fine-tuned one sees larger images
+    size = teacher.size or run.config.data.size  # a fine-tuned one sees larger images
     config = run.config.at_size(size)
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
@@ -98,11 +98,11 @@ def _execute(run: Run, teacher: Commit, jobs: list[Job], known: Commit | None) -
     ]
     list_them = partial(list_slices, corpora=run.corpora, slice_rows=config.label.slice_rows, store=run.store)
     rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
-    known_from = None if known is None else (run.store, tuple(known.parts[0].objects.items()))
+    known_from = known.known_from(run.store) if known else None
     if config.label.layout_here == "tasks":
         decode_it = partial(decode_slice, corpora=run.corpora, config=config, known_from=known_from)
         rows = rows.map_batches(decode_it, batch_size=1)
-    files = {name: vars(stored) for name, stored in teacher.parts[0].objects.items()}
+    files = {name: vars(stored) for name, stored in teacher.files.items()}
     # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
     at_once = 2 if config.label.gpus_per_actor else 1
     actors = ray.data.ActorPoolStrategy(
@@ -166,7 +166,7 @@ def decode_slice(
 ) -> dict[str, np.ndarray]:
     """The layout ``tasks``: one slice in, the same with its pixels (uint8) and quarantine reasons out."""
     row = {name: column[0] for name, column in batch.items()}
-    known = known_from and digests.load(*known_from)
+    known = known_from and load(*known_from)
     content: list[bytes] = []
     images, reasons = Reader.of_process(config).read(corpora, row, known, content)
     found = {"reasons": np.array([[reason or "" for reason in reasons]], object)}
@@ -197,7 +197,7 @@ class TeacherActor:
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
         self._reader = Reader(config)
         self._corpora = corpora
-        self._known = known_from and digests.load(*known_from)
+        self._known = known_from and load(*known_from)
         self._keep = label.keep, min(label.top, config.data.classes)
         self._threads = label.threads
 

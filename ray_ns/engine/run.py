@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
@@ -22,13 +22,17 @@ from ray_ns.exits import STOPPED
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
 from ray_ns.store import commit, hints, layout
-from ray_ns.store.commit import Commit, Output, Part
+from ray_ns.store.commit import Output, Part
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore
+
+if TYPE_CHECKING:
+    from ray_ns.engine.stages.stage import Done, Stage
 
 TIMING = "timing.json"
 # Raised by code over its arguments, and so again; what a machine's or a network's trouble raises is none of them.
 AGAIN = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError, AssertionError)
+A = TypeVar("A")
 _T = TypeVar("_T")
 
 
@@ -37,8 +41,8 @@ class Run:
     """What every stage of a run works with. Use as a context: Ray and the lease are given back at its end.
 
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
-    are called, in the order of their numbers, where the labelled images say so. ``fan_out``: what spreads tasks over
-    the cluster.
+    are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
+    ends the run early. ``fan_out``: what spreads tasks over the cluster.
     """
 
     config: Config
@@ -48,7 +52,9 @@ class Run:
     lease: Lease
     reporter: Reporter
     class_names: tuple[str, ...] | None = None
+    until: str | None = None
     fan_out: Callable[["Run"], Tasks] = FanOut
+    until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
@@ -109,22 +115,30 @@ class Run:
         context.execution_no_progress_timeout_s = int(self.config.cluster.timeout_seconds)
         ray_private.quiet_libraries()
 
-    def ensure(
-        self,
-        prefix: str,
-        inputs: Mapping[str, Any],
-        work: Callable[[Output], tuple[Mapping[str, Any], int | Sequence[Part]]],
-    ) -> Commit:
-        """``store.commit.ensure`` for a stage on Ray: the seconds of the work that led to the commit lie beside it."""
+    def ensure(self, prefix: str, stage: "Stage[A]") -> A:
+        """What ``stage`` comes to at ``prefix``: found where it is committed from the same inputs, else made.
 
-        def timed(stage: Output) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
+        The seconds of the work that led to a commit lie beside it. Sets ``until_reached`` where ``until`` names it.
+        """
+        done: list[Done] = []
+
+        def work(output: Output) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
             began = time.monotonic()
-            done = self._guarded(lambda: work(stage), prefix)
+            made = self._guarded(lambda: stage.work(self, output), prefix)
+            done.append(made)
+            if made.told:
+                self.reporter.end(made.told)
             self.lease.check()
             hints.write(self.store, f"{prefix}/{TIMING}", {"seconds": round(time.monotonic() - began, 3)})
-            return done
+            return made.summary, made.parts
 
-        return commit.ensure(self.store, prefix, inputs, timed, self.lease.check)
+        committed = commit.ensure(self.store, prefix, stage.inputs(self), work, self.lease.check)
+        for made in done:
+            if made.then is not None:
+                made.then(committed)
+        artifact = stage.artifact(self, committed)
+        self.until_reached |= prefix == f"{self.place}rounds/1/{self.until}"
+        return artifact
 
     @property
     def local(self) -> bool:
@@ -143,6 +157,12 @@ class Run:
         """Seconds of the attempt that finished the stage at ``prefix``; 0 where unknown."""
         seconds = hints.read(self.store, f"{prefix}/{TIMING}").get("seconds")
         return float(seconds) if hints.number(seconds) else 0.0
+
+    def seconds_of(self, turn: str) -> float:
+        """Seconds of all stages of the turn at that folder, but for those within another stage's folder."""
+        from ray_ns.engine import stages
+
+        return sum(self.seconds(f"{turn}/{stage.name}") for stage in stages.TURN if "/" not in stage.name)
 
     @contextlib.contextmanager
     def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:

@@ -51,7 +51,7 @@ def compare(run: Run) -> None:
 
 def _compare_labelled(run: Run, name: str, shards: Sequence[Shard]) -> None:
     corpus = run.corpora[name]
-    commit = find_commit(run.store, digests.STAGE)
+    commit = find_commit(run.store, digests.Digest.name)
     if commit is None or (not corpus.labels_lie_beside and "labels" not in commit.parts[0].facts):
         raise changed(_name(corpus, shards[0]), UNKNOWN)
     part = commit.parts[0]

@@ -1,89 +1,64 @@
-"""Noisy Student (Xie et al. 2020, algorithm 1), as one loop of committed stages.
+"""Noisy Student: a teacher labels the pool, a noised student learns from it, the student becomes the teacher.
 
-Every line that ``ensure``s a stage returns what is committed where its inputs match, and does the work otherwise; so
-the same command resumes a killed run, and a finished run is only read.
+Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classification", algorithm 1. The numbers in
+``noisy_student`` are the algorithm's steps. A stage that is already committed returns at once, so the same call resumes
+a killed run and reads a finished one.
 """
 
-from dataclasses import dataclass
+from typing import Protocol
 
-from ray_ns.config import Student, Training
-from ray_ns.engine.run import Run
-from ray_ns.engine.stages.evaluate import evaluate
-from ray_ns.engine.stages.label import label
-from ray_ns.engine.stages.select import select
-from ray_ns.engine.stages.train import finetune, train
-from ray_ns.store.commit import Commit
-
-CONTROL = "control"
+from ray_ns.config import Config, Student, Training
+from ray_ns.methods.outcome import Labels, Network, Outcome, Round, Selection, best
 
 
-@dataclass(frozen=True)
-class Round:
-    """One turn of the loop: its network, how that scored, and the selection it learned from, where there was one."""
+class Turn(Protocol):
+    """The stages of one turn of the loop, each on what it is given."""
 
-    name: str
-    recipe: Training
-    network: Commit
-    scores: Commit
-    selection: Commit | None = None
+    def label(self, teacher: Network, only: Selection | None) -> Labels:
+        """The pool's labels by the teacher, which is not noised; ``only``: of the images of that selection."""
 
-    def top1(self, corpus: str) -> float:
-        """Share of right answers, 0..1, on ``validation`` or ``test``."""
-        return float(self.scores.summary[corpus]["top1"])
+    def select(self, labels: Labels, before: Labels | None, chosen: Selection | None) -> Selection:
+        """The confident labels (threshold), balanced by class. ``before``: the last labels, for how they changed.
 
+        ``chosen``: the selection to which the labels were restricted; its images stay.
+        """
 
-@dataclass(frozen=True)
-class Outcome:
-    """All rounds, the best of them by validation, and the control; ``complete`` is False where ``until`` ended it."""
-
-    rounds: list[Round]
-    best: Round
-    control: Round | None
-    complete: bool
+    def train(self, recipe: Training, selection: Selection | None, teacher: Network | None) -> Round:
+        """Train by the recipe, fine-tune where it says so, evaluate. None: on labelled images alone."""
 
 
-def noisy_student(run: Run, until: str | None = None) -> Outcome:
-    """Turn the loop. ``until``: end after the ``label``, ``select`` or ``train`` stage of round 1."""
-    config = run.config
-    teacher = _trained(run, 0, "rounds/0", config.teacher, None, None)
-    rounds = [teacher]
-    labels: Commit | None = None
-    chosen: Commit | None = None
-    idle = 0
-    for number in range(1, config.run.rounds + 1):
-        place = f"{run.place}rounds/{number}"
-        before, labels = labels, label(run, f"{place}/label", teacher.network, chosen)
-        if until == "label":
-            return Outcome(rounds, _best(rounds), None, False)
-        selection = select(run, f"{place}/select", labels, before, chosen)
-        chosen = selection if config.run.mode == "filter_once" else None
-        if until == "select":
-            return Outcome(rounds, _best(rounds), None, False)
-        student = _trained(run, number, place, config.students[number - 1], selection, teacher.network)
-        rounds.append(student)
-        if until == "train":
-            return Outcome(rounds, _best(rounds), None, False)
-        idle = 0 if _best(rounds) is student else idle + 1
+class Turns(Protocol):
+    """All that the method may use: the turns by number, 0 being the teacher's, and the control's."""
+
+    def turn(self, number: int) -> Turn: ...
+    def control(self) -> Turn: ...
+
+
+def noisy_student(turns: Turns, config: Config) -> Outcome:
+    """Run algorithm 1 for up to ``run.rounds`` rounds, then the control."""
+    # 1. Train a teacher on the labelled images.
+    rounds = [turns.turn(0).train(config.teacher, None, None)]
+    teacher, idle = rounds[0], 0
+    labels: Labels | None = None
+    chosen: Selection | None = None
+    for number, recipe in enumerate(config.students, 1):
+        turn = turns.turn(number)
+        # 2. The teacher labels the pool; the confident labels are selected and balanced.
+        before, labels = labels, turn.label(teacher.network, chosen)
+        selection = turn.select(labels, before, chosen)
+        if config.run.mode == "filter_once":  # the first teacher chooses the images, later ones label them again
+            chosen = selection
+        # 3. Train an equal or larger student, noised, on labelled and pseudo-labelled images together.
+        rounds.append(turn.train(recipe, selection, teacher.network))
+        idle = 0 if best(rounds) is rounds[-1] else idle + 1
         if idle >= config.run.patience:
             break
-        teacher = _best(rounds)
-    control = None
-    if config.control.enabled:
-        best = _best(rounds).recipe
-        recipe = best if isinstance(best, Student) else config.students[0]
-        control = _trained(run, config.run.rounds + 1, CONTROL, recipe, None, None)
-    return Outcome(rounds, _best(rounds), control, True)
+        # 4. Promote: the best so far becomes the teacher.
+        teacher = best(rounds)
+    return Outcome(rounds, control(turns, config, best(rounds)) if config.control.enabled else None)
 
 
-def _trained(
-    run: Run, number: int, place: str, recipe: Training, selection: Commit | None, teacher: Commit | None
-) -> Round:
-    network = train(run, f"{place}/train", recipe, number, selection, teacher)
-    if recipe.tuning is not None:
-        network = finetune(run, f"{place}/finetune", recipe, number, network)
-    return Round(place, recipe, network, evaluate(run, f"{place}/evaluate", network), selection)
-
-
-def _best(rounds: list[Round]) -> Round:
-    """The round with the highest top-1 on validation images; the earlier of two equals. Test images choose nothing."""
-    return max(rounds, key=lambda it: it.top1("validation"))
+def control(turns: Turns, config: Config, winner: Round) -> Round:
+    """The fair control: the best student's recipe, or the first student's where none was better, without the pool."""
+    recipe = winner.recipe if isinstance(winner.recipe, Student) else config.students[0]
+    return turns.control().train(recipe, None, None)

@@ -15,12 +15,6 @@ from ray_ns.store.objects import open_store
 # What a training tells of itself while it is under way, below its stage's prefix.
 PROGRESS = "progress.json"
 
-# The stages of an ingest, then those of a turn, in their order.
-STAGES = (
-    *("hashes", "duplicates", "ingest"),
-    *("digests", "label", "label/counts", "select", "train", "finetune", "evaluate"),
-)
-
 
 def existing(url: str) -> str:
     """``url`` itself where a run has begun there, else ``InputError``."""
@@ -31,14 +25,15 @@ def existing(url: str) -> str:
     return url
 
 
-def read_status(url: str) -> dict[str, Any]:
+def read_status(url: str, order: Sequence[str]) -> dict[str, Any]:
     """Every stage in the order of the run, with its state and finished parts; the heartbeat; the driver in words.
 
+    ``order``: the names of the stages of a turn, or of an ingest, as a run does them.
     A training that is scored while it trains has a ``curve`` too: [step, loss, validation top-1] of every score.
     """
     store = open_store(existing(url))
     stages = []
-    for prefix in sorted(layout.stages(store), key=run_order):
+    for prefix in sorted(layout.stages(store), key=lambda prefix: run_order(prefix, order)):
         commit = find_commit(store, prefix)
         parts = len(commit.parts) if commit else len(done_keys(store, prefix))
         curve = commit.summary.get("curve") if commit else hints.curve(hints.read(store, f"{prefix}/{PROGRESS}"))
@@ -51,14 +46,14 @@ def read_status(url: str) -> dict[str, Any]:
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
 
-def run_order(prefix: str) -> tuple[int, int, int, int, str]:
+def run_order(prefix: str, order: Sequence[str]) -> tuple[int, int, int, int, str]:
     """What stages are sorted by: their generation, turn, and place in the turn, as a run does them."""
     found = re.fullmatch(r"(?:pool-(\d+)/)?(?:rounds/(\d+)/|control/)?(.*)", prefix, re.DOTALL)
     pool, turn, name = found.groups() if found else (None, None, prefix)
     stage, _, number = name.partition("-")
     after = 2 if stage == "report" else 1 if prefix.startswith("control/") else 0
     ingested = int(number) if number.isdecimal() else 1
-    place = STAGES.index(stage) if stage in STAGES else len(STAGES)
+    place = order.index(stage) if stage in order else len(order)
     return int(pool or ingested), after, int(turn or 0), place, prefix
 
 

@@ -12,12 +12,14 @@ from support import hazards
 from support.tiny_run import write_tiny
 
 from ray_ns.artifacts.labels import LABELS, XXH3
+from ray_ns.artifacts.network import Network
 from ray_ns.config.read import load
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import preflight
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages.label import label, label_shards
+from ray_ns.engine.stages.digests import known_images
+from ray_ns.engine.stages.label import Label, label_shards
 from ray_ns.errors import InputError
 from ray_ns.labels.schema import from_parquet
 from ray_ns.models.files import to_files
@@ -44,7 +46,7 @@ class Labeller:
         self._session = Run(config, self.store, self._corpora, (3,), Lease(self.store), Reporter("plain"))
         self._teacher = self._committed(config)
 
-    def _committed(self, config) -> Commit:
+    def _committed(self, config) -> Network:
         import torch
 
         torch.manual_seed(0)
@@ -54,7 +56,7 @@ class Labeller:
             stage.publish(0, files, {})
             return {}, 1
 
-        return ensure(self.store, "teacher", {}, work, lambda: None)
+        return Network(ensure(self.store, "teacher", {}, work, lambda: None))
 
     def __enter__(self) -> "Labeller":
         self._session.__enter__()
@@ -68,7 +70,8 @@ class Labeller:
         self._session.config = load(self._path, [*HERE, *overrides])
         self._session.corpora = {**self._corpora, "pool": pool}
         try:
-            return label(self._session, "hazards/label", self._teacher)
+            known = known_images(self._session)
+            return self._session.ensure("hazards/label", Label(self._teacher, known)).commit
         finally:
             self._session.corpora = self._corpora
 

@@ -225,7 +225,7 @@ def test_looking_at_a_run_writes_nothing(ray_ns: Call, finished: LocalStore) -> 
 def test_every_error_of_ours_is_one_line_and_its_exit_code(
     ray_ns: Call, monkeypatch: pytest.MonkeyPatch, error: type[RayNsError], code: int
 ) -> None:
-    def fail(_: str) -> None:
+    def fail(*_: object) -> None:
         raise error("what, where, the mend")
 
     monkeypatch.setattr("ray_ns.store.status.read_status", fail)
@@ -238,7 +238,7 @@ def test_a_full_disk_is_one_line_and_no_traceback(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("ray_ns.store.status.read_status", lambda url: LocalStore(url).put("k", b"x"))
+    monkeypatch.setattr("ray_ns.store.status.read_status", lambda url, _: LocalStore(url).put("k", b"x"))
     monkeypatch.setattr(os, "fsync", full)
     left = ray_ns("status", tmp_path)
     assert left.code == 3

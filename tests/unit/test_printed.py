@@ -11,8 +11,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,14 +20,18 @@ from support.in_process import Call
 
 import ray_ns
 from ray_ns import exits, printed
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.scores import Scores
+from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.corpora.survey import TILE, Survey, Tile
-from ray_ns.engine.run import Run
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
+from ray_ns.methods.outcome import Outcome, Round
 from ray_ns.observe import Reporter
 from ray_ns.report.terminal import columns, ingest, selection, survey
 from ray_ns.report.terminal import run as table
-from ray_ns.store.commit import Commit
+from ray_ns.store.commit import Commit, Part, StoredObject
 
 FOLDER = Path(ray_ns.__file__).parent
 NAME = "a\x1b]0;title\x07\x1b[2J\r\x7f\x9b31m\u202egpj.exe\u2066\u200b\u2028[bold]:smile:"  # fits a file name
@@ -105,7 +107,7 @@ def test_the_reports_are_plain(said: Callable[[], str]) -> None:
         "quarantine": {EVIL: 2},
         "per_class": {**figures, "confidence": {"q50": [0.5, 0.5]}},
     }
-    selection.show(Commit(EVIL, "", "", (), summary), [EVIL, "b"])
+    selection.show(Selection(Commit(EVIL, "", "", (), summary)), [EVIL, "b"])
     packed = {"read": 3, "images": 2, "bytes": 5, "duplicates": 0, "leaks": 0, "quarantine": {EVIL: 1}}
     ingest.show(EVIL, [Commit(EVIL, "", "", (), packed)])
     corpus = Corpus(EVIL, "image", "label", (Shard(0, EVIL, 1, 0),))
@@ -214,21 +216,12 @@ def test_every_verb_refuses_a_hostile_name_in_plain_words(
             json.loads(line)
 
 
-def test_a_table_of_rounds_is_plain(monkeypatch: pytest.MonkeyPatch, said: Callable[[], str]) -> None:
-    row = {
-        "model": EVIL,
-        "parameters": 1,
-        "kept": 0,
-        "duplicates": 0,
-        "validation_top1": 1.0,
-        "test_top1": 1.0,
-        "best": True,
-    }
-    it = SimpleNamespace(name="rounds/0", selection=None)
-    monkeypatch.setattr(table, "as_json", lambda _: {"rounds": [row], "gain_points": {}, "best_model": EVIL})
-    outcome = SimpleNamespace(rounds=[it], best=it, control=None)
-    session = SimpleNamespace(store=SimpleNamespace(url=EVIL), seconds=lambda _: 1.0)
-    table.show(cast(Run, session), cast(Any, outcome))
+def test_a_table_of_rounds_is_plain(said: Callable[[], str], config: Config) -> None:
+    recipe = config.teacher.model_copy(update={"model": config.teacher.model.model_copy(update={"name": EVIL})})
+    objects = {name: StoredObject(f"{EVIL}/{name}", "", 1) for name in ("config.json", "model.safetensors")}
+    network = Network(Commit("", "", "", (Part(objects, {}),), {"parameters": 1}))
+    scores = Scores(Commit("", "", "", (), {"validation": {"top1": 1.0}, "test": {"top1": 1.0}}))
+    table.show(Outcome([Round("rounds/0", recipe, network, scores)]), EVIL, [1.0])
     assert said().count(ESCAPED) >= 2
 
 

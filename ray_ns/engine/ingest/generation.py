@@ -24,6 +24,7 @@ from ray_ns.engine.ingest.settings import Ingest
 from ray_ns.engine.predict import Job
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label_shards
+from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.images import decode, leak_guard
 from ray_ns.seals import digest
 from ray_ns.store.commit import Commit, Output, find_commit, planned_inputs
@@ -56,9 +57,8 @@ class Generations:
         duplicates = self._ensure(number, Duplicates(tuple(self._hashes), new.shards[0].ordinal))
         return self._ensure(number, Packed(generation, duplicates, self._asked, self._keep_out))
 
-    def _ensure(self, number: int, stage: "Hashes | Duplicates | Packed") -> Commit:
-        run = self._run
-        return run.ensure(f"{stage.name}-{number:04d}", stage.inputs(), lambda output: stage.work(run, output))
+    def _ensure(self, number: int, stage: "_Stage") -> Commit:
+        return self._run.ensure(f"{stage.name}-{number:04d}", stage)
 
     def _shard_rows(self, number: int, new: Corpus) -> int:
         """Images per output shard, decided once: another version of Pillow may encode the sample to other sizes."""
@@ -87,25 +87,32 @@ class Generation:
         return label_shards(self.new, self.shard_rows)
 
 
+class _Stage(Stage[Commit]):
+    """A stage of an ingest; the next one reads its commit as it is."""
+
+    def artifact(self, run: Run, commit: Commit) -> Commit:
+        return commit
+
+
 @dataclass(frozen=True)
-class Hashes:
+class Hashes(_Stage):
     """The stage that hashes every image of a generation."""
 
     generation: Generation
+
     name = "hashes"
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self, run: Run) -> dict[str, Any]:
         return {"source": self.generation.digest, "shard_rows": self.generation.shard_rows}
 
-    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+    def work(self, run: Run, output: Output) -> Done:
         jobs = self.generation.jobs
         facts = make_parts(run, output, "parts read", tasks.hash_part, jobs, self.generation.source)
-        run.reporter.end(f"{_total(facts, 'images'):,} images read")
-        return {}, len(jobs)
+        return Done({}, len(jobs), f"{_total(facts, 'images'):,} images read")
 
 
 @dataclass(frozen=True)
-class Duplicates:
+class Duplicates(_Stage):
     """The stage that finds the images, of shard ordinal ``first`` and later, whose bytes an earlier image has.
 
     ``hashes``: of this generation and of all before it.
@@ -113,20 +120,21 @@ class Duplicates:
 
     hashes: tuple[Commit, ...]
     first: int
+
     name = "duplicates"
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self, run: Run) -> dict[str, Any]:
         return {"hashes": [commit.digest for commit in self.hashes]}
 
-    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+    def work(self, run: Run, output: Output) -> Done:
         parts = [part for commit in self.hashes for part in commit.parts]
         files = [part.objects[tasks.HASHES] for part in parts]
         count = max(-(-_total([part.facts for part in parts], "images") // RANGE_ROWS), 1)
         ranges = list(itertools.pairwise(at * 2**64 // count for at in range(count + 1)))
         facts = make_parts(run, output, "ranges merged", tasks.merge_range, ranges, files, self.first)
         found = _total(facts, "duplicates")
-        run.reporter.end(f"{found:,} images are copies of an earlier one, byte for byte")
-        return {"duplicates": found}, count
+        told = f"{found:,} images are copies of an earlier one, byte for byte"
+        return Done({"duplicates": found}, count, told)
 
 
 class KeepOut:
@@ -153,16 +161,17 @@ class KeepOut:
 
 
 @dataclass(frozen=True)
-class Packed:
+class Packed(_Stage):
     """The stage that packs what is left of a generation, and lists every image that was left out with the reason."""
 
     generation: Generation
     duplicates: Commit
     asked: Ingest
     keep_out: KeepOut
+
     name = "ingest"
 
-    def inputs(self) -> dict[str, Any]:
+    def inputs(self, run: Run) -> dict[str, Any]:
         kept_out = {name: [vars(shard) for shard in it.shards] for name, it in self.keep_out.corpora.items()}
         return {
             "source": self.generation.digest,
@@ -172,7 +181,7 @@ class Packed:
             "rules": [decode.VERSION, pack.VERSION, leak_guard.VERSION],
         }
 
-    def work(self, run: Run, output: Output) -> tuple[dict[str, Any], int]:
+    def work(self, run: Run, output: Output) -> Done:
         jobs, size = self.generation.jobs, self.asked.size
         guard, guarded = self.keep_out.guard
         files = [part.objects[tasks.DUPLICATES] for part in self.duplicates.parts]
@@ -183,8 +192,8 @@ class Packed:
         for reason, images in (item for part in facts for item in part["quarantine"].items()):
             reasons[reason] = reasons.get(reason, 0) + images
         refuse_above(self.asked.max_quarantined, summary["read"], reasons, self.asked.source, "--max-quarantined")
-        run.reporter.end(f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine")
-        return {**summary, "quarantine": dict(sorted(reasons.items())), **guarded}, len(jobs)
+        told = f"{summary['images']:,} images packed, {sum(reasons.values()):,} in quarantine"
+        return Done({**summary, "quarantine": dict(sorted(reasons.items())), **guarded}, len(jobs), told)
 
 
 def make_parts(

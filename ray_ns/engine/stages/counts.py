@@ -1,20 +1,22 @@
-"""How many labels of each class lie in each confidence bin: a small stage beside a label stage, ``counts``.
+"""How many labels of each class lie in each confidence bin: a small stage beside a label stage.
 
-The counts serve the rule ``paper`` with any thresholds on the grid of 0.01, so a selection that is asked again with
-other settings need not count again. The labelling makes them on its way; where it was interrupted, or the labels are
-older, the first selection does.
+The counts serve the rule ``paper`` with any thresholds on the grid of 0.01, so a selection by other settings need not
+count again. The labelling counts on its way; where it was interrupted, or the labels are older, the first selection
+counts.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.errors import InputError
+from ray_ns.artifacts.labels import Labels
+from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_numpy
-from ray_ns.labels.selection import bins, passes, terms
+from ray_ns.labels.selection.bins import BINS
 from ray_ns.store.commit import Commit, Output
 
 if TYPE_CHECKING:
@@ -23,45 +25,34 @@ if TYPE_CHECKING:
 COUNTS = "counts.parquet"
 
 
-def tally(classes: int) -> passes.Tally:
-    """A tally whose counts can be kept."""
-    return passes.Tally(terms.all_labels(classes, 0))
+@dataclass(frozen=True)
+class Counts(Stage[np.ndarray]):
+    """The committed counts of ``labels``, int64 (classes, bins); ``count`` makes them where there are none yet."""
 
+    labels: Labels
+    classes: int
+    count: Callable[[], np.ndarray]
 
-def add(counted: passes.Tally, table: pa.Table, key: str) -> None:
-    """Count a label table's labelled rows. ``InputError`` naming ``key`` where a confidence is NaN or outside 0..1."""
-    labels, confidence = (as_numpy(table[name].drop_null()) for name in ("label", "confidence"))
-    try:
-        counted.add(labels, confidence)
-    except ValueError as error:
-        raise InputError(
-            f"{key}: {error}. The teacher's network is of no use: train it anew, with a lower learning rate where it "
-            f"has diverged."
-        ) from error
+    name = "label/counts"
 
+    @property
+    def place(self) -> str:
+        """Its folder in the run: in that of the labels."""
+        return f"{self.labels.place}/counts"
 
-def publish(stage: Output, counts: np.ndarray) -> None:
-    """Store ``counts``, int64 (classes, bins), as the one part of a stage: its cells that are not 0."""
-    cells = counts.nonzero()
-    columns = {"label": cells[0].astype(np.int16), "bin": cells[1].astype(np.int16), "count": counts[cells]}
-    stage.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
+    def inputs(self, run: "Run") -> dict[str, Any]:
+        return {"labels": self.labels.digest, "bins": BINS["paper"]}
 
+    def work(self, run: "Run", output: Output) -> Done:
+        counts = self.count()
+        cells = counts.nonzero()
+        columns = {"label": cells[0].astype(np.int16), "bin": cells[1].astype(np.int16), "count": counts[cells]}
+        output.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
+        return Done({}, 1)
 
-def keep(run: "Run", labels: Commit, classes: int, count: Callable[[], np.ndarray]) -> np.ndarray:
-    """The committed counts of ``labels``, int64 (classes, bins); made by ``count`` where there are none yet."""
-
-    def work(stage: Output) -> tuple[dict[str, Any], int]:
-        publish(stage, count())
-        return {}, 1
-
-    shape = (classes, bins.BINS["paper"])
-    made = run.ensure(f"{labels.stage}/counts", inputs_of(labels), work).parts[0].objects[COUNTS]
-    table = schema.from_parquet(made.read(run.store), made.key)
-    counts = np.zeros(shape, np.int64)
-    counts[as_numpy(table["label"]), as_numpy(table["bin"])] = as_numpy(table["count"])
-    return counts
-
-
-def inputs_of(labels: Commit) -> dict[str, Any]:
-    """What the counts of a label commit are made from."""
-    return {"labels": labels.digest, "bins": bins.BINS["paper"]}
+    def artifact(self, run: "Run", commit: Commit) -> np.ndarray:
+        stored = commit.parts[0].objects[COUNTS]
+        table = schema.from_parquet(stored.read(run.store), stored.key)
+        counts = np.zeros((self.classes, BINS["paper"]), np.int64)
+        counts[as_numpy(table["label"]), as_numpy(table["bin"])] = as_numpy(table["count"])
+        return counts

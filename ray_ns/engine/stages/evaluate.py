@@ -1,15 +1,20 @@
 """Evaluate a network on the validation and test images, by the very way that labels a pool."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.scores import Scores
 from ray_ns.config import results_of
+from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import Job, Piece, predict
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import check_quarantine
+from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images import decode
 from ray_ns.seals import canonical, digest
@@ -18,38 +23,59 @@ from ray_ns.store.commit import Commit, Output
 CORPORA = ("validation", "test")
 
 
-def evaluate(run: Run, prefix: str, network: Commit) -> Commit:
-    """The committed figures of ``network``: its summary holds ``metrics`` of validation and test images."""
-    config = run.config
-    inputs = {
-        "network": network.digest,
-        "corpora": digest([[vars(shard) for shard in run.corpora[name].shards] for name in CORPORA]),
-        "label": results_of(config.label),
-        "data": results_of(config.data),
-        "decode": decode.VERSION,
-    }
+@dataclass(frozen=True)
+class Evaluate(Stage[Scores]):
+    """The committed figures of ``network``: ``evaluate.metrics`` of validation and test images."""
 
-    def work(stage: Output) -> tuple[dict[str, Any], int]:
+    network: Network
+
+    name = "evaluate"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        return {
+            "network": self.network.digest,
+            "corpora": digest([[vars(shard) for shard in run.corpora[name].shards] for name in CORPORA]),
+            "label": results_of(run.config.label),
+            "data": results_of(run.config.data),
+            "decode": decode.VERSION,
+        }
+
+    def work(self, run: Run, output: Output) -> Done:
+        classes = run.config.data.classes
         jobs = [Job(name, tuple(map(Piece, run.corpora[name].shards))) for name in CORPORA]
-        run.reporter.begin(prefix, len(jobs), "corpora")
+        run.reporter.begin(output.prefix, len(jobs), "corpora")
         found = {}
-        for job, table in predict(run, network, jobs):
+        for job, table in predict(run, self.network, jobs):
             found[job.corpus] = table
             run.reporter.progress(len(found))
         summary = {}
         for name, table in found.items():
-            truth = np.concatenate(run.corpora[name].labels(config.data.classes))
+            truth = np.concatenate(run.corpora[name].labels(classes))
             predicted = table["label"].fill_null(-1).to_numpy()
             confidence = table["confidence"].fill_null(0).to_numpy()
             reasons = Counter(table["quarantine"].drop_null().to_pylist())
-            check_quarantine(config, name, len(truth), reasons)
-            summary[name] = metrics(predicted, confidence, truth, config.data.classes)
-        stage.publish(0, {"metrics.json": canonical(summary)}, {})
+            check_quarantine(run.config, name, len(truth), reasons)
+            summary[name] = metrics(predicted, confidence, truth, classes)
+        output.publish(0, {"metrics.json": canonical(summary)}, {})
         scores = (f"{summary[name]['top1']:.1%} on {name}{_wrong(summary[name])}" for name in CORPORA)
-        run.reporter.end(f"top-1 {', '.join(scores)}")
-        return summary, 1
+        return Done(summary, 1, f"top-1 {', '.join(scores)}")
 
-    return run.ensure(prefix, inputs, work)
+    def artifact(self, run: Run, commit: Commit) -> Scores:
+        return Scores(commit)
+
+    @classmethod
+    def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
+        """The teacher, two steps old, on some validation images."""
+        if turn > 0:
+            return
+        first = bench.first("validation", bench.config.label.slice_rows)
+        probabilities, reasons = bench.labelled(first.encoded)
+        classes = bench.config.data.classes
+        truth = bench.corpora["validation"].labels(classes)[first.place][first.row : first.row + len(first.encoded)]
+        predicted = np.where([reason is None for reason in reasons], probabilities.argmax(1), -1)
+        top1 = metrics(predicted, probabilities.max(1), truth, classes)["top1"]
+        line = f"top-1 {top1:.1%} on {len(first.encoded)} validation images; {1 / classes:.1%} is chance"
+        yield Finding(cls.name, line, {"images": len(first.encoded), "top1": top1})
 
 
 def _wrong(found: Mapping[str, Any]) -> str:

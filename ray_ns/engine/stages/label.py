@@ -1,94 +1,141 @@
 """Label the pool and commit its labels, label shard by label shard."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import replace
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ray_ns import __version__
-from ray_ns.artifacts.labels import SELECTION, label_objects
+from ray_ns.artifacts.digests import Digests
+from ray_ns.artifacts.labels import Labels, label_objects
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, results_of
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
 from ray_ns.corpora.unreadable import refuse_above
+from ray_ns.engine.bench import Bench, Finding, memory_in_words
 from ray_ns.engine.predict import CONTENT, Job, Piece, predict
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages import counts, digests
+from ray_ns.engine.stages.counts import Counts
+from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.errors import InputError
 from ray_ns.images import decode
+from ray_ns.labels import counting, schema
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, Part, planned_inputs
 
 
-def label(run: Run, prefix: str, teacher: Commit, only: Commit | None = None) -> Commit:
+@dataclass(frozen=True)
+class Label(Stage[Labels]):
     """The committed labels of the pool by ``teacher``: one part per label shard.
 
-    ``only``: a selection from labels of the same pool, to whose images the labelling is restricted. Where the pool has
-    grown, the parts that the same teacher made of the pool as it was are taken as they are.
+    ``known``: images that get no label but the reason where they are known from. ``only``: a selection from labels of
+    the same pool, to whose images the labelling is restricted. Where the pool has grown, the parts that the same
+    teacher made of the pool as it was are taken as they are.
     """
-    config, pool = run.config, run.corpora["pool"]
-    known = digests.ensure(run)
-    inputs = {
-        "teacher": teacher.digest,
-        "pool": digest([vars(shard) for shard in pool.shards]),
-        "label": results_of(config.label),
-        "data": results_of(config.data),
-        "decode": decode.VERSION,
-        "only": only.digest if only else None,
-        "known": known.digest if known else None,
-    }
 
-    tally = counts.tally(config.data.classes)
-    begun_here = False
+    teacher: Network
+    known: Digests | None = None
+    only: Selection | None = None
 
-    def work(stage: Output) -> tuple[dict[str, Any], list[Part]]:
-        nonlocal begun_here
-        bounds = itertools.pairwise([0, *run.pools])
-        generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
-        jobs = [job for part in generations for job in label_shards(part, config.label.shard_rows)]
-        if only is not None:
-            *chosen, edges = (part.objects[SELECTION] for part in only.parts)
-            jobs = [replace(job, only=(stored, edges)) for job, stored in zip(jobs, chosen, strict=True)]
-        done = stage.done()
-        for part, made in _made_before(run, prefix, inputs).items():
-            done[part] = done.get(part) or stage.adopt(part, made)
-        begun_here = not done
+    name = "label"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        config = run.config
+        return {
+            "teacher": self.teacher.digest,
+            "pool": digest([vars(shard) for shard in run.corpora["pool"].shards]),
+            "label": results_of(config.label),
+            "data": results_of(config.data),
+            "decode": decode.VERSION,
+            "only": self.only.digest if self.only else None,
+            "known": self.known.digest if self.known else None,
+        }
+
+    def work(self, run: Run, output: Output) -> Done:
+        config, prefix = run.config, output.prefix
+        jobs = self._jobs(run)
+        done = output.done()
+        for part, made in self._made_before(run, prefix).items():
+            done[part] = done.get(part) or output.adopt(part, made)
+        resumed = bool(done)
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         run.reporter.begin(prefix, len(jobs), "label shards", len(done))
-        lineage = {"teacher": teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
-        for job, table in predict(run, teacher, list(left), known):
-            counts.add(tally, table, f"{prefix}, label shard {left[job]}")
+        tally = counting.tally(config.data.classes)
+        lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
+        for job, table in predict(run, self.teacher, list(left), self.known):
+            counting.add(tally, table, f"{prefix}, label shard {left[job]}")
             objects, checksum = label_objects(table.drop_columns(CONTENT), lineage)
             facts = _facts(job, table, config.data.classes) | checksum
-            done[left[job]] = stage.publish(left[job], objects, facts)
+            done[left[job]] = output.publish(left[job], objects, facts)
             run.reporter.progress(len(done))
         summary = _summary([part.facts for part in done.values()], config.data.classes)
         left_out = check_pool(config, summary)
-        run.reporter.end(
+        told = (
             f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
             f"quarantine{f'; of the pool {in_words(found)}' if (found := summary['left_out']) else ''}"
         )
-        return summary, [_committed(done[part]) for part in range(len(jobs))]
 
-    labels = run.ensure(prefix, inputs, work)
-    if begun_here:  # otherwise some shards were not counted, and the first selection counts them all
-        counts.keep(run, labels, config.data.classes, tally.counts)
-    return labels
+        def count(labels: Commit) -> None:
+            counted = Counts(Labels(labels), config.data.classes, tally.counts)
+            run.ensure(counted.place, counted)
 
+        # A resumed labelling has not counted every shard; the first selection then counts them all.
+        then = None if resumed else count
+        return Done(summary, [_committed(done[part]) for part in range(len(jobs))], told, then)
 
-def _made_before(run: Run, prefix: str, inputs: dict[str, Any]) -> dict[int, Part]:
-    """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
-    if len(run.pools) == 1:
-        return {}
-    before = layout.place(len(run.pools) - 1) + prefix.removeprefix(run.place)
-    planned = planned_inputs(run.store, before)
-    if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
-        return {}
-    return Output(run.store, before, run.lease.check).done()
+    def artifact(self, run: Run, commit: Commit) -> Labels:
+        return Labels(commit)
+
+    @classmethod
+    def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
+        """A slice of the pool, decoded and labelled by the teacher."""
+        if turn == 0:
+            return
+        label, classes = bench.config.label, bench.config.data.classes
+        first = bench.first("pool", label.slice_rows)
+        began = time.monotonic()
+        probabilities, reasons = bench.labelled(first.encoded)
+        top = min(label.top, classes)
+        bench.labels = schema.label_table(first.ids, probabilities, reasons, label.keep, top)
+        seconds = time.monotonic() - began
+        figures = {
+            "images": len(first.encoded),
+            "img_s": round(len(first.encoded) / seconds, 1),
+            "unreadable": sum(reason is not None for reason in reasons),
+            **bench.memory(bench.device(bool(label.gpus_per_actor))),
+        }
+        line = (
+            f"a slice of {len(first.encoded)} images, {figures['unreadable']} in quarantine, decoded and labelled at "
+            f"{figures['img_s']:,.0f} images/s; memory {memory_in_words(figures)}"
+        )
+        yield Finding(cls.name, line, figures)
+
+    def _jobs(self, run: Run) -> list[Job]:
+        """A job per label shard: those of each generation of the pool, so that a grown pool keeps its first ones."""
+        pool = run.corpora["pool"]
+        bounds = itertools.pairwise([0, *run.pools])
+        generations = [replace(pool, shards=pool.shards[begin:end]) for begin, end in bounds]
+        jobs = [job for part in generations for job in label_shards(part, run.config.label.shard_rows)]
+        if self.only is None:
+            return jobs
+        return [replace(job, only=stored) for job, stored in zip(jobs, self.only.of_shards, strict=True)]
+
+    def _made_before(self, run: Run, prefix: str) -> dict[int, Part]:
+        """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
+        if len(run.pools) == 1:
+            return {}
+        before = layout.place(len(run.pools) - 1) + prefix.removeprefix(run.place)
+        planned, inputs = planned_inputs(run.store, before), self.inputs(run)
+        if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
+            return {}
+        return Output(run.store, before, run.lease.check).done()
 
 
 def label_shards(pool: Corpus, rows: int) -> list[Job]:

@@ -8,55 +8,61 @@ interrupted.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.artifacts.labels import SELECTION
+from ray_ns.artifacts.labels import Labels
+from ray_ns.artifacts.selection import Selection
 from ray_ns.config import results_of
+from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages import counts
+from ray_ns.engine.stages.counts import Counts
+from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers import selecting as tasks
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels.selection import bins, passes, rules, terms, ties
 from ray_ns.seals import digest
 from ray_ns.store import layout
-from ray_ns.store.commit import Commit, Output, Part, find_commit
+from ray_ns.store.commit import Commit, Output, find_commit
 
 SHARDS_PER_TASK = (16, 256)  # at least, so that few histograms travel; at most, so that a lost task costs little
 TASKS_PER_CPU = 32  # many, so that all CPUs end at about the same time
 
 
-def select(run: Run, prefix: str, labels: Commit, before: Commit | None = None, chosen: Commit | None = None) -> Commit:
+@dataclass(frozen=True)
+class Select(Stage[Selection]):
     """The committed selection from ``labels``: a part per label shard, and one of what only all could decide.
 
-    In its summary are the counts per class.
-
-    ``before``: earlier labels of the same pool, for how they changed. ``chosen``: the selection to which these labels
-    were restricted; its images and copies stay as they are, with the new labels.
+    In its summary are the counts per class. ``before``: earlier labels of the same pool, for how they changed.
+    ``chosen``: the selection to which these labels were restricted; its images and copies stay as they are, with the
+    new labels.
     """
-    config = run.config
-    inputs = {
-        "labels": labels.digest,
-        "before": before.digest if before else None,
-        "chosen": chosen.digest if chosen else None,
-        "select": results_of(config.select),
-        "rule": rules.VERSION,
-        "seed": config.run.seed,
-    }
-    asked = terms.of_settings(config.select, config.data.classes, config.run.seed)
-    if chosen:
-        asked = terms.all_labels(config.data.classes, config.run.seed)
 
-    def work(stage: Output) -> tuple[dict[str, Any], list[Part]]:
-        run.reporter.begin(prefix, (2 + bool(before)) * len(labels.parts), "label shards read")
-        shards = _Shards(run, labels, before, chosen)
-        if asked.on_grid:
-            counted = counts.keep(run, labels, asked.classes, lambda: _counted(shards, asked))
-        else:
-            counted = _counted(shards, asked)
+    labels: Labels
+    before: Labels | None = None
+    chosen: Selection | None = None
+
+    name = "select"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        return {
+            "labels": self.labels.digest,
+            "before": self.before.digest if self.before else None,
+            "chosen": self.chosen.digest if self.chosen else None,
+            "select": results_of(run.config.select),
+            "rule": rules.VERSION,
+            "seed": run.config.run.seed,
+        }
+
+    def work(self, run: Run, output: Output) -> Done:
+        labels, asked = self.labels, self._terms(run)
+        run.reporter.begin(output.prefix, (2 + bool(self.before)) * len(labels.parts), "label shards read")
+        shards = _Shards(run, labels, self.before, self.chosen)
+        counted = _counted(run, labels, shards, asked)
         quota = rules.quotas(counted, asked)
         _check(quota, asked, labels)
         near, ends = quota, passes.bounds(quota, asked)
@@ -65,29 +71,62 @@ def select(run: Run, prefix: str, labels: Commit, before: Commit | None = None, 
                 quota, ends, list(chain.from_iterable(shards.each(tasks.count_ties, quota)))
             )
         shards.passed = len(labels.parts)
-        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, prefix, run.lease.held()))
-        churned = sum(shards.each(tasks.churn, asked.classes)) if before else None
+        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, output.prefix, run.lease.held()))
+        churned = sum(shards.each(tasks.churn, asked.classes)) if self.before else None
         shards.dismiss()
         table, reaches = _settled(run, found, near, asked)
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
         number = len(labels.parts)
-        parts = {**found.parts, number: stage.put(number, *tasks.encoded(stage, table, last))}
-        used = found.used + last
-        summary = _summary(quota, reaches, used, asked, labels, bool(chosen))
+        parts = {**found.parts, number: output.put(number, *tasks.encoded(output, table, last))}
+        summary = _summary(quota, reaches, found.used + last, asked, labels, bool(self.chosen))
         if churned is not None:
             summary["churn"] = _churn_summary(churned)
-        run.reporter.end(f"{summary['images']:,} images kept, {summary['copies']:,} with copies")
-        return summary, [parts[part] for part in sorted(parts)]
+        told = f"{summary['images']:,} images kept, {summary['copies']:,} with copies"
+        return Done(summary, [parts[part] for part in sorted(parts)], told)
 
-    made = run.ensure(prefix, inputs, work)
-    for key in filter(tasks.is_aside, run.store.list(tasks.place_aside(prefix))):
-        run.lease.check()
-        run.store.delete(key)
-    return made
+    def artifact(self, run: Run, commit: Commit) -> Selection:
+        """The selection. What was set aside while it was decided goes: a kill may have come between."""
+        for key in filter(tasks.is_aside, run.store.list(tasks.place_aside(commit.stage))):
+            run.lease.check()
+            run.store.delete(key)
+        return Selection(commit)
+
+    @classmethod
+    def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
+        """The slice's own selection: K is what the slice gives, since none holds the run's."""
+        if turn == 0:
+            return
+        config, table = bench.config, bench.labels.filter(pa.compute.is_valid(bench.labels["label"]))
+        ids, of_class, confidence = (table[name].to_numpy() for name in ("image_id", "label", "confidence"))
+        settings = config.select.model_copy(update={"per_class": "auto", "quotas": {}})
+        asked = terms.of_settings(settings, config.data.classes, config.run.seed)
+        tally = passes.Tally(asked)
+        tally.add(of_class, confidence)
+        quota = rules.quotas(tally.counts(), asked)
+        rows, copies = passes.of_one_shard(ids, of_class, confidence, quota, asked)
+        over = int(quota.over.sum())
+        figures = {"labels": table.num_rows, "over_threshold": over, "kept": len(rows), "copies": int(copies.sum())}
+        line = (
+            f"of {table.num_rows} labels {over} reach the threshold, {len(rows)} are kept; the teacher is two steps old"
+        )
+        if not len(rows):
+            rows, copies = np.arange(table.num_rows), np.ones(table.num_rows, np.int64)
+            line += ", so the student takes its step on all"
+        from ray_ns.train.selected import Selected
+
+        bench.chosen = Selected([table.take(pa.array(rows)).append_column("copies", pa.array(copies))])
+        yield Finding(cls.name, line, figures)
+
+    def _terms(self, run: Run) -> terms.Terms:
+        """What is asked for: the settings', or everything where an earlier selection decides."""
+        config = run.config
+        if self.chosen:
+            return terms.all_labels(config.data.classes, config.run.seed)
+        return terms.of_settings(config.select, config.data.classes, config.run.seed)
 
 
-def select_again(run: Run, number: int | None) -> Commit:
+def select_again(run: Run, number: int | None) -> Selection:
     """The selection from a round's committed labels by other settings than the run's; it lies beside the run's own.
 
     ``number``: the round; None: the last one whose whole pool is labelled. No image is read and no teacher asked.
@@ -99,24 +138,24 @@ def select_again(run: Run, number: int | None) -> Commit:
     rounds = f"{run.place}rounds"
     found = {at: find_commit(store, f"{rounds}/{at}/label") for at in range(1, last + 1)}
     number = number or max((at for at, labels in found.items() if labels), default=1)
-    labels = found[number]
+    labels, before = found[number], found.get(number - 1)
     if labels is None:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
     own = (layout.read(store, layout.RUN) or {})["config"]["select"] == settings
-    place = f"{rounds}/{number}/select" + ("" if own else f"-{digest(settings)[:12]}")
-    return select(run, place, labels, found.get(number - 1))
+    place = f"{rounds}/{number}/{Select.name}" + ("" if own else f"-{digest(settings)[:12]}")
+    return run.ensure(place, Select(Labels(labels), Labels(before) if before else None))
 
 
 class _Shards:
     """The shards of a label commit, cut into runs for the cluster's CPUs; ``each`` makes one pass over them."""
 
-    def __init__(self, run: Run, labels: Commit, before: Commit | None, chosen: Commit | None) -> None:
+    def __init__(self, run: Run, labels: Labels, before: Labels | None, chosen: Selection | None) -> None:
         shards = [
             tasks.Shard(
                 part,
                 it,
                 before.parts[part] if before else None,
-                (chosen.parts[part].objects[SELECTION], chosen.parts[-1].objects[SELECTION]) if chosen else None,
+                chosen.of_shards[part] if chosen else None,
             )
             for part, it in enumerate(labels.parts)
         ]
@@ -138,7 +177,15 @@ class _Shards:
         self._fan_out.dismiss()
 
 
-def _counted(shards: _Shards, asked: terms.Terms) -> np.ndarray:
+def _counted(run: Run, labels: Labels, shards: _Shards, asked: terms.Terms) -> np.ndarray:
+    """Labels by class and bin, int64 (classes, bins): those that are kept beside the labels, where they serve."""
+    if asked.on_grid:
+        counts = Counts(labels, asked.classes, lambda: _count(shards, asked))
+        return run.ensure(counts.place, counts)
+    return _count(shards, asked)
+
+
+def _count(shards: _Shards, asked: terms.Terms) -> np.ndarray:
     return sum(shards.each(tasks.count, asked), np.zeros((asked.classes, bins.BINS[asked.rule]), np.int64))
 
 
@@ -153,11 +200,11 @@ def _settled(run: Run, found: tasks.Found, quota: rules.Quotas, asked: terms.Ter
     return tasks.picked(run.store, aside, rows[used], copies[used]), reaches
 
 
-def _check(quota: rules.Quotas, asked: terms.Terms, labels: Commit) -> None:
+def _check(quota: rules.Quotas, asked: terms.Terms, labels: Labels) -> None:
     """Raise where the labels read are not those that were committed, or nothing can be selected from them."""
-    if quota.candidates.tolist() != labels.summary["per_class"]:
+    if quota.candidates.tolist() != labels.per_class:
         raise IntegrityError(
-            f"{labels.stage}: the label shards hold {int(quota.candidates.sum())} labels, not those per class that its "
+            f"{labels.place}: the label shards hold {int(quota.candidates.sum())} labels, not those per class that its "
             f"commit names. Restore them from a backup, or delete its folder and run again to label anew."
         )
     if not quota.kept.any():
@@ -168,14 +215,14 @@ def _check(quota: rules.Quotas, asked: terms.Terms, labels: Commit) -> None:
 
 
 def _summary(
-    quota: rules.Quotas, reaches: np.ndarray, used: np.ndarray, asked: terms.Terms, labels: Commit, carried: bool
+    quota: rules.Quotas, reaches: np.ndarray, used: np.ndarray, asked: terms.Terms, labels: Labels, carried: bool
 ) -> dict[str, Any]:
     """The selection in figures, lists of one value per class. Raises where they do not add up."""
     kept, copies = used
     exact = asked.rule == "paper" and not carried
     if exact and not (np.array_equal(kept, quota.kept) and np.array_equal(copies, quota.totals)):
         raise IntegrityError(
-            f"{labels.stage}: its labels are not those that were counted. Delete {labels.stage}/counts and run the "
+            f"{labels.place}: its labels are not those that were counted. Delete {labels.place}/counts and run the "
             f"command again."
         )
     return {
@@ -186,8 +233,8 @@ def _summary(
             "below_threshold": int((quota.candidates - quota.over).sum()),
             "beyond_quota": int((quota.over - kept).sum()),
         },
-        "quarantine": labels.summary["quarantine"],
-        "left_out": labels.summary.get("left_out", {}),  # labels of an earlier version knew of none
+        "quarantine": labels.quarantine,
+        "left_out": labels.left_out,
         "per_class": {
             "candidates": quota.candidates.tolist(),
             "over_threshold": quota.over.tolist(),

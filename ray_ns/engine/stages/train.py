@@ -1,180 +1,99 @@
-"""Train one network on Ray Train. Ray starts, watches and restarts the workers; the checkpoints are ours."""
+"""Train a network: the teacher of round 0, the student of a round, or the control."""
 
-import os
 import time
-import uuid
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from ray_ns.config import Config, Student, Training, results_of
-from ray_ns.engine.run import Run
-from ray_ns.engine.workers.recorder import Destination
-from ray_ns.engine.workers.training import Task, work_on
-from ray_ns.images import decode
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Student, Training
+from ray_ns.engine.bench import Bench, Finding, memory_in_words
+from ray_ns.engine.run import Run, local_cpus
+from ray_ns.engine.stages.training import NetworkStage, Plan
 from ray_ns.keyed import seed
-from ray_ns.models.files import WEIGHTS
-from ray_ns.seals import digest
-from ray_ns.store import checkpoint, hints
-from ray_ns.store.commit import Commit, Output
-from ray_ns.store.objects import ObjectStore
-from ray_ns.store.status import PROGRESS, scored
+from ray_ns.observe import in_time
 
-COST = "cost.json"
+if TYPE_CHECKING:
+    from ray_ns.train.selected import Selected
+    from ray_ns.train.state import TrainState
 
 
-def train(
-    run: Run,
-    prefix: str,
-    recipe: Training,
-    number: int,
-    selection: Commit | None,
-    teacher: Commit | None = None,
-) -> Commit:
-    """The committed network of one training: one part with ``model.safetensors`` and ``config.json``.
+@dataclass(frozen=True)
+class Train(NetworkStage):
+    """The committed network of one training.
 
     Without a ``selection`` it learns from labelled images only; a student's recipe then fills its whole batch with
     them, so that it sees as many images per step as the student does. ``number`` sets its seed apart from the others'.
     ``teacher``: whose weights a student begins with, if its recipe says so.
     """
-    batch = recipe.batch
-    if selection is None and isinstance(recipe, Student):
-        batch *= 1 + recipe.ratio
-    begin = teacher if isinstance(recipe, Student) and recipe.init == "teacher" else None
-    key = seed(run.config.run.seed, number)
-    return _committed(run, prefix, run.config, recipe, batch, key, selection, begin, 0)
+
+    recipe: Training
+    number: int
+    selection: Selection | None = None
+    teacher: Network | None = None
+
+    name = "train"
+
+    def plan(self, run: Run) -> Plan:
+        recipe, batch, begin = self.recipe, self.recipe.batch, None
+        if isinstance(recipe, Student):
+            batch *= 1 if self.selection else 1 + recipe.ratio
+            begin = self.teacher if recipe.init == "teacher" else None
+        key = seed(run.config.run.seed, self.number)
+        return Plan(run.config, recipe, batch, key, self.selection, begin)
+
+    @classmethod
+    def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
+        """Turn 0: two steps of the teacher. Turn 1: two steps of each student, on the bench's selection."""
+        recipes = list(bench.config.recipes().items())
+        if turn == 0:
+            bench.teacher, finding = _two_steps(bench, *recipes[0], None)
+            yield finding
+        else:
+            for place, recipe in recipes[1:]:
+                yield _two_steps(bench, place, recipe, bench.chosen)[1]
 
 
-def finetune(run: Run, prefix: str, recipe: Training, number: int, network: Commit) -> Commit:
-    """The committed network that ``recipe.finetune`` makes of ``network``, as ``train`` gives it."""
-    tuning = recipe.tuning
-    assert tuning is not None
-    config = run.config.at_size(recipe.finetune.size or run.config.data.size)
-    key = seed(config.run.seed, number, 1)
-    return _committed(run, prefix, config, tuning, tuning.batch, key, None, network, recipe.finetune.freeze)
+def _two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | None") -> "tuple[TrainState, Finding]":
+    """One worker's share of a step, twice: the first one pays for what is done but once."""
+    from ray_ns.methods.objectives import objective_of
+    from ray_ns.models.zoo import parameters
+    from ray_ns.train.data import batches
+    from ray_ns.train.sources import Sources
+    from ray_ns.train.state import TrainState
+    from ray_ns.train.step import Step
 
-
-def _committed(
-    run: Run,
-    prefix: str,
-    config: Config,
-    recipe: Training,
-    batch: int,
-    key: int,
-    selection: Commit | None,
-    begin: Commit | None,
-    frozen: int,
-) -> Commit:
-    inputs = {
-        "recipe": results_of(recipe),
-        "batch": batch,
-        "seed": str(key),
-        "labelled": digest([vars(shard) for shard in run.corpora["labelled"].shards]),
-        "selection": selection.digest if selection else None,
-        "data": results_of(config.data),
-        "begin": begin.digest if begin else None,
-        "frozen": frozen,
-        "workers": [config.cluster.train_workers, config.cluster.train_threads],
-        "decode": decode.VERSION,
-        "class_names": digest(run.class_names),
+    config, device = bench.config, bench.device(bool(bench.config.cluster.train_gpus))
+    objective = objective_of(recipe, recipe.batch, chosen is not None)
+    state = TrainState.fresh(objective, config.data, 0, device)
+    workers = config.cluster.worker_counts[0]
+    steps = Sources(recipe, config.data, bench.corpora, chosen).steps(objective.sources(), 0, 0, workers)
+    step = Step(objective, config.data, 0, device, 0, config.cluster.train_microbatch)
+    for number in range(2):
+        began = time.monotonic()
+        batch = next(batches(steps, number, number + 1, 0))
+        read = time.monotonic() - began
+        began = time.monotonic()
+        loss = step(state, batch)
+        seconds = time.monotonic() - began
+    images = len(batch.images)
+    loaders = config.cluster.loaders(local_cpus(config) // workers)
+    per_step = max(seconds, read / loaders) if loaders else seconds + read
+    figures = {
+        "model": recipe.model.name,
+        "parameters": parameters(state.kept.network),
+        "images": images,
+        "read_img_s": round(images / read, 1),
+        "step_img_s": round(images / seconds, 1),
+        "loss": round(loss, 4),
+        **bench.memory(device),
+        "step_seconds": round(per_step, 6),
+        "size": config.data.size,
     }
-    used = ["labelled", "pool"]
-    if recipe.eval_steps is not None:
-        used.append("validation")
-        inputs["scored"] = {
-            "validation": digest([vars(shard) for shard in run.corpora["validation"].shards]),
-            "batch": [config.label.slice_rows, config.label.precision],
-        }
-
-    def work(stage: Output) -> tuple[dict[str, Any], int]:
-        run.reporter.begin(prefix, recipe.steps, "steps")
-        if 0 not in stage.done():
-            corpora = {name: run.corpora[name] for name in used}
-            parts = selection.parts if selection else ()
-            place, holder = checkpoint.place(prefix, digest(inputs)), run.lease.held()
-            first = begin.parts[0].objects[WEIGHTS] if begin else None
-            run.ray_libraries()
-            watched = os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0"
-            to = Destination(run.store, prefix, place, holder)
-            task = Task(to, config, recipe, batch, corpora, parts, key, watched, first, frozen, run.class_names)
-            _run(run, task)
-        run.lease.check()
-        checkpoint.clear(run.store, prefix)
-        facts = dict(stage.done()[0].facts)
-        told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
-        run.reporter.end(told + _kept(facts, recipe))
-        return facts, 1
-
-    return run.ensure(prefix, inputs, work)
-
-
-def _kept(facts: dict[str, Any], recipe: Training) -> str:
-    """How the training scored on validation images, why it ended, and which weights are committed."""
-    if "curve" not in facts:
-        return ""
-    if "kept" not in facts:
-        return f", {scored(facts['curve'])}; kept: the last step's weights"
-    early = f", no better one in {recipe.patience} scores" if facts["steps"] < recipe.steps else ""
-    return f"{early}; kept: the weights of step {facts['kept']['step']}, top-1 {facts['kept']['top1']:.1%}"
-
-
-def _run(run: Run, task: Task) -> None:
-    """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
-    import ray.train
-    from ray.train.torch import TorchTrainer
-
-    from ray_ns.engine.workers.leave import ListeningTorchConfig
-
-    cluster = run.config.cluster
-    counts = cluster.worker_counts
-    workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
-    resources: dict[str, float] = {"CPU": cluster.train_threads}
-    if cluster.train_gpus:
-        resources["GPU"] = cluster.train_gpus
-    trainer = TorchTrainer(
-        work_on,
-        train_loop_config={"task": task},
-        torch_config=ListeningTorchConfig(
-            backend="nccl" if cluster.train_gpus else "gloo", meet_in=run.scratch() if run.local else None
-        ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
-        ),
-        run_config=ray.train.RunConfig(
-            # A name of its own per attempt: Ray would otherwise resume from records of its own.
-            name=f"{task.to.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
-            storage_path=run.scratch(),
-            failure_config=ray.train.FailureConfig(
-                max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
-            ),
-        ),
+    line = (
+        f"{recipe.model.name}, {figures['parameters']:,} parameters; a worker's share is {images} images a step: "
+        f"read at {figures['read_img_s']:,.0f}, trained at {figures['step_img_s']:,.0f} images/s; "
+        f"{recipe.steps:,} such steps take about {in_time(recipe.steps * per_step)}; memory {memory_in_words(figures)}"
     )
-    began = time.monotonic()
-    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's.
-    with run.following(lambda: _done(run.store, task.to.prefix)), ThreadPoolExecutor(1) as thread:
-        ended = thread.submit(trainer.fit).result().return_value
-    for warning in ended.warnings:
-        run.reporter.warn(warning)
-    if ended.error is not None:
-        raise ended.error
-    if ended.cost:
-        run.lease.check()
-        hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
-
-
-def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
-    """What the training cost, beside its commit because no two are alike: shares of its seconds, read amplification."""
-    return {
-        "seconds": round(wall, 3),
-        "goodput": round(cost["useful_seconds"] / wall, 4),
-        "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
-        "read_amplification": round(cost["bytes_read"] / max(cost["bytes_used"], 1), 4),
-    }
-
-
-def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
-    """Steps done and the last score, as the first worker noted them."""
-    found = hints.read(store, f"{prefix}/{PROGRESS}")
-    if not hints.number(found.get("step")):
-        return None
-    curve = hints.curve(found)
-    return int(found["step"]), scored(curve) if curve else ""
+    return state, Finding(f"train {place}", line, figures)

@@ -13,10 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_ns.artifacts.labels import LABELS, SELECTION, labelled
-from ray_ns.artifacts.selection import Edges
-from ray_ns.engine.stages import counts
-from ray_ns.labels import schema
+from ray_ns.artifacts.labels import LABELS, labelled
+from ray_ns.artifacts.selection import SELECTION, Edges
+from ray_ns.labels import counting, schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.labels.selection import carry, passes, rules, terms, ties
 from ray_ns.seals import sha256
@@ -63,7 +62,7 @@ def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarra
     counted = passes.Tally(asked)
     for shard in run:
         key = shard.labels.objects[LABELS].key
-        counts.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
+        counting.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
     return counted.counts()
 
 

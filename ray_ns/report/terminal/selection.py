@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from ray_ns.artifacts.selection import Selection
 from ray_ns.corpora.known import in_words
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
-from ray_ns.store.commit import Commit
 
 SHOWN = 12  # classes in each half of the table
 COLUMNS = {
@@ -19,12 +19,12 @@ COLUMNS = {
 }  # title in the table: name among the selection's figures
 
 
-def as_json(selection: Commit) -> dict[str, Any]:
+def as_json(selection: Selection) -> dict[str, Any]:
     """The selection's place, its digest, all its figures, and the classes of which nothing was selected."""
     per_class = selection.summary["per_class"]
     labels = range(len(per_class["candidates"]))
     return {
-        "place": selection.stage,
+        "place": selection.place,
         "digest": selection.digest,
         **selection.summary,
         "classes_without_candidates": [it for it in labels if not per_class["candidates"][it]],
@@ -32,7 +32,7 @@ def as_json(selection: Commit) -> dict[str, Any]:
     }
 
 
-def show(selection: Commit, names: Sequence[str] | None = None) -> None:
+def show(selection: Selection, names: Sequence[str] | None = None) -> None:
     """Print the report. ``names``: the names of the classes, where they have any."""
     report = as_json(selection)
     for line in words(report):

@@ -4,8 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.artifacts.labels import SELECTION
-from ray_ns.artifacts.selection import tables
+from ray_ns.artifacts.selection import SELECTION, tables
 from ray_ns.errors import IntegrityError
 from ray_ns.labels import schema
 from ray_ns.store.commit import Output, Part

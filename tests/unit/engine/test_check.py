@@ -25,9 +25,9 @@ def test_every_stage_takes_a_step_and_nothing_is_written(tiny: Path, tmp_path: P
     assert [it.what for it in found] == [
         *LOOKS,
         "train teacher",
+        "evaluate",
         "label",
         "select",
-        "evaluate",
         "train student",
         "in all",
     ]

@@ -240,7 +240,7 @@ def test_a_restricted_labelling_takes_nothing_from_a_whole_one(tiny: Path, tmp_p
 
 def test_digests_of_labels_are_kept_per_shard(tiny: Path, tmp_path: Path, begun: list[str]) -> None:
     with drive(str(tiny), begun, "plain") as session:
-        found = commit.find_commit(session.store, digests.STAGE)
+        found = commit.find_commit(session.store, digests.Digest.name)
         assert found is not None
         labels = found.parts[0].facts["labels"]
         assert {name: len(of) for name, of in labels.items()} == {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ray_ns.engine import ingest, stages
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import canonical, seal
 from ray_ns.store import hints, layout
@@ -19,6 +20,8 @@ from ray_ns.store.status import existing, read_status, run_order, scored
 BEAT = {"epoch": 3, "host": "h", "pid": 1, "began": "1"}
 PROGRESS = {"stage": "rounds/1/label", "done": 40, "total": 100, "unit": "images"}
 GOES_ON = "no driver at work; the same command goes on from here"
+
+ORDER = [*(it.name for it in ingest.STAGES), *stages.names()]
 
 
 def free() -> None:
@@ -47,7 +50,7 @@ def commit(store: LocalStore, prefix: str, parts: int) -> None:
 
 
 def test_a_new_run_has_no_stages_and_no_driver(store: LocalStore) -> None:
-    assert read_status(store.url) == {"stages": [], "finished": False, "heartbeat": {}, "driver": GOES_ON}
+    assert read_status(store.url, ORDER) == {"stages": [], "finished": False, "heartbeat": {}, "driver": GOES_ON}
 
 
 def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore) -> None:
@@ -56,7 +59,7 @@ def test_stages_are_listed_with_their_state_and_finished_parts(store: LocalStore
     store.put("rounds/1/select/plan.json", seal({"stage": "rounds/1/select", "inputs": {}}))
     for part in range(2):
         Output(store, "rounds/1/select", free).publish(part, {"x": b""}, {})
-    assert read_status(store.url)["stages"] == [
+    assert read_status(store.url, ORDER)["stages"] == [
         {"stage": "rounds/0/train", "state": "committed", "parts": 1},
         {"stage": "rounds/1/label", "state": "committed", "parts": 3},
         {"stage": "rounds/1/select", "state": "under way", "parts": 2},
@@ -68,13 +71,13 @@ def test_a_training_that_is_scored_has_its_curve_under_way_and_committed(store: 
 
     def work(stage: Output) -> tuple[dict[str, Any], int]:
         store.put(f"{stage.prefix}/{TRAINING}", canonical({"step": 15, "loss": 2.0, "curve": curve[:1]}))
-        (under_way,) = read_status(store.url)["stages"]
+        (under_way,) = read_status(store.url, ORDER)["stages"]
         assert under_way == {"stage": "rounds/0/train", "state": "under way", "parts": 0, "curve": curve[:1]}
         stage.publish(0, {"x": b""}, {})
         return {"curve": curve}, 1
 
     ensure(store, "rounds/0/train", {}, work, free)
-    assert read_status(store.url)["stages"][0]["curve"] == curve
+    assert read_status(store.url, ORDER)["stages"][0]["curve"] == curve
 
 
 def test_a_curve_in_words_is_its_last_score_and_its_best() -> None:
@@ -105,7 +108,7 @@ def test_a_driver_at_work_is_told_with_stage_rate_and_time_left(
     store: LocalStore, progress: dict[str, Any], wanted: str
 ) -> None:
     beat(store, **progress)
-    found = read_status(store.url)
+    found = read_status(store.url, ORDER)
     assert found["driver"] == wanted
     assert found["heartbeat"]["epoch"] == 3
     assert json.loads(json.dumps(found)) == found
@@ -113,12 +116,12 @@ def test_a_driver_at_work_is_told_with_stage_rate_and_time_left(
 
 def test_a_run_whose_driver_left_is_told_from_one_that_works(store: LocalStore) -> None:
     store.put(HEARTBEAT, canonical({"epoch": 3, "released": True}))
-    assert read_status(store.url)["driver"] == GOES_ON
+    assert read_status(store.url, ORDER)["driver"] == GOES_ON
 
 
 def test_a_silent_driver_is_told_with_the_seconds_of_silence(store: LocalStore) -> None:
     beat(store, age=STALE_SECONDS + 100, **PROGRESS, rate=1.0, seconds_left=60.0)
-    driver = read_status(store.url)["driver"]
+    driver = read_status(store.url, ORDER)["driver"]
     assert "epoch 3" in driver
     assert "silent for 2 min;" in driver
     assert "takes over" in driver
@@ -128,7 +131,7 @@ def test_a_silent_driver_is_told_with_the_seconds_of_silence(store: LocalStore) 
 def test_a_finished_run_is_finished_whatever_the_heartbeat_says(store: LocalStore, age: float) -> None:
     commit(store, "report", 1)
     beat(store, age)
-    found = read_status(store.url)
+    found = read_status(store.url, ORDER)
     assert found["driver"] == "finished"
     assert found["finished"] is True
 
@@ -150,12 +153,12 @@ GARBAGE = [
 @pytest.mark.parametrize("key", [HEARTBEAT, f"rounds/0/train/{TRAINING}", "rounds/0/train/timing.json"])
 def test_a_harmed_hint_costs_nothing_but_what_it_tells(store: LocalStore, key: str, garbage: bytes | None) -> None:
     store.put("rounds/0/train/plan.json", seal({"stage": "rounds/0/train", "inputs": {}}))
-    before = read_status(store.url)
+    before = read_status(store.url, ORDER)
     if garbage is None:
         store.path(key).mkdir(parents=True)
     else:
         store.put(key, garbage)
-    assert read_status(store.url) == before
+    assert read_status(store.url, ORDER) == before
     hints.write(store, key, {"seconds": 1})  # a folder in its place, or a full disk, is no harm either
     if key == HEARTBEAT:
         lease = Lease(store)
@@ -167,7 +170,7 @@ def test_a_harmed_hint_costs_nothing_but_what_it_tells(store: LocalStore, key: s
 def test_a_harmed_heartbeat_hides_nothing_else(store: LocalStore, garbage: bytes) -> None:
     commit(store, "rounds/0/train", 1)
     store.put(HEARTBEAT, garbage)
-    found = read_status(store.url)
+    found = read_status(store.url, ORDER)
     assert found["stages"] == [{"stage": "rounds/0/train", "state": "committed", "parts": 1}]
     assert found["driver"]
 
@@ -177,10 +180,10 @@ def test_a_harmed_commit_is_an_integrity_error_that_names_it(store: LocalStore) 
     key = "rounds/0/train/commit.json"
     store.put(key, (store.get(key) or b"").replace(b"rounds", b"sounds", 1))
     with pytest.raises(IntegrityError, match=key):
-        read_status(store.url)
+        read_status(store.url, ORDER)
 
 
-@pytest.mark.parametrize("call", [existing, read_status])
+@pytest.mark.parametrize("call", [existing, lambda url: read_status(url, ORDER)])
 @pytest.mark.parametrize("made", [True, False])
 def test_a_place_without_a_run_is_refused_and_named(tmp_path: Path, call: Any, made: bool) -> None:
     place = tmp_path / "nothing"
@@ -197,22 +200,25 @@ def test_reading_the_status_writes_nothing(store: LocalStore) -> None:
     commit(store, "rounds/0/train", 1)
     beat(store)
     before = sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*"))
-    read_status(store.url)
+    read_status(store.url, ORDER)
     assert sorted((str(path), path.stat().st_mtime_ns) for path in store.root.rglob("*")) == before
 
 
 def test_stages_are_listed_as_a_run_does_them() -> None:
+    def in_order(prefix: str) -> tuple[int, int, int, int, str]:
+        return run_order(prefix, ORDER)
+
     turn = ("label", "label/counts", "select", "select-0123456789ab", "train", "finetune", "evaluate")
     first = ["digests", *(f"rounds/0/{stage}" for stage in ("train", "finetune", "evaluate"))]
     rounds = [f"rounds/{number}/{stage}" for number in range(1, 12) for stage in turn]
     control = [f"control/{stage}" for stage in ("train", "finetune", "evaluate")]
     grown = [f"pool-{pool}/{stage}" for pool in (2, 10) for stage in (*rounds, "report")]
     wanted = [*first, *rounds, *control, "report", *grown]
-    assert sorted(sorted(wanted), key=run_order) == wanted
+    assert sorted(sorted(wanted), key=in_order) == wanted
     ingest = [f"{stage}-{number:04d}" for number in (1, 2, 10) for stage in ("hashes", "duplicates", "ingest")]
-    assert sorted(sorted(ingest), key=run_order) == ingest
+    assert sorted(sorted(ingest), key=in_order) == ingest
     strange = ["rounds/x/label", "a\nb", "", "pool-/report", "hashes-", "label-\u0663"]
-    assert len(sorted(strange, key=run_order)) == len(strange)
+    assert len(sorted(strange, key=in_order)) == len(strange)
 
 
 GARBAGE = [b"", b"\xff\x00", b"[]", b"1", b"null", b'"x"', b"{", b"[" * 100_000]
@@ -222,7 +228,7 @@ GARBAGE = [b"", b"\xff\x00", b"[]", b"1", b"null", b'"x"', b"{", b"[" * 100_000]
 def test_a_damaged_progress_costs_its_own_line_only(store: LocalStore, value: bytes) -> None:
     store.put("rounds/0/train/plan.json", seal({"stage": "rounds/0/train", "inputs": {}}))
     store.put(f"rounds/0/train/{TRAINING}", value)
-    assert read_status(store.url)["stages"] == [{"stage": "rounds/0/train", "state": "under way", "parts": 0}]
+    assert read_status(store.url, ORDER)["stages"] == [{"stage": "rounds/0/train", "state": "under way", "parts": 0}]
 
 
 @pytest.mark.parametrize(
@@ -240,4 +246,4 @@ def test_a_damaged_progress_costs_its_own_line_only(store: LocalStore, value: by
 def test_a_damaged_heartbeat_costs_its_own_line_only(store: LocalStore, value: bytes) -> None:
     commit(store, "rounds/0/train", 1)
     store.put(HEARTBEAT, value)
-    assert len(read_status(store.url)["stages"]) == 1
+    assert len(read_status(store.url, ORDER)["stages"]) == 1

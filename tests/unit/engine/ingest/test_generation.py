@@ -296,7 +296,7 @@ def test_labels_that_are_wrong_are_not_left_behind_in_silence(tmp_path: Path, no
 def test_status_and_verify_know_an_ingest(source: Path, tmp_path: Path) -> None:
     run(source, tmp_path / "out")
     store = LocalStore(tmp_path / "out")
-    assert read_status(store.url)["driver"] == "finished"
+    assert read_status(store.url, [])["driver"] == "finished"
     assert {fault for _, fault in verify(store)} == {None}
     (shard,) = (tmp_path / "out").glob("ingest-0001/data/000001*/images.parquet")
     shard.write_bytes(shard.read_bytes().replace(b"IHDR", b"IHDX", 1))

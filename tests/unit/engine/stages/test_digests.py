@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.tiny_run import write_tiny
 
+from ray_ns.artifacts.digests import Digests, load
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import Known, check_of, digest_of, packed
@@ -32,9 +33,9 @@ def images_of(corpus: Corpus) -> list[bytes]:
 
 def loaded(run: Path) -> Known:
     store = open_store(str(run))
-    commit = find_commit(store, digests.STAGE)
+    commit = find_commit(store, digests.Digest.name)
     assert commit is not None
-    return digests.load(store, tuple(commit.parts[0].objects.items()))
+    return load(*Digests(commit).known_from(store))
 
 
 @pytest.mark.parametrize("held_out", [False, True])
@@ -51,7 +52,9 @@ def test_a_run_that_begins_keeps_the_digests_of_all_its_labelled_images(
         assert {known(it) for it in images_of(session.corpora["pool"])} == {None}
     before = (tmp_path / "run/digests/commit.json").read_bytes()
     with drive(str(tiny), words, "plain") as session:
-        assert digests.ensure(session) == find_commit(session.store, digests.STAGE)
+        made = digests.known_images(session)
+        assert made is not None
+        assert made.commit == find_commit(session.store, digests.Digest.name)
     assert (tmp_path / "run/digests/commit.json").read_bytes() == before
 
 
@@ -61,12 +64,12 @@ def test_a_run_killed_before_it_kept_them_reads_the_same_again(
     with drive(str(tiny), [f"run.dir={tmp_path / 'whole'}"], "plain"):
         pass
     with monkeypatch.context() as patch:
-        patch.setattr(digests, "ensure", lambda *_: None)
+        patch.setattr("ray_ns.engine.opening.known_images", lambda *_: None)
         with drive(str(tiny), [f"run.dir={tmp_path / 'killed'}"], "plain"):
             pass
     assert not (tmp_path / "killed/digests").exists()
     with drive(str(tiny), [f"run.dir={tmp_path / 'killed'}"], "plain") as session:
-        digests.ensure(session)
+        digests.known_images(session)
     whole, killed = ((tmp_path / it / "digests/commit.json").read_bytes() for it in ("whole", "killed"))
     assert whole == killed
 
@@ -76,7 +79,7 @@ def test_nothing_is_kept_of_corpora_too_large_to_look_at(
 ) -> None:
     monkeypatch.setattr(digests, "READ_BYTES", 1000)
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}"], "plain") as session:
-        assert digests.ensure(session) is None
+        assert digests.known_images(session) is None
     assert not (tmp_path / "run/digests").exists()
     assert "what the pool has of labelled, validation or test images is not known" in capsys.readouterr().err
 
@@ -124,7 +127,7 @@ def test_so_it_is_where_tasks_decode(config: Config, mixed: tuple[Corpus, Known]
     pool, _ = mixed
     store = open_store(str(tmp_path / "store"))
     with_test = {"test": packed([[digest_of(images_of(pool)[1])]])}
-    part = Output(store, digests.STAGE, lambda: None).put(0, with_test, {})
+    part = Output(store, digests.Digest.name, lambda: None).put(0, with_test, {})
     known_from = (store, tuple(part.objects.items()))
     row = {"corpus": "pool", "shard": 0, "part": 0, "parts": 1}
     (slice_,) = predict.slices_of(row, pool.open(pool.shards[0]).group_rows, 3, None)

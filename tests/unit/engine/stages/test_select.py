@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.fan_out import InProcess
 
-from ray_ns.artifacts.labels import LABELS, SELECTION, label_objects
+from ray_ns.artifacts.labels import LABELS, Labels, label_objects
+from ray_ns.artifacts.selection import SELECTION, Selection
 from ray_ns.config import Config
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import select as stage
@@ -79,7 +80,9 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
             }
         )
         with Run(asked, store, {}, (0,), Lease(store), Reporter("json"), fan_out=InProcess) as run:
-            return stage.select(run, place, labels, **(commits or {}))
+            before, chosen = (commits or {}).get("before"), (commits or {}).get("chosen")
+            earlier, restricted = before and Labels(before), chosen and Selection(chosen)
+            return run.ensure(place, stage.Select(Labels(labels), earlier, restricted)).commit
 
     return selected
 
@@ -196,7 +199,7 @@ def test_a_flipped_bit_in_rows_that_were_set_aside_is_refused(
 def test_a_class_without_a_candidate_is_reported(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
     store = LocalStore(tmp_path)
     commit = select(store, commit_labels(store, table_of(rng), 2), quotas={0: 0})
-    found = report.as_json(commit)
+    found = report.as_json(Selection(commit))
     assert found["classes_without_candidates"] == [4]
     assert found["classes_dropped_whole"] == [0]
     assert found["per_class"]["cut"][4] is None
@@ -322,14 +325,14 @@ def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
     assert carried.summary["churn"]["changed"] == changed
     assert carried.summary["churn"]["compared"] == len(rows)
     assert carried.summary["rule"] == "carried over"
-    assert f"{changed:,} of {len(rows):,} changed" in "\n".join(report.words(report.as_json(carried)))
+    assert f"{changed:,} of {len(rows):,} changed" in "\n".join(report.words(report.as_json(Selection(carried))))
 
 
 def test_the_report_prints_every_class_of_few_and_the_ends_of_many(
     tmp_path: Path, rng: np.random.Generator, select: Asked, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = LocalStore(tmp_path)
-    report.show(select(store, commit_labels(store, table_of(rng), 2)))
+    report.show(Selection(select(store, commit_labels(store, table_of(rng), 2))))
     shown = capsys.readouterr().out
     assert "in quarantine, without a label: truncated 6" in shown
     first_words = [line.split()[0] for line in shown.splitlines() if line.strip()]

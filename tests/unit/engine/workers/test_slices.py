@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.artifacts.labels import SELECTION
+from ray_ns.artifacts.selection import SELECTION
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.engine import predict

@@ -1,14 +1,15 @@
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.scores import Scores
+from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config
-from ray_ns.engine.run import Run
-from ray_ns.methods.noisy_student import Outcome, Round
+from ray_ns.methods.outcome import Outcome, Round
 from ray_ns.models.files import CONFIG, WEIGHTS
-from ray_ns.report.terminal.run import as_json, show
+from ray_ns.report.terminal.run import show
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Part, StoredObject
 
@@ -23,9 +24,10 @@ def commit(stage: str, summary: dict[str, Any]) -> Commit:
 def turn(config: Config) -> Callable[..., Round]:
     def made(name: str, validation: float, test: float, selected: tuple[int, int] | None = None) -> Round:
         scores = {"validation": {"top1": validation}, "test": {"top1": test}}
-        selection = selected and commit(f"{name}/select", {"images": selected[0], "copies": selected[1]})
-        network = commit(f"{name}/train", {"parameters": 13_557})
-        return Round(name, config.student, network, commit(f"{name}/evaluate", scores), selection)
+        made = selected and commit(f"{name}/select", {"images": selected[0], "copies": selected[1]})
+        network = Network(commit(f"{name}/train", {"parameters": 13_557}))
+        scored = Scores(commit(f"{name}/evaluate", scores))
+        return Round(name, config.student, network, scored, Selection(made) if made else None)
 
     return made
 
@@ -38,19 +40,16 @@ def better(turn: Callable[..., Round]) -> Outcome:
         turn("rounds/1", 0.85, 0.90, (1000, 1200)),
         turn("rounds/2", 0.90, 0.865, (1100, 1100)),
     ]
-    return Outcome(rounds, rounds[2], turn("control", 0.83, 0.82), True)
+    return Outcome(rounds, turn("control", 0.83, 0.82))
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
-    session = SimpleNamespace(
-        store=SimpleNamespace(url="/runs/demo"), seconds=lambda prefix: 0 if "finetune" in prefix else 1.5
-    )
-    show(cast(Run, session), outcome)
+    show(outcome, "/runs/demo", [6.0] * len(outcome.all))
     return capsys.readouterr().out
 
 
 def test_a_row_per_round_and_one_for_the_control(better: Outcome) -> None:
-    rows = as_json(better)["rounds"]
+    rows = better.as_json()["rounds"]
     assert [row["round"] for row in rows] == ["rounds/0", "rounds/1", "rounds/2", "control"]
     assert [row["best"] for row in rows] == [False, False, True, False]
     assert [(row["kept"], row["duplicates"]) for row in rows] == [(0, 0), (1000, 200), (1100, 0), (0, 0)]
@@ -60,23 +59,23 @@ def test_a_row_per_round_and_one_for_the_control(better: Outcome) -> None:
 
 
 def test_gains_are_points_on_test_of_the_best_by_validation(better: Outcome) -> None:
-    report = as_json(better)
+    report = better.as_json()
     assert report["best"] == "rounds/2"
     assert report["gain_points"] == {"over_teacher": 7.5, "over_control": 4.5}
 
 
 def test_the_best_network_is_named_by_folder_and_hash(better: Outcome) -> None:
-    report = as_json(better)
+    report = better.as_json()
     assert report["best_model"] == "rounds/2/train/data/000000-abc"
     assert report["best_weights_sha256"] == f"sha of rounds/2/train/{WEIGHTS}"
 
 
 def test_the_report_has_one_canonical_json(better: Outcome) -> None:
-    assert canonical(as_json(better)) == canonical(as_json(better))
+    assert canonical(better.as_json()) == canonical(better.as_json())
 
 
 def test_without_a_control_no_gain_over_it_is_claimed(better: Outcome) -> None:
-    report = as_json(Outcome(better.rounds, better.best, None, True))
+    report = Outcome(better.rounds).as_json()
     assert report["gain_points"] == {"over_teacher": 7.5}
     assert [row["round"] for row in report["rounds"]] == ["rounds/0", "rounds/1", "rounds/2"]
 
@@ -99,20 +98,20 @@ def test_the_table_shows_every_round_and_marks_the_best(better: Outcome, capsys:
 
 def test_a_loss_is_shown_as_one(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [turn("rounds/0", 0.80, 0.80), turn("rounds/1", 0.81, 0.79, (10, 10))]
-    text = printed(Outcome(rounds, rounds[1], turn("control", 0.8, 0.815), True), capsys)
+    text = printed(Outcome(rounds, turn("control", 0.8, 0.815)), capsys)
     assert "-1.0 points over the teacher, -2.5 over the fair control." in text
 
 
 def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [turn("rounds/0", 0.80, 0.79), turn("rounds/1", 0.75, 0.95, (10, 10))]
-    outcome = Outcome(rounds, rounds[0], turn("control", 0.83, 0.82), True)
+    outcome = Outcome(rounds, turn("control", 0.83, 0.82))
     text = printed(outcome, capsys)
     assert "no student was better than its teacher on the validation images: keep the teacher." in text
     assert "best student" not in text
     assert "0: teacher *" in text
-    assert as_json(outcome)["gain_points"]["over_teacher"] == 0
+    assert outcome.as_json()["gain_points"]["over_teacher"] == 0
 
 
 def test_a_run_ended_early_has_a_table_too(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     teacher = turn("rounds/0", 0.80, 0.79)
-    assert "0: teacher *" in printed(Outcome([teacher], teacher, None, False), capsys)
+    assert "0: teacher *" in printed(Outcome([teacher], complete=False), capsys)

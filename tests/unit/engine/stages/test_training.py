@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages.train import _done
+from ray_ns.engine.stages.training import _done
 from ray_ns.store.objects import LocalStore
 
 GARBAGE = (

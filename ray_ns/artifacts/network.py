@@ -1,0 +1,50 @@
+"""A trained network: one part with ``model.safetensors`` and ``config.json``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.store.commit import Commit, StoredObject
+
+
+@dataclass(frozen=True)
+class Network:
+    """What ``train`` and ``finetune`` commit. ``digest`` names it for the stages that build on it."""
+
+    commit: Commit
+
+    @property
+    def digest(self) -> str:
+        """The commit's digest."""
+        return self.commit.digest
+
+    @property
+    def files(self) -> Mapping[str, StoredObject]:
+        """Its files by name."""
+        return self.commit.parts[0].objects
+
+    @property
+    def weights(self) -> StoredObject:
+        """``model.safetensors``."""
+        return self.files[WEIGHTS]
+
+    @property
+    def weights_sha256(self) -> str:
+        """Hex sha256 of ``model.safetensors``."""
+        return self.weights.sha256
+
+    @property
+    def folder(self) -> str:
+        """Where its files lie in the run."""
+        return self.files[CONFIG].key.rpartition("/")[0]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained weights."""
+        return int(self.commit.summary["parameters"])
+
+    @property
+    def size(self) -> int | None:
+        """Side of the images it sees, pixels: a fine-tuned one may see larger ones. None: an earlier version's."""
+        size = self.commit.summary.get("size")
+        return None if size is None else int(size)

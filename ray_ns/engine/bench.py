@@ -1,0 +1,107 @@
+"""Where ``check`` tries one step of each stage: in this process, without Ray, with nothing written."""
+
+import resource
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.config import Config
+from ray_ns.corpora.corpus import Corpus, image_ids
+from ray_ns.errors import InputError
+from ray_ns.images.decode import Decode, Reason
+
+if TYPE_CHECKING:
+    import torch
+
+    from ray_ns.train.selected import Selected
+    from ray_ns.train.state import TrainState
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one look found: a line for people, figures for machines."""
+
+    what: str
+    line: str
+    figures: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class First:
+    """The first images of a corpus: ids int64, the shard's place in the corpus, the first one's row in it, bytes."""
+
+    ids: np.ndarray
+    place: int
+    row: int
+    encoded: list[bytes | None]
+
+
+class Bench:
+    """What probes share. Each stage's probe puts here what the next ones work on.
+
+    ``teacher``: the network of turn 0 after two steps; ``labels``: its label table of a slice of the pool;
+    ``chosen``: what is selected from that.
+    """
+
+    teacher: "TrainState"
+    labels: pa.Table
+    chosen: "Selected"
+
+    def __init__(self, config: Config, corpora: dict[str, Corpus]) -> None:
+        import torch
+
+        self.config, self.corpora = config, corpora
+        torch.set_num_threads(config.cluster.train_threads)
+
+    def first(self, name: str, rows: int) -> First:
+        """The first row group with rows of a corpus, ``rows`` of it at most."""
+        corpus = self.corpora[name]
+        for place, shard in enumerate(corpus.shards):
+            reader = corpus.open(shard)
+            row = 0
+            for group, count in enumerate(reader.group_rows):
+                if count:
+                    encoded = reader.images(group).slice(0, rows).to_pylist()
+                    return First(image_ids(shard.ordinal, row + np.arange(len(encoded))), place, row, encoded)
+                row += count
+        raise InputError(f"{corpus.root}: holds no image")
+
+    def labelled(self, encoded: list[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
+        """The teacher's probabilities, float32 (n, classes), and why an image cannot be read."""
+        from ray_ns.models.predictor import Teacher
+
+        data, label = self.config.data, self.config.label
+        found = [self.decode(it) for it in encoded]
+        blank = np.zeros((data.size, data.size, data.channels), np.uint8)
+        pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
+        device = self.device(bool(label.gpus_per_actor))
+        teacher = Teacher(self.teacher.result, data, label.slice_rows, label.precision, device)
+        return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
+
+    def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":
+        """An image's pixels, uint8 (size, size, channels), as the run decodes it, or why it cannot be read."""
+        data = self.config.data
+        return Decode(data.size, data.channels, data.fit)(encoded)
+
+    def device(self, wanted: bool) -> "torch.device":
+        """The GPU where one is ``wanted`` and there, else the CPU."""
+        import torch
+
+        return torch.device("cuda" if wanted and torch.cuda.is_available() else "cpu")
+
+    def memory(self, device: "torch.device") -> dict[str, int]:
+        """The most memory so far, MB: the process's, and the GPU's on one."""
+        import torch
+
+        mb = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        if device.type == "cuda":
+            mb["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) // 2**20
+        return mb
+
+
+def memory_in_words(figures: dict[str, Any]) -> str:
+    """``1,234 MB so far, GPU 567 MB``."""
+    gpu = f", GPU {figures['gpu_memory_mb']:,} MB" if "gpu_memory_mb" in figures else ""
+    return f"{figures['memory_mb']:,} MB so far{gpu}"

@@ -1,0 +1,27 @@
+"""Fine-tune a trained network for a short while at a higher resolution (the paper, section 3.1)."""
+
+from dataclasses import dataclass
+
+from ray_ns.artifacts.network import Network
+from ray_ns.config import Training
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.training import NetworkStage, Plan
+from ray_ns.keyed import seed
+
+
+@dataclass(frozen=True)
+class Finetune(NetworkStage):
+    """The committed network that ``recipe.finetune`` makes of ``network``, on labelled images without input noise."""
+
+    recipe: Training
+    number: int
+    network: Network
+
+    name = "finetune"
+
+    def plan(self, run: Run) -> Plan:
+        tuning, finetune = self.recipe.tuning, self.recipe.finetune
+        assert tuning is not None
+        config = run.config.at_size(finetune.size or run.config.data.size)
+        key = seed(config.run.seed, self.number, 1)
+        return Plan(config, tuning, tuning.batch, key, None, self.network, finetune.freeze)

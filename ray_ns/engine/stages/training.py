@@ -1,0 +1,181 @@
+"""What ``train`` and ``finetune`` share: a network trained on Ray Train.
+
+Ray starts, watches and restarts the workers; the checkpoints are ours (``engine.workers.training``).
+"""
+
+import os
+import time
+import uuid
+from abc import abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Config, Training, results_of
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.engine.workers.recorder import Destination
+from ray_ns.engine.workers.training import Task, work_on
+from ray_ns.images import decode
+from ray_ns.seals import digest
+from ray_ns.store import checkpoint, hints
+from ray_ns.store.commit import Commit, Output
+from ray_ns.store.objects import ObjectStore
+from ray_ns.store.status import PROGRESS, scored
+
+COST = "cost.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training. ``batch``: labelled images per step, over all workers; ``key``: of all its random draws.
+
+    ``selection``: None trains on labelled images alone. ``begin``: the network whose weights it begins with;
+    ``frozen``: how many first layers keep them.
+    """
+
+    config: Config
+    recipe: Training
+    batch: int
+    key: int
+    selection: Selection | None = None
+    begin: Network | None = None
+    frozen: int = 0
+
+
+class NetworkStage(Stage[Network]):
+    """A stage whose output is a trained network: one part with ``model.safetensors`` and ``config.json``."""
+
+    @abstractmethod
+    def plan(self, run: Run) -> Plan:
+        """What is trained."""
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        plan = self.plan(run)
+        config, recipe = plan.config, plan.recipe
+        inputs = {
+            "recipe": results_of(recipe),
+            "batch": plan.batch,
+            "seed": str(plan.key),
+            "labelled": digest([vars(shard) for shard in run.corpora["labelled"].shards]),
+            "selection": plan.selection.digest if plan.selection else None,
+            "data": results_of(config.data),
+            "begin": plan.begin.digest if plan.begin else None,
+            "frozen": plan.frozen,
+            "workers": [config.cluster.train_workers, config.cluster.train_threads],
+            "decode": decode.VERSION,
+            "class_names": digest(run.class_names),
+        }
+        if recipe.eval_steps is not None:
+            inputs["scored"] = {
+                "validation": digest([vars(shard) for shard in run.corpora["validation"].shards]),
+                "batch": [config.label.slice_rows, config.label.precision],
+            }
+        return inputs
+
+    def work(self, run: Run, output: Output) -> Done:
+        plan = self.plan(run)
+        run.reporter.begin(output.prefix, plan.recipe.steps, "steps")
+        if 0 not in output.done():
+            _fit(run, self._task(run, output, plan))
+        run.lease.check()
+        checkpoint.clear(run.store, output.prefix)
+        facts = dict(output.done()[0].facts)
+        told = f"{facts['steps']} steps, loss {facts['loss']:.4f}, {facts['parameters']:,} parameters"
+        return Done(facts, 1, told + _kept(facts, plan.recipe))
+
+    def artifact(self, run: Run, commit: Commit) -> Network:
+        return Network(commit)
+
+    def _task(self, run: Run, output: Output, plan: Plan) -> Task:
+        used = ["labelled", "pool", *(["validation"] if plan.recipe.eval_steps is not None else [])]
+        place = checkpoint.place(output.prefix, digest(self.inputs(run)))
+        return Task(
+            Destination(run.store, output.prefix, place, run.lease.held()),
+            plan.config,
+            plan.recipe,
+            plan.batch,
+            {name: run.corpora[name] for name in used},
+            tuple(plan.selection.parts) if plan.selection else (),
+            plan.key,
+            os.environ.get("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "1") != "0",
+            plan.begin.weights if plan.begin else None,
+            plan.frozen,
+            run.class_names,
+        )
+
+
+def _kept(facts: dict[str, Any], recipe: Training) -> str:
+    """How the training scored on validation images, why it ended, and which weights are committed."""
+    if "curve" not in facts:
+        return ""
+    if "kept" not in facts:
+        return f", {scored(facts['curve'])}; kept: the last step's weights"
+    early = f", no better one in {recipe.patience} scores" if facts["steps"] < recipe.steps else ""
+    return f"{early}; kept: the weights of step {facts['kept']['step']}, top-1 {facts['kept']['top1']:.1%}"
+
+
+def _fit(run: Run, task: Task) -> None:
+    """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
+    run.ray_libraries()
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    from ray_ns.engine.workers.leave import ListeningTorchConfig
+
+    cluster = run.config.cluster
+    counts = cluster.worker_counts
+    workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
+    resources: dict[str, float] = {"CPU": cluster.train_threads}
+    if cluster.train_gpus:
+        resources["GPU"] = cluster.train_gpus
+    trainer = TorchTrainer(
+        work_on,
+        train_loop_config={"task": task},
+        torch_config=ListeningTorchConfig(
+            backend="nccl" if cluster.train_gpus else "gloo", meet_in=run.scratch() if run.local else None
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
+        ),
+        run_config=ray.train.RunConfig(
+            # A name of its own per attempt: Ray would otherwise resume from records of its own.
+            name=f"{task.to.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
+            storage_path=run.scratch(),
+            failure_config=ray.train.FailureConfig(
+                max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
+            ),
+        ),
+    )
+    began = time.monotonic()
+    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's.
+    with run.following(lambda: _done(run.store, task.to.prefix)), ThreadPoolExecutor(1) as thread:
+        ended = thread.submit(trainer.fit).result().return_value
+    for warning in ended.warnings:
+        run.reporter.warn(warning)
+    if ended.error is not None:
+        raise ended.error
+    if ended.cost:
+        run.lease.check()
+        hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+
+
+def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
+    """What the training cost, beside its commit because no two are alike: shares of its seconds, read amplification."""
+    return {
+        "seconds": round(wall, 3),
+        "goodput": round(cost["useful_seconds"] / wall, 4),
+        "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
+        "read_amplification": round(cost["bytes_read"] / max(cost["bytes_used"], 1), 4),
+    }
+
+
+def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
+    """Steps done and the last score, as the first worker noted them."""
+    found = hints.read(store, f"{prefix}/{PROGRESS}")
+    if not hints.number(found.get("step")):
+        return None
+    curve = hints.curve(found)
+    return int(found["step"]), scored(curve) if curve else ""

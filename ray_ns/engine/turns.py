@@ -1,0 +1,91 @@
+"""The stages of a run as a method asks for them: ``turn(n).label/select/train`` and ``control()``."""
+
+from typing import cast
+
+from ray_ns.artifacts.labels import Labels
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Training
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.digests import known_images
+from ray_ns.engine.stages.evaluate import Evaluate
+from ray_ns.engine.stages.finetune import Finetune
+from ray_ns.engine.stages.label import Label
+from ray_ns.engine.stages.report import Report
+from ray_ns.engine.stages.select import Select
+from ray_ns.engine.stages.train import Train
+from ray_ns.methods.noisy_student import Turns as MethodTurns
+from ray_ns.methods.noisy_student import noisy_student
+from ray_ns.methods.outcome import CONTROL, Outcome, Round
+
+
+class EndedEarlyError(Exception):
+    """The stage that ``--until`` names is done."""
+
+
+class Turn:
+    """One turn: its folder in the run, and the number that sets its seeds apart from the others'."""
+
+    def __init__(self, turns: "Turns", place: str, number: int) -> None:
+        self._turns, self._run, self._place, self._number = turns, turns.run, place, number
+
+    def label(self, teacher: Network, only: Selection | None) -> Labels:
+        """See ``methods.noisy_student.Turn``."""
+        stage = Label(teacher, known_images(self._run), only)
+        labels = self._run.ensure(f"{self._place}/{stage.name}", stage)
+        self._turns.end_here()
+        return labels
+
+    def select(self, labels: Labels, before: Labels | None, chosen: Selection | None) -> Selection:
+        """See ``methods.noisy_student.Turn``."""
+        stage = Select(labels, before, chosen)
+        selection = self._run.ensure(f"{self._place}/{stage.name}", stage)
+        self._turns.end_here()
+        return selection
+
+    def train(self, recipe: Training, selection: Selection | None, teacher: Network | None) -> Round:
+        """See ``methods.noisy_student.Turn``."""
+        train = Train(recipe, self._number, selection, teacher)
+        network = self._run.ensure(f"{self._place}/{train.name}", train)
+        if recipe.tuning is not None:
+            finetune = Finetune(recipe, self._number, network)
+            network = self._run.ensure(f"{self._place}/{finetune.name}", finetune)
+        scores = self._run.ensure(f"{self._place}/{Evaluate.name}", Evaluate(network))
+        made = Round(self._place, recipe, network, scores, selection)
+        self._turns.made.append(made)
+        self._turns.end_here()
+        return made
+
+
+class Turns:
+    """All turns of a run. ``made``: the rounds so far."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.made: list[Round] = []
+
+    def turn(self, number: int) -> Turn:
+        """The teacher's turn 0 does not depend on the pool; every other one lies with the pool as it is now."""
+        place = self.run.place if number else ""
+        return Turn(self, f"{place}rounds/{number}", number)
+
+    def control(self) -> Turn:
+        """The control's turn."""
+        return Turn(self, CONTROL, self.run.config.run.rounds + 1)
+
+    def end_here(self) -> None:
+        """Raise ``EndedEarlyError`` where the stage that ``--until`` names is done."""
+        if self.run.until_reached:
+            raise EndedEarlyError
+
+
+def carry_out(run: Run) -> Outcome:
+    """Run the method to its end, or to ``run.until``, and commit the report of a complete run."""
+    turns = Turns(run)
+    try:
+        # A method knows of artifacts only what it needs; what it hands back here are those that came from here.
+        outcome = noisy_student(cast(MethodTurns, turns), run.config)
+    except EndedEarlyError:
+        return Outcome(turns.made, complete=False)
+    run.ensure(f"{run.place}{Report.name}", Report(outcome))
+    return outcome

@@ -1,0 +1,66 @@
+"""One list of stages: a new one is its own file and one line, and everything that names stages knows it."""
+
+from pathlib import Path
+
+import pytest
+from support import toy_stage
+from support.in_process import Call
+from support.tiny_run import write_tiny
+
+from ray_ns.engine import stages
+from ray_ns.engine.check import check
+from ray_ns.engine.opening import drive
+from ray_ns.engine.stages.stage import Stage
+
+
+@pytest.fixture
+def with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "TURN", (*stages.TURN, toy_stage.Toy))  # the one line
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("stages"))
+
+
+def test_every_stage_has_a_name_of_its_own_and_says_what_it_is() -> None:
+    listed = [*stages.BEFORE, *stages.TURN, *stages.AFTER]
+    assert len(set(stages.names())) == len(listed)
+    assert all(issubclass(it, Stage) and it.__doc__ for it in listed)
+
+
+@pytest.mark.usefixtures("with_toy")
+def test_a_new_stage_appears_in_check(tiny: Path) -> None:
+    found = {it.what: it for it in check(str(tiny), [])}
+    assert found["toy"].line == "2 students would be counted"
+
+
+@pytest.mark.usefixtures("with_toy")
+def test_a_new_stage_runs_resumes_and_appears_in_until_status_and_the_seconds_of_the_table(
+    tiny: Path, tmp_path: Path, ray_ns: Call
+) -> None:
+    words = [f"run.dir={tmp_path / 'run'}"]
+    with drive(str(tiny), words, "plain", until="toy") as run:
+        assert run.ensure("rounds/1/toy", toy_stage.Toy(upstream=20)) == 22
+        assert run.until_reached
+        run.store.put("rounds/1/toy/timing.json", b'{"seconds": 2.5}')
+        assert run.seconds_of("rounds/1") == 2.5
+    with drive(str(tiny), words, "plain") as run:
+        assert run.ensure("rounds/1/toy", toy_stage.Toy(upstream=20)) == 22
+        assert not run.until_reached
+    assert toy_stage.worked == 1
+    status = ray_ns("status", tmp_path / "run")
+    assert "rounds/1/toy         committed, 1 parts" in status.out
+
+
+def test_until_takes_the_names_of_the_stages_of_a_turn(tiny: Path, ray_ns: Call) -> None:
+    left = ray_ns("run", tiny, "--until", "toy")
+    assert left.code == 2
+    assert "--until toy: expected a stage of a turn, one of label, label/counts, select, train, finetune" in left.err
+
+
+@pytest.mark.usefixtures("with_toy")
+def test_until_knows_a_new_stage(tiny: Path, ray_ns: Call) -> None:
+    left = ray_ns("run", tiny, "--until", "nonsense")
+    assert left.code == 2
+    assert "evaluate, toy." in left.err

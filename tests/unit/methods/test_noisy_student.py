@@ -1,0 +1,189 @@
+"""Algorithm 1 over stages that only note what they are asked: no Ray, no torch, no file."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from ray_ns.config import Config, Student, Training
+from ray_ns.methods.noisy_student import noisy_student
+from ray_ns.methods.outcome import Outcome, Round
+
+
+@dataclass(frozen=True)
+class Made:
+    """An artifact by the name of what made it."""
+
+    name: str
+    validation: float = 0.0
+    images: int = 0
+    copies: int = 0
+    parameters: int = 1
+    folder: str = ""
+    weights_sha256: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return self.name
+
+    def top1(self, corpus: str) -> float:
+        return {"validation": self.validation, "test": 1 - self.validation}[corpus]  # test must choose nothing
+
+
+class Scripted:
+    """Turns whose networks score as the script says, in the order in which they are trained; ``asked`` is the log."""
+
+    def __init__(self, validation: Sequence[float], control: float = 0.0) -> None:
+        self.validation, self._control = validation, control
+        self.asked: list[tuple[Any, ...]] = []
+
+    def turn(self, number: int) -> "Scripted.Turn":
+        return self.Turn(self, f"rounds/{number}", self.validation[number])
+
+    def control(self) -> "Scripted.Turn":
+        return self.Turn(self, "control", self._control)
+
+    @dataclass
+    class Turn:
+        of: "Scripted"
+        place: str
+        validation: float
+
+        def label(self, teacher: Made, only: Made | None) -> Made:
+            self.of.asked.append(("label", self.place, teacher.name, only and only.name))
+            return Made(f"labels of {self.place}")
+
+        def select(self, labels: Made, before: Made | None, chosen: Made | None) -> Made:
+            asked = ("select", self.place, labels.name, before and before.name, chosen and chosen.name)
+            self.of.asked.append(asked)
+            return Made(f"selection of {self.place}")
+
+        def train(self, recipe: Training, selection: Made | None, teacher: Made | None) -> Round:
+            learned_from = selection and selection.name, teacher and teacher.name
+            self.of.asked.append(("train", self.place, recipe.steps, *learned_from))
+            return Round(self.place, recipe, Made(self.place), Made(self.place, self.validation), selection)
+
+    def only(self, what: str) -> list[tuple[Any, ...]]:
+        return [it[1:] for it in self.asked if it[0] == what]
+
+
+@pytest.fixture
+def asked(config: Config):
+    """The outcome and the log of a run with these validation scores and settings; student n of 4 has 10 + n steps."""
+
+    def run(*validation: float, control: bool = False, **settings: Any) -> tuple[Outcome, Scripted]:
+        students = [config.students[0].model_copy(update={"steps": 11 + number}) for number in range(4)]
+        changed = {
+            "teacher": config.teacher.model_copy(update={"steps": 5}),
+            "student": students,
+            "run": config.run.model_copy(update={"rounds": 4, "patience": 1, **settings}),
+            "control": config.control.model_copy(update={"enabled": control}),
+        }
+        turns = Scripted([*validation, *([0.0] * 5)])
+        return noisy_student(turns, config.model_copy(update=changed)), turns
+
+    return run
+
+
+def test_the_teacher_of_round_0_learns_from_labelled_images_alone(asked) -> None:
+    assert asked(0.5)[1].only("train")[0] == ("rounds/0", 5, None, None)
+
+
+def test_each_student_becomes_the_teacher_while_it_is_better(asked) -> None:
+    outcome, turns = asked(0.5, 0.6, 0.7, 0.8, 0.9)
+    assert [(place, teacher) for place, teacher, _ in turns.only("label")] == [
+        (f"rounds/{number}", f"rounds/{number - 1}") for number in (1, 2, 3, 4)
+    ]
+    assert [it.name for it in outcome.rounds] == [f"rounds/{number}" for number in range(5)]
+    assert outcome.best.name == "rounds/4"
+
+
+def test_the_best_so_far_labels_each_round_not_the_last(asked) -> None:
+    _, turns = asked(0.5, 0.9, 0.6, 0.7, patience=3)
+    assert [teacher for _, teacher, _ in turns.only("label")] == ["rounds/0", "rounds/1", "rounds/1", "rounds/1"]
+
+
+def test_a_student_learns_from_the_selection_of_its_own_round_and_may_begin_as_its_teacher(asked) -> None:
+    _, turns = asked(0.5, 0.9, 0.6, 0.7, patience=3)
+    assert turns.only("train")[1:] == [
+        ("rounds/1", 11, "selection of rounds/1", "rounds/0"),
+        ("rounds/2", 12, "selection of rounds/2", "rounds/1"),
+        ("rounds/3", 13, "selection of rounds/3", "rounds/1"),
+        ("rounds/4", 14, "selection of rounds/4", "rounds/1"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("validation", "patience", "rounds"),
+    [
+        ((0.5, 0.4), 1, 1),
+        ((0.5, 0.5), 1, 1),  # an equal round is no better
+        ((0.5, 0.6, 0.6), 1, 2),
+        ((0.5, 0.6, 0.7, 0.65), 1, 3),
+        ((0.5, 0.4, 0.45), 2, 2),
+        ((0.5, 0.4, 0.6, 0.55, 0.6), 2, 4),  # a better one begins the count anew
+        ((0.5, 0.6, 0.7, 0.8, 0.9), 1, 4),  # run.rounds ends it
+    ],
+)
+def test_it_stops_after_patience_rounds_that_are_no_better(asked, validation, patience: int, rounds: int) -> None:
+    assert len(asked(*validation, patience=patience)[0].rounds) == 1 + rounds
+
+
+def test_of_two_equal_rounds_the_earlier_is_the_best(asked) -> None:
+    assert asked(0.5, 0.6, 0.6)[0].best.name == "rounds/1"
+
+
+def test_no_round_sees_the_test_images(asked) -> None:
+    outcome, _ = asked(0.5, 0.6, 0.7, patience=4)  # the scripted test scores fall as validation rises
+    assert outcome.best.name == "rounds/2"
+
+
+def test_every_round_labels_and_filters_the_whole_pool(asked) -> None:
+    _, turns = asked(0.5, 0.6, 0.7, 0.8, 0.9, mode="every_round")
+    assert {only for *_, only in turns.only("label")} == {None}
+    assert turns.only("select") == [
+        ("rounds/1", "labels of rounds/1", None, None),
+        *((f"rounds/{n}", f"labels of rounds/{n}", f"labels of rounds/{n - 1}", None) for n in (2, 3, 4)),
+    ]
+
+
+def test_filter_once_keeps_the_images_that_the_first_teacher_chose(asked) -> None:
+    _, turns = asked(0.5, 0.6, 0.7, 0.8, mode="filter_once")
+    first, second, third = (f"selection of rounds/{number}" for number in (1, 2, 3))
+    assert [only for *_, only in turns.only("label")] == [None, first, second, third]
+    assert [chosen for *_, chosen in turns.only("select")] == [None, first, second, third]
+
+
+def test_the_control_is_the_best_students_recipe_on_labelled_images_alone(asked) -> None:
+    outcome, turns = asked(0.5, 0.6, 0.8, 0.7, patience=2, control=True)
+    assert turns.only("train")[-1] == ("control", 12, None, None)
+    assert outcome.control is not None
+    assert outcome.control.name == "control"
+    assert outcome.control not in outcome.rounds
+    assert outcome.best.name == "rounds/2"
+    assert isinstance(outcome.control.recipe, Student)
+
+
+def test_the_control_is_the_first_students_recipe_where_no_student_was_better(asked) -> None:
+    assert asked(0.9, 0.5, 0.6, patience=2, control=True)[1].only("train")[-1] == ("control", 11, None, None)
+
+
+def test_the_control_is_trained_last_and_only_where_it_is_asked_for(asked) -> None:
+    outcome, turns = asked(0.5, 0.6, 0.7, 0.8, 0.9)
+    assert outcome.control is None
+    assert "control" not in {place for place, *_ in turns.only("train")}
+    assert asked(0.5, 0.6, 0.7, 0.8, 0.9, control=True)[1].asked[-1][:2] == ("train", "control")
+
+
+def test_one_student_recipe_serves_every_round(config: Config) -> None:
+    turns = Scripted([0.1, 0.2, 0.3, 0.4])
+    changed = {"run": config.run.model_copy(update={"rounds": 3})}
+    outcome = noisy_student(turns, config.model_copy(update=changed))
+    assert [it.recipe for it in outcome.rounds] == [config.teacher, *[config.student] * 3]
+
+
+def test_each_round_labels_then_selects_then_trains(asked) -> None:
+    _, turns = asked(0.5, 0.6, 0.7)
+    assert [it[0] for it in turns.asked[1:7]] == ["label", "select", "train"] * 2
