@@ -12,7 +12,7 @@ from ray_ns.store.commit import done_keys, find_commit
 from ray_ns.store.lease import STALE_SECONDS, heartbeat
 from ray_ns.store.objects import open_store
 
-# What a training tells of itself while it is under way, below its stage's prefix.
+# Where a training reports its progress, below its stage's prefix.
 PROGRESS = "progress.json"
 
 
@@ -26,10 +26,10 @@ def existing(url: str) -> str:
 
 
 def read_status(url: str, order: Sequence[str]) -> dict[str, Any]:
-    """Every stage in the order of the run, with its state and finished parts; the heartbeat; the driver in words.
+    """Every stage in the order of the run, with its state and finished parts; the heartbeat; what the driver does.
 
     ``order``: the names of the stages of a turn, or of an ingest, as a run does them.
-    A training that is scored while it trains has a ``curve`` too: [step, loss, validation top-1] of every score.
+    A training that is scored on the way also has a ``curve``: [step, loss, validation top-1] of every score.
     """
     store = open_store(existing(url))
     stages = []
@@ -47,7 +47,7 @@ def read_status(url: str, order: Sequence[str]) -> dict[str, Any]:
 
 
 def run_order(prefix: str, order: Sequence[str]) -> tuple[int, int, int, int, str]:
-    """What stages are sorted by: their generation, turn, and place in the turn, as a run does them."""
+    """The key that sorts stages in the order of the run: by generation, turn, and place in the turn."""
     found = re.fullmatch(r"(?:pool-(\d+)/)?(?:rounds/(\d+)/|control/)?(.*)", prefix, re.DOTALL)
     pool, turn, name = found.groups() if found else (None, None, prefix)
     stage, _, number = name.partition("-")
@@ -58,7 +58,7 @@ def run_order(prefix: str, order: Sequence[str]) -> tuple[int, int, int, int, st
 
 
 def scored(curve: Sequence[Sequence[float]]) -> str:
-    """The last score of a curve in words, and the best one (the earlier of two equals) where that is another."""
+    """The last score of a curve in words, and the best one (the earlier of two equals) if that is another."""
     step, _, top1 = curve[-1]
     best_step, _, best = max(curve, key=lambda row: row[2])
     last = f"top-1 {top1:.1%} at step {step:.0f}"

@@ -11,9 +11,9 @@ TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "t
 
 
 def show(outcome: Outcome, url: str, seconds: Sequence[float]) -> None:
-    """Print where the best network lies, what it gains, and the table.
+    """Print the folder of the best network, its gains, and the table.
 
-    ``url``: of the run's directory; ``seconds``: of the stages of each round and of the control, together.
+    ``url``: the run's directory. ``seconds``: of each round and of the control, the time of all its stages.
     """
     report = outcome.as_json()
     say(f"best network (timm loads it as local-dir:): {url}/{report['best_model']}")
