@@ -43,7 +43,7 @@ def main(folder: Path) -> None:
     config = write_tiny(folder)
     for path in (folder / "data").rglob("*"):
         os.utime(path, (WRITTEN, WRITTEN))
-    ray_ns("run", str(config), *SETTINGS)
+    ray_ns("run", str(config), *SETTINGS, seconds=1200)
     ray_ns("select", str(config), *SETTINGS, "select.threshold=0.25", "--round", "1")
     ray_ns("ingest", str(folder / "data/pool"), str(folder / "packed"), "--size", "20")
     for run in (folder / "run", folder / "packed"):
