@@ -23,6 +23,7 @@ from ray_ns.artifacts.network import Network
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import predict
 from ray_ns.engine.run import Run
+from ray_ns.engine.workers.slices import Job, Piece
 from ray_ns.images.decode import Decode
 from ray_ns.models import zoo
 from ray_ns.models.files import to_files
@@ -109,7 +110,7 @@ def ours(task: Task) -> None:
                 return {}, 1
 
             teacher = Network(commit.ensure(store, "teacher", {}, work, run.lease.check))
-            jobs = [predict.Job("pool", (predict.Piece(shard),)) for shard in corpus.shards]
+            jobs = [Job("pool", (Piece(shard),)) for shard in corpus.shards]
             rows = sum(table.num_rows for _, table in predict.predict(run, teacher, jobs))
             print(rows, flush=True)
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 from ray_ns.corpora.corpus import Corpus, Shard, changed
 from ray_ns.corpora.hold_out import digests_of
 from ray_ns.corpora.known import check_of, unpacked
-from ray_ns.engine.predict import CONTENT
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests
+from ray_ns.engine.workers.slices import CONTENT
 from ray_ns.errors import InputError
 from ray_ns.store import layout
 from ray_ns.store.commit import Output, find_commit

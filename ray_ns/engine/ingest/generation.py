@@ -21,10 +21,10 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.ingest import tasks
 from ray_ns.engine.ingest.settings import Ingest
-from ray_ns.engine.predict import Job
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.engine.workers.slices import Job
 from ray_ns.images import decode, leak_guard
 from ray_ns.seals import digest
 from ray_ns.store.commit import Commit, Output, find_commit, planned_inputs

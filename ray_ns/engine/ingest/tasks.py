@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from ray_ns.config import Label
 from ray_ns.corpora import pack
 from ray_ns.corpora.corpus import ROW_BITS, Corpus, Shard, ShardReader
-from ray_ns.engine.predict import Job
+from ray_ns.engine.workers.slices import Job
 from ray_ns.images import decode, leak_guard
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.seals import canonical

@@ -11,10 +11,11 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import Scores
 from ray_ns.config import results_of
 from ray_ns.engine.bench import Bench, Finding
-from ray_ns.engine.predict import Job, Piece, predict
+from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import check_quarantine
 from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.engine.workers.slices import Job, Piece
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images import decode
 from ray_ns.seals import canonical, digest

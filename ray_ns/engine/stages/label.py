@@ -19,10 +19,11 @@ from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.bench import Bench, Finding, memory_in_words
-from ray_ns.engine.predict import CONTENT, Job, Piece, predict
+from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.engine.workers.slices import CONTENT, Job, Piece
 from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.labels import counting, schema

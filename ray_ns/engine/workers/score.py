@@ -9,7 +9,7 @@ from torch import nn
 
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.predict import Reader, Row, slices_of
+from ray_ns.engine.workers.slices import Piece, Reader, Slice, cut
 from ray_ns.models.predictor import Teacher
 
 # The most images that score a network; over all workers their pixels take no more than so many bytes.
@@ -56,21 +56,20 @@ class Score:
             images = np.empty((len(self._rows), data.size, data.size, data.channels), np.uint8)
             truth = np.concatenate(self._labels)[self._rows]
             reader, done = Reader(self._config), 0
-            for row in self._slices():
-                end = done + int(row["rows"])
-                images[done:end], reasons = reader.read({row["corpus"]: self._corpus}, row)
+            for of in self._slices():
+                end = done + of.rows
+                images[done:end], reasons = reader.read({of.corpus: self._corpus}, of)
                 truth[done:end][[reason is not None for reason in reasons]] = -1
                 done = end
             self._held = images, truth
         return self._held
 
-    def _slices(self) -> Iterator[Row]:
+    def _slices(self) -> Iterator[Slice]:
         """This worker's rows as slices."""
         first = 0
         for shard, labels in zip(self._corpus.shards, self._labels, strict=True):
             wanted = self._rows[slice(*self._rows.searchsorted([first, first + len(labels)]))] - first
             first += len(labels)
-            whole = {"corpus": "validation", "shard": shard.ordinal, "part": 0, "parts": 1}
             if len(wanted):
                 group_rows = self._corpus.open(shard).group_rows
-                yield from slices_of(whole, group_rows, self._config.label.slice_rows, wanted)
+                yield from cut("validation", Piece(shard), group_rows, self._config.label.slice_rows, wanted)

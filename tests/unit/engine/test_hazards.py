@@ -9,12 +9,11 @@ import pytest
 from support import hazards
 
 from ray_ns.config import Config
-from ray_ns.corpora.corpus import Corpus, image_ids
-from ray_ns.engine.predict import Reader, list_slices
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.stages.label import check_quarantine
+from ray_ns.engine.workers.slices import Piece, Reader, cut
 from ray_ns.errors import InputError
 from ray_ns.labels.schema import label_table
-from ray_ns.store.objects import LocalStore
 
 
 @pytest.fixture
@@ -25,13 +24,11 @@ def labelled(config: Config, write_corpus: Callable[..., Corpus]) -> pa.Table:
     reader = Reader(config)
     tables = []
     for shard in corpus.shards:
-        row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1}
-        for it in list_slices(row, {"pool": corpus}, 3, LocalStore("")):
+        for it in cut("pool", Piece(shard), corpus.open(shard).group_rows, 3):
             images, reasons = reader.read({"pool": corpus}, it)
             assert not images[[reason is not None for reason in reasons]].any()
-            ids = image_ids(shard.ordinal, it["first"] + it["begin"] + np.arange(it["rows"]))
             even = np.full((len(images), config.data.classes), 1 / config.data.classes, np.float32)
-            tables.append(label_table(ids, even, reasons, "top", 1))
+            tables.append(label_table(it.image_ids, even, reasons, "top", 1))
     return pa.concat_tables(tables)
 
 

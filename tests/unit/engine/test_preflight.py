@@ -169,7 +169,7 @@ def test_a_run_that_was_begun_with_another_folder_says_so(tiny: Path, folders: l
         place.mkdir(parents=True, exist_ok=True)
         shutil.copy2(image, place / f"new-{number}.png")
     with (
-        pytest.raises(InputError, match=r"other: none of the 40 files that this run was begun with lies here"),
+        pytest.raises(InputError, match=r"other: none of the 40 files that this run was begun with is here"),
         drive(str(tiny), [f"labelled={other}", *folders[1:]], "plain"),
     ):
         pass

@@ -13,12 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_run import write_tiny
 
-from ray_ns.corpora.corpus import image_ids
 from ray_ns.corpora.known import DIGEST_BYTES
-from ray_ns.engine import predict
 from ray_ns.engine.opening import drive
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import digests, label
+from ray_ns.engine.workers.slices import CONTENT, Reader, cut
 from ray_ns.errors import InputError
 from ray_ns.store import commit
 
@@ -101,23 +100,22 @@ def altered(rows: list[tuple[bytes, int | None]], at: int) -> list[tuple[bytes, 
 
 def as_labelled(session: Run, prefix: str = "rounds/1/label", only: tuple[int, ...] = (), rows: int = 200) -> None:
     """What a labelling of the pool records, made by the same functions from the same slices, without a network."""
-    reader, pool = predict.Reader(session.config), session.corpora["pool"]
+    reader, pool = Reader(session.config), session.corpora["pool"]
     stage = commit.Output(session.store, prefix, session.lease.check)
     session.store.put_if_absent(f"{prefix}/plan.json", b"{}")
     for number, job in enumerate(label.label_shards(pool, rows)):
         content: list[bytes] = []
         ids = []
         for piece in job.pieces:
-            row = {"corpus": "pool", "shard": piece.shard.ordinal, "part": piece.part, "parts": piece.parts}
-            for it in predict.slices_of(row, pool.open(piece.shard).group_rows, 64, None):
+            for it in cut("pool", piece, pool.open(piece.shard).group_rows, 64):
                 reader.read(session.corpora, it, None, content)
-                ids.append(image_ids(piece.shard.ordinal, it["first"] + predict.rows_of(it)))
+                ids.append(it.image_ids)
         table = pa.table(
             {
                 "image_id": np.concatenate(ids),
                 "label": pa.nulls(len(content), pa.int64()),
                 "quarantine": pa.nulls(len(content), pa.string()),
-                predict.CONTENT: pa.array(content, pa.binary(DIGEST_BYTES)),
+                CONTENT: pa.array(content, pa.binary(DIGEST_BYTES)),
             }
         )
         stage.publish(number, {}, label._facts(job, table, 10))
@@ -233,7 +231,7 @@ def test_a_restricted_labelling_takes_nothing_from_a_whole_one(tiny: Path, tmp_p
         session.store.put_if_absent("rounds/2/label/plan.json", b"{}")
         restricted = commit.Output(session.store, "rounds/2/label", session.lease.check)
         for number, found in enumerate(facts):
-            restricted.publish(number, {}, {key: it for key, it in found.items() if key != predict.CONTENT})
+            restricted.publish(number, {}, {key: it for key, it in found.items() if key != CONTENT})
     touch(tmp_path / "data/pool")
     reopened(tiny, begun)
 

@@ -6,7 +6,7 @@ from PIL import Image
 
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.predict import Reader
+from ray_ns.engine.workers.slices import Reader, Slice
 from ray_ns.train.sources import Sources
 
 
@@ -18,7 +18,6 @@ def test_without_a_random_crop_a_training_sees_images_as_a_teacher_does(
     corpus = write_corpus("labelled", [[encode(Image.fromarray(ramp))]], [[1]])
     config = config.model_copy(update={"data": config.data.model_copy(update={"fit": fit})})
     pixels, _ = Sources(config.teacher, config.data, {"labelled": corpus}).labelled().image(0, 0)
-    row = {"corpus": "labelled", "shard": 0, "group": 0, "begin": 0, "rows": 1}
-    seen, _ = Reader(config).read({"labelled": corpus}, row)
+    seen, _ = Reader(config).read({"labelled": corpus}, Slice("labelled", 0, 0, 0, 0, 1))
     np.testing.assert_array_equal(pixels, seen[0])
     assert (int(pixels[0, 0, 0]) > 30) == (fit == "crop"), "the corner is cut off"

@@ -12,9 +12,9 @@ from ray_ns.artifacts.digests import Digests, load
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import Known, check_of, digest_of, packed
-from ray_ns.engine import predict
 from ray_ns.engine.opening import drive
 from ray_ns.engine.stages import digests, label
+from ray_ns.engine.workers.slices import CONTENT, Piece, Reader, cut, decode_slice
 from ray_ns.errors import InputError
 from ray_ns.labels import schema
 from ray_ns.store.commit import Output, find_commit
@@ -98,11 +98,10 @@ EXPECTED = [None, "in_test", "not_an_image", None, None, "in_labelled"]
 def outcomes(
     config: Config, pool: Corpus, known: Known | None, only: np.ndarray | None = None
 ) -> tuple[list[str | None], list[np.ndarray]]:
-    reader = predict.Reader(config)
+    reader = Reader(config)
     reasons, images = [], []
     for shard in pool.shards:
-        row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1}
-        for it in predict.slices_of(row, pool.open(shard).group_rows, 2, only):
+        for it in cut("pool", Piece(shard), pool.open(shard).group_rows, 2, only):
             pixels, why = reader.read({"pool": pool}, it, known)
             reasons += why
             images += list(pixels)
@@ -129,12 +128,11 @@ def test_so_it_is_where_tasks_decode(config: Config, mixed: tuple[Corpus, Known]
     with_test = {"test": packed([[digest_of(images_of(pool)[1])]])}
     part = Output(store, digests.Digest.name, lambda: None).put(0, with_test, {})
     known_from = (store, tuple(part.objects.items()))
-    row = {"corpus": "pool", "shard": 0, "part": 0, "parts": 1}
-    (slice_,) = predict.slices_of(row, pool.open(pool.shards[0]).group_rows, 3, None)
-    batch = {name: np.array([value]) for name, value in slice_.items()}
-    found = predict.decode_slice(batch, {"pool": pool}, config, known_from)
+    (only,) = cut("pool", Piece(pool.shards[0]), pool.open(pool.shards[0]).group_rows, 3)
+    batch = {name: np.array([value]) for name, value in only.as_row().items()}
+    found = decode_slice(batch, {"pool": pool}, config, known_from)
     assert found["reasons"].tolist() == [["", "in_test", "not_an_image"]]
-    assert found[predict.CONTENT].tolist() == [b"".join(map(check_of, images_of(pool)[:3]))]
+    assert found[CONTENT].tolist() == [b"".join(map(check_of, images_of(pool)[:3]))]
 
 
 def test_what_is_known_is_counted_apart_from_what_cannot_be_read(config: Config) -> None:

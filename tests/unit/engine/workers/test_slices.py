@@ -12,25 +12,17 @@ import pytest
 from ray_ns.artifacts.selection import SELECTION
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, image_ids
-from ray_ns.engine import predict
-from ray_ns.engine.predict import Job, Piece, assembled, list_slices
-from ray_ns.engine.predict import rows_of as rows_in
+from ray_ns.engine.predict import assembled, predict
 from ray_ns.engine.stages.label import label_shards
+from ray_ns.engine.workers.slices import Job, Piece, Reader, Slice, cut, list_slices
+from ray_ns.engine.workers.teacher import TABLE
 from ray_ns.labels.schema import to_parquet
 from ray_ns.store.commit import Output
 from ray_ns.store.objects import LocalStore
 
 
-def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[dict[str, Any]]:
-    row = {
-        "job": 0,
-        "piece": 0,
-        "corpus": "pool",
-        "shard": piece.shard.ordinal,
-        "part": piece.part,
-        "parts": piece.parts,
-    }
-    return list_slices(row, {"pool": corpus}, slice_rows, LocalStore(""))
+def slices_of(corpus: Corpus, piece: Piece, slice_rows: int) -> list[Slice]:
+    return cut("pool", piece, corpus.open(piece.shard).group_rows, slice_rows)
 
 
 @pytest.mark.parametrize("slice_rows", [1, 2, 3, 4, 100])
@@ -42,19 +34,19 @@ def test_slices_cover_every_row_once_and_never_cross_a_row_group(
     covered = []
     for part in range(parts):
         slices = slices_of(corpus, Piece(corpus.shards[0], part, parts), slice_rows)
-        assert [it["slice"] for it in slices] == list(range(slices[0]["slices"]))
+        assert [it.number for it in slices] == list(range(slices[0].count))
         for it in slices:
-            assert it["rows"] <= slice_rows
-            assert it["begin"] + it["rows"] <= [4, 4, 2][it["group"]]
-            covered += [it["first"] + it["begin"] + i for i in range(it["rows"])]
+            assert it.rows <= slice_rows
+            assert it.begin + it.rows <= [4, 4, 2][it.group]
+            covered += [it.first + it.begin + i for i in range(it.rows)]
     assert covered == list(range(10))
 
 
 def test_a_shard_without_rows_has_one_empty_slice(write_corpus: Callable[..., Corpus]) -> None:
     corpus = write_corpus("pool", [[]])
     (only,) = slices_of(corpus, Piece(corpus.shards[0]), 8)
-    assert only["rows"] == 0
-    assert only["slices"] == 1
+    assert only.rows == 0
+    assert only.count == 1
 
 
 @pytest.mark.parametrize("slice_rows", [1, 3, 100])
@@ -71,11 +63,22 @@ def test_a_selection_restricts_the_slices_to_its_rows(
         stage.put(number, {SELECTION: to_parquet(pa.table({"image_id": pa.array(some)}), {})}, {})
         for number, some in enumerate((np.delete(ids, [3, 12]), ids[[3, 12]]))
     ]
-    only = [vars(part.objects[SELECTION]) for part in parts]
-    row = {"corpus": "pool", "shard": shard.ordinal, "part": 0, "parts": 1, "only": only}
-    slices = list_slices(row, {"pool": corpus}, slice_rows, store)
-    assert [int(it["first"] + at) for it in slices for at in rows_in(it)] == rows
-    assert all(len(rows_in(it)) == it["rows"] <= slice_rows for it in slices)
+    jobs = [Job("pool", ()), Job("pool", (Piece(shard),), tuple(part.objects[SELECTION] for part in parts))]
+    slices = [Slice.of_row(it) for it in list_slices({"job": 1, "piece": 0}, jobs, {"pool": corpus}, slice_rows, store)]
+    assert {(it.job, it.piece) for it in slices} == {(1, 0)}
+    assert [int(it.first + at) for it in slices for at in it.in_group] == rows
+    assert all(len(it.in_group) == it.rows <= slice_rows for it in slices)
+
+
+@pytest.mark.parametrize("at", [None, b"", np.arange(3).tobytes()])
+def test_a_slice_comes_out_of_rows_and_batches_of_ray_data_as_it_went_in(at: bytes | None) -> None:
+    one = Slice("pool", 3, 1, 40, 8, 3, at, job=2, piece=1, number=4, count=5)
+    assert Slice.of_row({**one.as_row(), TABLE: b"other things"}) == one
+    batch = {
+        name: np.array([value], object if isinstance(value, bytes) else None) for name, value in one.as_row().items()
+    }
+    assert Slice.of_batch(batch) == one
+    assert {type(value) for value in vars(Slice.of_batch(batch)).values()} <= {int, str, bytes, type(None)}
 
 
 @pytest.mark.parametrize("rows", [1, 4, 10, 25, 1000])
@@ -86,14 +89,14 @@ def test_label_shards_hold_every_image_once_in_order_and_about_as_many_as_asked(
     corpus = write_corpus("pool", [[bytes(1000)] * size for size in sizes], group=4)
     jobs = label_shards(corpus, rows)
     found = [
-        (it["first"] + it["begin"] + i, piece.shard.ordinal)
+        (it.first + it.begin + i, piece.shard.ordinal)
         for job in jobs
         for piece in job.pieces
         for it in slices_of(corpus, piece, 100)
-        for i in range(it["rows"])
+        for i in range(it.rows)
     ]
     assert found == [(row, shard) for shard, size in enumerate(sizes) for row in range(size)]
-    held = [sum(it["rows"] for piece in job.pieces for it in slices_of(corpus, piece, 100)) for job in jobs]
+    held = [sum(it.rows for piece in job.pieces for it in slices_of(corpus, piece, 100)) for job in jobs]
     assert max(held) <= 2 * max(rows, 4) + 4
 
 
@@ -112,8 +115,8 @@ def rows_of(pieces: list[int], slices: int) -> list[dict[str, Any]]:
                 sink = pa.BufferOutputStream()
                 with pa.ipc.new_stream(sink, table.schema) as writer:
                     writer.write_table(table)
-                place = {"job": job, "piece": piece, "slice": at, "slices": slices}
-                rows.append({**place, "table": sink.getvalue().to_pybytes()})
+                of = Slice("pool", 0, 0, 0, 0, 1, None, job, piece, at, slices)
+                rows.append({**of.as_row(), TABLE: sink.getvalue().to_pybytes()})
     return rows
 
 
@@ -148,8 +151,6 @@ def test_jobs_are_values_so_that_they_can_be_looked_up() -> None:
 
 
 def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: Config) -> None:
-    from ray_ns.engine.predict import Reader
-
     first = Reader.of_process(config)
     assert Reader.of_process(config) is first
     assert Reader.of_process(config.at_size(24))._shape == (24, 24, 1)
@@ -157,16 +158,16 @@ def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: 
 
 @pytest.mark.parametrize(("open_shards", "actors", "most"), [(3, 1, 3), (1, 2, 4), (64, 1, 10)])
 def test_no_more_shards_are_open_than_a_crash_may_cost(
-    config: Config, monkeypatch: pytest.MonkeyPatch, open_shards: int, actors: int, most: int
+    config: Config, open_shards: int, actors: int, most: int
 ) -> None:
     opened: list[list[int]] = []
 
-    def execute(session: Any, teacher: Any, jobs: list[int], known: Any) -> Iterator[int]:
+    def execute(run: Any, teacher: Any, jobs: Any, known: Any) -> Iterator[Any]:
         opened.append(jobs)
         yield from jobs
 
-    monkeypatch.setattr(predict, "_execute", execute)
     label = config.label.model_copy(update={"open_shards": open_shards, "actors": actors})
-    session = SimpleNamespace(config=config.model_copy(update={"label": label}))
-    assert list(predict.predict(cast(Any, session), cast(Any, None), cast(Any, range(10)))) == [*range(10)]
+    run = SimpleNamespace(config=config.model_copy(update={"label": label}))
+    found = predict(cast(Any, run), cast(Any, None), cast(Any, range(10)), None, execute)
+    assert list(found) == [*range(10)]
     assert max(map(len, opened)) == most

@@ -1,0 +1,241 @@
+"""What labelling is cut into, and how a worker reads it: a job into pieces, a piece into slices.
+
+``Job``: all images whose labels make one table. ``Piece``: a job's share of one shard, some of its row groups.
+``Slice``: some rows of one row group, which are read, decoded and labelled together. Ray Data merges and splits blocks
+of rows but never a row, and a row of its data set is one slice. So which images go through the network together does
+not depend on how the work was spread, and neither do their labels.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.artifacts.digests import KnownFrom, load
+from ray_ns.config import Config
+from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
+from ray_ns.corpora.known import Known, check_of
+from ray_ns.images import decode
+from ray_ns.images.isolate import SafeDecode
+from ray_ns.labels import schema
+from ray_ns.store.commit import StoredObject
+from ray_ns.store.objects import ObjectStore
+
+IMAGES, REASONS, CONTENT = "images", "reasons", "content"  # what a decoded slice has beside its place
+Row = dict[str, Any]  # of Ray Data: a slice and what was made of it
+Batch = dict[str, np.ndarray]  # of Ray Data: one row, each value as an array of length 1
+
+
+@dataclass(frozen=True)
+class Piece:
+    """The ``part``-th of ``parts`` equal runs of a shard's row groups (0 of 1: the whole shard)."""
+
+    shard: Shard
+    part: int = 0
+    parts: int = 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of those selections."""
+
+    corpus: str
+    pieces: tuple[Piece, ...]
+    only: tuple[StoredObject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Slice:
+    """``rows`` rows of row group ``group`` of a shard: those from ``begin`` on, or those listed ``at``.
+
+    ``shard``: its ordinal. ``first``: the row of the shard with which the group begins. ``at``: rows of the group as
+    int64 bytes, where not all are wanted. The labels belong to piece ``piece`` of job ``job``, where this is slice
+    ``number`` of ``count``.
+    """
+
+    corpus: str
+    shard: int
+    group: int
+    first: int
+    begin: int
+    rows: int
+    at: bytes | None = None
+    job: int = 0
+    piece: int = 0
+    number: int = 0
+    count: int = 1
+
+    @property
+    def in_group(self) -> np.ndarray:
+        """Its rows of the row group, int64."""
+        return self.begin + np.arange(self.rows) if self.at is None else np.frombuffer(self.at, np.int64)
+
+    @property
+    def image_ids(self) -> np.ndarray:
+        """Of its rows, int64."""
+        return image_ids(self.shard, self.first + self.in_group)
+
+    def as_row(self) -> Row:
+        """As Ray Data takes it: no column for what is None, since a column of nothing has no type."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def of_row(cls, row: Mapping[str, Any]) -> "Slice":
+        """The slice of such a row, whatever else the row holds."""
+        return cls(**{name: row[name] for name in FIELDS if name in row})
+
+    @classmethod
+    def of_batch(cls, batch: Batch) -> "Slice":
+        """The slice of a batch of one row."""
+        return cls(**{name: batch[name].item() for name in FIELDS if name in batch})
+
+
+FIELDS = tuple(field.name for field in fields(Slice))
+
+
+def list_slices(
+    row: Row, jobs: Sequence[Job], corpora: Mapping[str, Corpus], slice_rows: int, store: ObjectStore
+) -> list[Row]:
+    """The slices of one piece, as rows; from the shard's footer alone. ``row``: which ``job`` and ``piece`` of it."""
+    job = jobs[row["job"]]
+    piece, corpus = job.pieces[row["piece"]], corpora[job.corpus]
+    wanted = selected_rows(job.only, store, piece.shard) if job.only else None
+    found = cut(job.corpus, piece, corpus.open(piece.shard).group_rows, slice_rows, wanted)
+    return [it.as_row() | row for it in found]
+
+
+def cut(
+    corpus: str, piece: Piece, group_rows: Sequence[int], slice_rows: int, wanted: np.ndarray | None = None
+) -> list[Slice]:
+    """A piece as slices of at most ``slice_rows`` rows: of all its rows, or of those ``wanted``, int64 ascending.
+
+    ``group_rows``: of the whole shard. ``wanted``: rows of the shard.
+    """
+    first = np.concatenate([[0], np.cumsum(group_rows)]).tolist()
+    begin, end = (at * len(group_rows) // piece.parts for at in (piece.part, piece.part + 1))
+    listed: list[dict[str, Any]] = []
+    for group in range(begin, end):
+        rows, at = group_rows[group], None
+        if wanted is not None:
+            at = wanted[slice(*wanted.searchsorted(first[group : group + 2]))] - first[group]
+            rows = len(at)
+        for start in range(0, rows, slice_rows):
+            some = None if at is None else at[start : start + slice_rows].tobytes()
+            count = min(slice_rows, rows - start)
+            listed.append({"group": group, "first": first[group], "begin": start, "rows": count, "at": some})
+    # A piece without rows still has one slice, so that its job too comes to an end.
+    empty = {"group": -1, "first": 0, "begin": 0, "rows": 0, "at": None if wanted is None else b""}
+    listed = listed or [empty]
+    shard = piece.shard.ordinal
+    return [Slice(corpus, shard, **it, number=number, count=len(listed)) for number, it in enumerate(listed)]
+
+
+def selected_rows(selections: Sequence[StoredObject], store: ObjectStore, shard: Shard) -> np.ndarray:
+    """The rows of ``shard``, int64 ascending, that parts of a selection hold."""
+    tables = [schema.from_parquet(it.read(store), it.key, ["image_id"]) for it in selections]
+    ordinals, rows = split_ids(pa.concat_tables(tables)["image_id"].to_numpy())
+    return np.sort(rows[ordinals == shard.ordinal])
+
+
+def decode_slice(
+    batch: Batch, corpora: Mapping[str, Corpus], config: Config, known_from: KnownFrom | None = None
+) -> Batch:
+    """The layout ``tasks``: one slice in; the same with its pixels, reasons and checksums out (``decoded`` reads them).
+
+    The pixels are uint8.
+    """
+    known = known_from and load(*known_from)
+    content: list[bytes] = []
+    images, reasons = Reader.of_process(config).read(corpora, Slice.of_batch(batch), known, content)
+    found = {REASONS: np.array([[reason or "" for reason in reasons]], object)}
+    return {**batch, IMAGES: images[None], **found, CONTENT: np.array([b"".join(content)], object)}
+
+
+def decoded(batch: Batch) -> tuple[np.ndarray, list[str | None], bytes] | None:
+    """Pixels, reasons and checksums that ``decode_slice`` put into a batch; None where it did not."""
+    if IMAGES not in batch:
+        return None
+    return batch[IMAGES][0], [reason or None for reason in batch[REASONS][0]], batch[CONTENT][0]
+
+
+class Reader:
+    """Reads and decodes slices; the next row group is read while this one is decoded."""
+
+    def __init__(self, config: Config) -> None:
+        decoder = decode.Decode(config.data.size, config.data.channels, config.data.fit)
+        self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
+        self._shape = (config.data.size, config.data.size, config.data.channels)
+        self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
+        self._ahead = ThreadPoolExecutor(1)  # all reading: a shard's reader is not for two threads at once
+        self._shard = lru_cache(2)(lambda corpus, shard: corpus.open(shard))
+        self._group = lru_cache(3)(self._begin_group)
+
+    @classmethod
+    def of_process(cls, config: Config) -> "Reader":
+        """The reader of this worker process, which outlives a task but not a network of another size."""
+        global _reader
+        if _reader is None or _reader._shape[0] != config.data.size:
+            import torch
+
+            from ray_ns.models.memory import keep_memory
+
+            torch.set_num_threads(1)
+            keep_memory()
+            _reader = cls(config)
+        return _reader
+
+    def read(
+        self, corpora: Mapping[str, Corpus], of: Slice, known: Known | None = None, content: list[bytes] | None = None
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """Pixels, uint8 (rows, size, size, channels), and for each image None or the reason why its pixels are 0.
+
+        A ``known`` image is not decoded; its reason names the corpus that has it. ``content``, where it is given, gets
+        the ``check_of`` each image.
+        """
+        images = np.empty((of.rows, *self._shape), np.uint8)
+        reasons: list[str | None] = [None] * of.rows
+        if not of.rows:
+            return images, reasons
+        corpus = corpora[of.corpus]
+        shard = corpus.shard(of.shard)
+        encoded = self._encoded(corpus, shard, of)
+        run = f"{corpus.root} {shard.path} {shard.stamp} {of.group} {of.begin} {of.rows} {of.at!r}"
+
+        def unknown() -> Iterator[bytes | None]:
+            for place, value in enumerate(encoded):
+                image = value.as_py()
+                reasons[place] = known(image) if known else None
+                if content is not None:
+                    content.append(check_of(image))
+                yield image if reasons[place] is None else None
+
+        with self._one_run:
+            for place, pixels in enumerate(self._decode(run, unknown())):
+                if isinstance(pixels, decode.Reason):
+                    reasons[place] = reasons[place] or str(pixels)
+                    images[place] = 0
+                else:
+                    images[place] = pixels
+        return images, reasons
+
+    def _encoded(self, corpus: Corpus, shard: Shard, of: Slice) -> pa.Array:
+        """The bytes of a slice's images. A whole row group is read at once, and the next one begun."""
+        reader = self._shard(corpus, shard)
+        if of.at is not None and reader.reads_rows:
+            return self._ahead.submit(reader.images, of.group, of.in_group).result()
+        whole = self._group(corpus, shard, of.group).result()
+        encoded = whole.slice(of.begin, of.rows) if of.at is None else whole.take(pa.array(of.in_group))
+        if of.group + 1 < len(reader.group_rows):
+            self._group(corpus, shard, of.group + 1)
+        return encoded
+
+    def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:
+        return self._ahead.submit(self._shard(corpus, shard).images, group)
+
+
+_reader: Reader | None = None
