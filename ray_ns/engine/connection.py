@@ -1,7 +1,8 @@
-"""Which Ray cluster a run joins, and that it may: asked before anything is written.
+"""Which Ray cluster a run joins, and whether it is safe to: checked before anything is written.
 
-Whoever reaches a cluster can run code on it as its user, unless it asks for a token. So a cluster beyond this machine's
-loopback must refuse whoever has none; the cluster itself is asked, not this process's own settings.
+Anyone who reaches a Ray cluster can run code on it as its user, unless the cluster asks for a token. So a cluster that
+can be reached from other machines must refuse a process without a token. A process without one tries: the settings of
+this process say nothing of the cluster's.
 """
 
 import ipaddress
@@ -17,7 +18,7 @@ LOCAL = "local"
 CONNECT_SECONDS, ASK_SECONDS = 10.0, 20.0
 PORT = 6379  # of a cluster's head where an address names none
 _CLIENT = "ray://"
-# Without any of these a process has no token.
+# A process without any of these has no token.
 _OURS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 _ASK = """
 import sys
@@ -37,7 +38,7 @@ except Exception as error:
 
 
 def address_of(asked: str | None) -> str:
-    """The cluster's address: the one asked for, that of RAY_ADDRESS, or ``local``. ``auto`` is found as Ray finds it.
+    """The cluster's address: ``asked``, else RAY_ADDRESS, else ``local``. ``auto`` is found as Ray finds it.
 
     Raises ``InputError`` where ``auto`` finds none.
     """
@@ -54,7 +55,7 @@ def address_of(asked: str | None) -> str:
 
 
 def check(address: str) -> None:
-    """Raise ``InputError`` where nobody answers at ``address``, or whoever reaches that cluster can run code on it."""
+    """Raise ``InputError`` where nothing answers at ``address``, or anyone who reaches that cluster can use it."""
     if address == LOCAL:
         return
     host, port = parted(address)
@@ -102,7 +103,7 @@ def parted(address: str) -> tuple[str, int]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine's loopback: by its number, or ``localhost``; no other name is trusted."""
+    """Whether a host is this machine's loopback: an address of it, or ``localhost``; other names are not resolved."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -110,7 +111,7 @@ def is_loopback(host: str) -> bool:
 
 
 def ask(address: str) -> str:
-    """``open`` and its nodes where the cluster answers a process without a token, ``refused``, or what went wrong."""
+    """What the cluster answers a process without a token: ``open`` and its nodes, ``refused``, or what went wrong."""
     environment = {name: value for name, value in os.environ.items() if name not in _OURS}
     environment |= {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent", "RAY_USAGE_STATS_ENABLED": "0"}
     try:

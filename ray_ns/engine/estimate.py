@@ -1,4 +1,4 @@
-"""What a run will take, stage by stage: the rates of one step of each, times what there is to do."""
+"""Estimate the seconds and bytes of a run: the rate of one step of each stage, times the steps there are."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,16 +7,17 @@ from ray_ns.config import Config, Student, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.observe import in_time
 
-COUNTED = 16  # shards whose rows are counted; the others are taken to be as dense
-STATES = 4  # of a training's weights in a checkpoint: themselves, their average, two moments of an optimiser at most
+COUNTED = 16  # shards whose rows are counted; the others are assumed to have as many rows per byte
+STATES = 4  # tensors per weight in a checkpoint, at most: the weight, its average, two moments of the optimiser
 FLOAT = 4  # bytes
 ROW = 14  # bytes of a label without its soft part: image_id, label, confidence
 
 
 def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Seconds of each kind of stage, their sum and bytes of the run's directory, from the figures of ``check``.
+    """Seconds of each kind of stage, and bytes of the run's directory, from the figures of ``check``.
 
-    ``found``: by finding. Ray's start, selection and waiting for machines are not in it: seconds on a laptop.
+    ``found``: those figures, by the name of the finding. Starting Ray and selecting take seconds and are left out, and
+    so is waiting for machines.
     """
     label, rounds = config.label, config.run.rounds
     pool, scored = rows(corpora["pool"]), sum(rows(corpora[name]) for name in ("validation", "test"))
@@ -61,14 +62,14 @@ def rows(corpus: Corpus) -> int:
 
 
 def _place(config: Config, number: int) -> str:
-    """The finding of the student of a round, from 0 on."""
+    """The name of the finding for the student of a round; the first round is 0."""
     if not isinstance(config.student, list):
         return "train student"
     return f"train student.{min(number, len(config.student) - 1)}"
 
 
 def _seconds(recipe: Training | Student, figures: Mapping[str, Any]) -> float:
-    """Of a training, and of its fine-tuning by the area of its images."""
+    """Seconds of a training and its fine-tuning, whose steps take longer by the area of its images."""
     per_step = figures["step_seconds"]
     tuning = recipe.finetune
     scale = ((tuning.size or figures["size"]) / figures["size"]) ** 2

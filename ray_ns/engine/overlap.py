@@ -1,4 +1,4 @@
-"""Which labelled images train and which evaluate, and that no image, nor a near-copy of it, is on both sides."""
+"""Split the labelled images of a new run into those that train and those that evaluate, with no image on both sides."""
 
 import itertools
 import os
@@ -19,23 +19,23 @@ from ray_ns.keyed import seed
 
 LABELLED = ("labelled", "validation", "test")
 EVALUATED = ("validation", "test")
-HELD_OUT = 0x4E1D  # sets this draw apart from the others of the run's seed
+HELD_OUT = 0x4E1D  # makes this draw differ from others of the run's seed
 
 Digests = dict[str, list[list[bytes]]]
 
 
 def divide(run: Run) -> Digests:
-    """Part the labelled images of a new run into those that train and those that evaluate, once for all its time.
+    """Split the labelled images of a new run into training, validation and test images, once for the whole run.
 
-    What is held out is drawn from ``run.seed``, near-copies together. Left out of training with a warning, rather than
-    refused, is an image that cannot be read, one whose bytes have several classes, and one whose bytes are in
-    validation or test images too: it is seldom the user's doing, cannot be taken out of a tar or a Parquet file by
-    hand, and the run writes down what it left out. Such validation and test images stay, as wrong answers. Raises
-    ``InputError`` where more are unreadable or of several classes than ``data.max_quarantined`` allows, or a class has
-    too few left.
+    Held-out images are drawn by ``run.seed``; near-copies stay together. Three kinds of images are left out of training
+    with a warning: those that cannot be read, those whose bytes have several classes, and those whose bytes are a
+    validation or test image too. They are no errors, since they are seldom the user's doing, nobody can take them out
+    of a tar or Parquet file by hand, and the run records which they are. Validation and test images of the first two
+    kinds stay, and count as wrong answers. Raises ``InputError`` where they are more than ``data.max_quarantined``
+    allows, or a class has too few images left.
 
     Returns the digests of the images that are left, per corpus and shard, in order of rows; nothing where the corpora
-    are too large to look at.
+    are too large to read every image.
     """
     config, corpora = run.config, run.corpora
     given = [name for name in LABELLED if getattr(config.data, name) is not None]
@@ -43,30 +43,30 @@ def divide(run: Run) -> Digests:
     first: np.ndarray | None = None
     if known_images.too_large(corpora):
         run.reporter.note(
-            "the labelled corpora are too large to look at every image before the run: what cannot be read is left out "
-            "when training meets it, nobody looks for images that train and evaluate too, and what the pool has of "
-            "labelled, validation or test images is not known; ray-ns ingest --keep-out leaves it out."
+            "the labelled corpora are too large to read every image before the run. Unreadable images are left out "
+            "when training meets them. Nobody looks for images that both train and evaluate, or for labelled, "
+            "validation and test images in the pool; ray-ns ingest --keep-out leaves them out."
         )
     else:
-        digests, thumbs = _looked_at(run, given)
-        _part_conflicts(run, digests, thumbs)
-        first = _twins(run, digests, thumbs)
+        digests, thumbs = _read(run, given)
+        _leave_out_conflicts(run, digests, thumbs)
+        first = _near_copies(run, digests, thumbs)
     if len(given) < len(LABELLED):
         _hold_out(run, [name for name in EVALUATED if name not in given], digests, first)
     if digests:
-        _part_twins(run, digests)
+        _leave_out_shared(run, digests)
     return digests
 
 
 def class_name(run: Run, label: int) -> str:
-    """What a class is called, its number where it has no name."""
+    """The name of a class; its number where it has no name."""
     return run.class_names[label] if run.class_names else str(label)
 
 
-def _looked_at(run: Run, names: Sequence[str]) -> tuple[Digests, dict[str, list[np.ndarray]]]:
-    """The digests of the images of these corpora, and their thumbnails where there are not too many.
+def _read(run: Run, names: Sequence[str]) -> tuple[Digests, dict[str, list[np.ndarray]]]:
+    """Read these corpora: the digests of their images, and their thumbnails where there are not too many.
 
-    The labelled corpus keeps those that can be read.
+    Unreadable images are left out of the labelled corpus.
     """
     corpora, allowed = run.corpora, run.config.data.max_quarantined
     decode = SafeDecode(leak_guard.thumbnail, run.config.label.image_seconds, len(os.sched_getaffinity(0)))
@@ -100,8 +100,8 @@ def _looked_at(run: Run, names: Sequence[str]) -> tuple[Digests, dict[str, list[
     return digests, thumbs if few else {}
 
 
-def _part_conflicts(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> None:
-    """Leave out of labelled images those whose bytes have several classes; of the others, tell."""
+def _leave_out_conflicts(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> None:
+    """Leave out labelled images whose bytes have several classes; warn of such validation and test images."""
     config, corpora = run.config, run.corpora
     for name, own in digests.items():
         corpus = corpora[name]
@@ -139,8 +139,8 @@ def _named_in_class(
     return hold_out.named(corpus, of_class, digest) or ""
 
 
-def _twins(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
-    """Tell of near-copies, and return for each labelled image the first one of its group, within its class."""
+def _near_copies(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> np.ndarray | None:
+    """Warn of near-copies. For each labelled image the number of the first one in its group, within its class."""
     whole = [it for of in thumbs.values() for it in of]
     if not whole:
         return None
@@ -149,13 +149,13 @@ def _twins(run: Run, digests: Digests, thumbs: dict[str, list[np.ndarray]]) -> n
     own = len(thumbs["labelled"])
     across = pairs[(pairs[:, 0] < own) & (pairs[:, 1] >= own)]
     held = {it for name in EVALUATED for of in digests.get(name, ()) for it in of}
-    same = np.array([it in held for of in digests["labelled"] for it in of], bool)  # which are left out and told of
-    across = across[~same[across[:, 0]]]
+    same = np.array([it in held for of in digests["labelled"] for it in of], bool)
+    across = across[~same[across[:, 0]]]  # the same images are left out later, with a warning of their own
     if len(across):
         images = len(np.unique(across[:, 0]))
         run.reporter.warn(
             f"data.labelled: {images:,} images look like near-copies (re-encoded, resized or mirrored) of validation "
-            f"or test images, such as {_labelled_name(labelled, int(across[0, 0]))}. They train all the same: "
+            f"or test images, such as {_labelled_name(labelled, int(across[0, 0]))}. They still train: "
             f"scores may be too high. Take them out, or let the validation and test images be held out of the labelled "
             f"ones."
         )
@@ -200,7 +200,7 @@ def _hold_out(run: Run, missing: Sequence[str], digests: Digests, first: np.ndar
         cut = np.unique(first[side != side[first]])
         if len(cut):
             run.reporter.warn(
-                f"data.labelled: {len(cut):,} groups of near-copies are on both sides, for their classes hold little "
+                f"data.labelled: {len(cut):,} groups of near-copies are on both sides, since their classes hold little "
                 f"else, such as {_labelled_name(labelled, int(cut[0]))}: scores may be too high."
             )
     of_all = digests.get("labelled")
@@ -211,19 +211,19 @@ def _hold_out(run: Run, missing: Sequence[str], digests: Digests, first: np.ndar
 
 
 def _needed(share: float, parts: int) -> str:
-    """How many images of each class there have to be, or what else is wrong."""
+    """The advice: how many images each class needs, or which setting to change."""
     if share * parts >= 0.5:
         return f"data.held_out = {share * parts:g} leaves little: lower it."
     return f"Each class needs {parts + 1} at least."
 
 
 def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> list[list[bytes]]:
-    """Those of the rows that are true, per shard."""
+    """The digests of the rows that are true, per shard."""
     return [list(itertools.compress(of, kept)) for of, kept in zip(digests, rows, strict=True)]
 
 
-def _part_twins(run: Run, digests: Digests) -> None:
-    """Leave out of validation images what is a test image too, and of labelled ones what is either."""
+def _leave_out_shared(run: Run, digests: Digests) -> None:
+    """Leave out validation images that are test images too, and labelled images that are either."""
     corpora, classes = run.corpora, run.config.data.classes
     whole, left = dict(corpora), dict(digests)
     for name, others in {"validation": ("test",), "labelled": EVALUATED}.items():

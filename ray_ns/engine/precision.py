@@ -1,4 +1,4 @@
-"""``precision: auto``, decided once when a run begins and recorded with its settings: it decides the result."""
+"""``precision: auto`` is decided once, when a run begins, and recorded: other hardware must not change the result."""
 
 import os
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from ray_ns.config import Config
 
 
 def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, dict[str, str]]:
-    """The config with every ``auto`` decided, and what was decided for each such setting, by its dotted name.
+    """The config with every ``auto`` decided, and each decision by the dotted name of its setting.
 
-    ``recorded``: the settings that the run began with, None where it is new. They hold on any machine, so a resume
-    elsewhere computes as the run began. Of a new run the hardware decides: that of this process, where the driver runs.
+    ``recorded``: the settings that the run began with; None where it is new. They hold on any machine, so a run that is
+    resumed elsewhere computes as it began. For a new run the hardware of this machine decides, where the driver runs.
     """
     found: dict[str, str] = {}
 
@@ -45,14 +45,14 @@ def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, 
 
 
 def in_words(found: Mapping[str, str], config: Config) -> str:
-    """What ``decide`` decided, in one line: ``label.precision, teacher.precision: bfloat16``.
+    """The decisions in one line: ``label.precision, teacher.precision: bfloat16``.
 
-    Of a cluster that is joined it says that this machine decided: its workers may have other hardware.
+    Where the run joins a cluster, the line adds that this machine decided, since workers may have other hardware.
     """
     of_value: dict[str, list[str]] = {}
     for name, value in found.items():
         of_value.setdefault(value, []).append(name)
-    told = "; ".join(f"{', '.join(names)}: {value}" for value, names in of_value.items())
+    line = "; ".join(f"{', '.join(names)}: {value}" for value, names in of_value.items())
     if config.cluster.address or os.environ.get("RAY_ADDRESS"):
-        told += ". This machine decided, not the cluster's workers: set them where those have other hardware"
-    return told
+        line += ". This machine decided, not the cluster's workers: set them where those have other hardware"
+    return line

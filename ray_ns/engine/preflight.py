@@ -1,4 +1,4 @@
-"""Everything that can be refused before anything expensive starts, is refused here."""
+"""Refuse what cannot run before anything expensive starts: corpora, classes, networks, resources."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from ray_ns.observe import Reporter
 def scan_corpora(
     config: Config, known: dict[str, list[Shard]], reporter: Reporter, grow: bool = False
 ) -> dict[str, Corpus]:
-    """The run's corpora by name. ``known``: the shards an earlier start of the run saw, with their ordinals.
+    """The run's corpora by name. ``known``: the shards that an earlier start of the run saw, with their ordinals.
 
-    Known files of which the time alone differs are ``Corpus.touched``: ``touched.compare`` looks at them. What a corpus
-    has gained since is told of and left out, but where the pool may ``grow``. Validation or test images
-    that are held out of the labelled corpus begin as all of it; ``overlap.divide`` parts them.
+    Known files that differ in their time alone are ``Corpus.touched``; ``touched.compare`` reads them. New shards are
+    reported and left out, except of the pool where it may ``grow``. Validation or test images that are held out of the
+    labelled corpus are all of it at first; ``overlap.divide`` splits it.
     """
     data = config.data
     corpora: dict[str, Corpus] = {}
     for name in (*LABELLED, "pool"):
-        own = cast(CorpusName, name if getattr(data, name) is not None else "labelled")  # whose images they are
+        own = cast(CorpusName, name if getattr(data, name) is not None else "labelled")  # held out of it
         image_column = data.image_columns.get(own, data.image_column)
         label_column = data.label_columns.get(own, data.label_column) if name in LABELLED else None
         root = getattr(data, name) or data.labelled
@@ -43,15 +43,15 @@ def scan_corpora(
             layout.refuse(corpus, f"data.{name}", data.max_passed_over)
         corpora[name] = corpus
         if name in known and not (grow and name == "pool"):
-            told = reporter if getattr(data, name) is not None else None  # else it was told of as the labelled one
+            note = reporter if getattr(data, name) is not None else None  # else the labelled corpus has noted it
             corpora[name] = as_known(
-                corpus, known[name], f"data.{name}", "--grow" if name == "pool" else "a new run.dir", told
+                corpus, known[name], f"data.{name}", "--grow" if name == "pool" else "a new run.dir", note
             )
     return corpora
 
 
 def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str, reporter: Reporter | None) -> Corpus:
-    """The corpus with the ``known`` shards alone; what it has gained since is told of, and what would take it in."""
+    """The corpus with the ``known`` shards alone. Notes how many new ones are left out, and what would take them in."""
     new = len(corpus.shards) - len(known)
     if new and reporter is not None:
         reporter.note(f"{name}: new shards left out: {new}; {taken_in_by} takes them in.")
@@ -59,7 +59,7 @@ def as_known(corpus: Corpus, known: Sequence[Shard], name: str, taken_in_by: str
 
 
 def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tuple[str, ...] | None]:
-    """The config with the number of its classes, as the corpora say where it does not; and what they are called."""
+    """The config with the number of classes, from the corpora where it names none; and the names of the classes."""
     names = class_names(config.data, corpora)
     return read.with_classes(config, class_count(config.data, names)), names
 
@@ -67,7 +67,7 @@ def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tu
 def check_writable(url: str) -> None:
     """Raise ``InputError`` where the run directory cannot be made or written."""
     if "://" in url:
-        return  # the first write says it, before anything expensive
+        return  # an object store: the first write shows it, before anything expensive
     folder = Path(url)
     while not folder.exists():
         folder = folder.parent
@@ -81,16 +81,16 @@ def check_writable(url: str) -> None:
 
 
 def fewest_images(recipe: Training, cluster: Cluster) -> int:
-    """Images that a worker's network sees at once, at least: with the most workers, in the smallest microbatch."""
+    """The fewest images that a network sees at once in training: a worker's microbatch, with the most workers."""
     share = recipe.batch * (1 + (recipe.ratio if isinstance(recipe, Student) else 0)) // cluster.worker_counts[-1]
     parts = -(-share // (cluster.train_microbatch or share))
     return share // parts
 
 
 def check_models(config: Config) -> list[str]:
-    """Build every network without memory for its weights; what is no mistake but unlike the method is returned.
+    """Build every network without memory for its weights. Returns a warning for each student that is too small.
 
-    Raises ``InputError`` where a network, its first weights, its optimiser or its fine-tuning cannot be had.
+    Raises ``InputError`` where a network, its first weights, its optimiser or its fine-tuning cannot be built.
     """
     from ray_ns.models import zoo
     from ray_ns.train.optim import optimizer

@@ -1,10 +1,10 @@
-"""A process that outlives its driver by a second and ends what is left of the driver's own Ray cluster.
+"""A process that outlives a killed driver and ends the rest of the driver's own Ray cluster.
 
-Where a driver is killed, Ray's workers notice within two seconds, but those that are just starting take half a minute,
-and Ray's agents never end. What belongs to the cluster is known by where its output goes: all of Ray's processes write
-into the session's folder, and whoever they start, such as a loader of images, inherits the open file.
+When a driver is killed, Ray's workers notice within two seconds; but workers that are just starting take half a minute,
+and Ray's agents never end. A process belongs to the cluster if it has a file of the session's folder open for writing:
+all of Ray's processes log there, and processes that they start, such as loaders of images, inherit the open file.
 
-It is run as a file, with nothing but the standard library, so that it costs some hundredths of a second.
+It runs as a file with the standard library alone, so that starting it costs some hundredths of a second.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ PAUSE = 0.1
 
 
 def watch(session: str) -> "subprocess.Popen[bytes]":
-    """Start it for the cluster whose session's folder this is; it goes by itself when this process has ended."""
+    """Start the reaper of the cluster with this session folder. It ends by itself after this process has ended."""
     command = [sys.executable, "-I", "-S", __file__, session]
-    # The other end is closed by the kernel alone: Python would do it on its way out, while this process still lives.
+    # The other end stays open until the kernel closes it: Python would close it on exit, before this process is gone.
     ends, _ = os.pipe()
     try:
-        # In a session of its own: what a terminal sends to all of the driver's processes is not for this one.
+        # In a session of its own, so that Ctrl-C in the terminal does not end it with the driver.
         return subprocess.Popen(  # noqa: S603
             command, stdin=ends, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
@@ -35,7 +35,7 @@ def watch(session: str) -> "subprocess.Popen[bytes]":
 
 
 def left_over(session: str) -> Iterator[int]:
-    """The processes that hold a file of the session's folder open to write it; not who merely reads there."""
+    """The processes that have a file of the session's folder open for writing; others may read there."""
     for handle in Path("/proc").glob("[0-9]*/fd/*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile, or is another user's
             if os.readlink(handle).startswith(f"{session}/"):
@@ -45,7 +45,7 @@ def left_over(session: str) -> Iterator[int]:
 
 
 def reap(session: str) -> None:
-    """End them until none is found twice in a row."""
+    """Kill what is left over until none is found twice in a row."""
     until, quiet = time.monotonic() + SECONDS, 0
     while quiet < 2 and time.monotonic() < until:
         found = set(left_over(session))

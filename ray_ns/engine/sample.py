@@ -1,4 +1,4 @@
-"""An evenly spread sample of the pool, looked at before a run: too many images that cannot be read are refused then."""
+"""Read an evenly spread sample of the pool before a run, so that a pool of unreadable images is refused at once."""
 
 import math
 import time
@@ -14,13 +14,13 @@ from ray_ns.images.decode import Reason
 from ray_ns.images.isolate import SafeDecode
 
 IMAGES, SHARDS, SECONDS = 500, 25, 20.0
-SURE = 1e-3  # how seldom a pool within the limit is refused
+SURE = 1e-3  # the chance that a pool within the limit is refused
 
 
 def check_pool(run: Run) -> None:
-    """Raise ``InputError`` where more of the pool is unreadable than ``data.max_quarantined``, as far as one can tell.
+    """Raise ``InputError`` where the sample shows that more of the pool is unreadable than ``data.max_quarantined``.
 
-    A pool of at most ``IMAGES`` images in ``SHARDS`` shards is looked at whole.
+    A pool of at most ``IMAGES`` images in ``SHARDS`` shards is read whole.
     """
     pool, allowed = run.corpora["pool"], run.config.data.max_quarantined
     decode = SafeDecode(leak_guard.thumbnail, run.config.label.image_seconds, local_cpus(run.config))
@@ -49,11 +49,11 @@ def check_pool(run: Run) -> None:
         refuse_above(allowed, seen, reasons, "data.pool", "data.max_quarantined", bad)
     elif seen and _chance(len(bad), seen, allowed) < SURE:
         raise InputError(
-            f"data.pool: {len(bad)} of {seen} images looked at cannot be read ({in_words(reasons, bad)}), so surely "
+            f"data.pool: {len(bad)} of {seen} sampled images cannot be read ({in_words(reasons, bad)}), so surely "
             f"more than data.max_quarantined = {allowed:g} of all. Mend the images, or raise it."
         )
 
 
 def _chance(bad: int, seen: int, share: float) -> float:
-    """The chance of at least ``bad`` of ``seen`` where that share is bad."""
+    """The chance that of ``seen`` images at least ``bad`` are bad, where that ``share`` of all is (binomial)."""
     return 1 - sum(math.comb(seen, it) * share**it * (1 - share) ** (seen - it) for it in range(bad))

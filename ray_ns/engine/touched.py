@@ -1,4 +1,4 @@
-"""Data that was copied or touched since the run first saw it: the same content goes on, another one is refused."""
+"""Files whose time has changed since the run first saw them: the run goes on where their content is the same."""
 
 import itertools
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ PieceKey = tuple[str, int, int]  # a shard's path, which of its parts, of how ma
 
 
 def compare(run: Run) -> None:
-    """Compare the known files of which the time alone differs with what the run has learnt from them.
+    """Compare the content of known files that have another time with the hashes that the run has recorded.
 
-    Labelled, validation and test images by the digests that it began with, their labels too; pool images by what their
-    labelling recorded, and where nothing of a shard is labelled yet, nothing is known of it that could be wrong. Reads
-    the shards that such files are in, one group at a time. Raises ``InputError`` naming what has changed, or what the
+    Labelled, validation and test images and their labels are compared with the digests that the run began with. Pool
+    images are compared with what their labelling recorded; a shard that is not labelled yet needs no comparison. Reads
+    the shards of such files, one row group at a time. Raises ``InputError`` naming what has changed, or a file that the
     run has no hash of.
     """
     for name, corpus in run.corpora.items():
         if not corpus.touched:
             continue
         shards = [corpus.shard(ordinal) for ordinal in sorted({it[0] for it in corpus.touched})]
-        told = getattr(run.config.data, name) is not None  # else they are labelled ones that were told of
+        own = getattr(run.config.data, name) is not None  # else held out of the labelled corpus, which has noted them
         files = f"data.{name}: {len(corpus.touched):,} files have another time"
-        if told:
+        if own:
             size = sum(shard.size for shard in shards)
             run.reporter.note(f"{files} than when the run began; their content is compared ({size / 1e6:,.1f} MB)")
         try:
@@ -45,7 +45,7 @@ def compare(run: Run) -> None:
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
         run.corpora[name] = replace(corpus, touched=())
-        if told:
+        if own:
             run.reporter.note(f"{files} and the content that the run has seen; it goes on")
 
 
@@ -82,7 +82,7 @@ def _compare_pool(store: ObjectStore, corpus: Corpus, shards: Sequence[Shard]) -
 
 
 def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
-    """What every labelling so far recorded of the content of the pool; None of what an earlier version labelled."""
+    """The checksum of each piece of the pool that was labelled so far; None where an earlier version recorded none."""
     found: dict[PieceKey, str | None] = {}
     for stage in layout.stages(store):
         if not stage.endswith("/label"):
@@ -97,7 +97,7 @@ def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
 
 
 def _content(corpus: Corpus, shard: Shard, part: int, parts: int) -> str:
-    """The checksum that a labelling records of a piece (``engine.label``), of the images as they are now."""
+    """The checksum of a piece as its images are now, made as the labelling makes it (``stages.label``)."""
     reader = corpus.open(_now(corpus, shard))
     many = len(reader.group_rows)
     groups = [it for it in range(part * many // parts, (part + 1) * many // parts) if reader.group_rows[it]]
@@ -106,11 +106,11 @@ def _content(corpus: Corpus, shard: Shard, part: int, parts: int) -> str:
 
 
 def _now(corpus: Corpus, shard: Shard) -> Shard:
-    """The shard with the time that it has now, so that no reader goes by what it remembers of it."""
+    """The shard with the time that it has now, so that no reader uses what it holds of the shard as it was."""
     return replace(shard, stamp=next(stamp for ordinal, _, stamp in corpus.touched if ordinal == shard.ordinal))
 
 
 def _name(corpus: Corpus, shard: Shard) -> str:
-    """The touched file of a shard; of several the first, and how many there are."""
+    """The touched file of a shard; of several files the first, and how many more there are."""
     paths = [path for ordinal, path, _ in corpus.touched if ordinal == shard.ordinal]
     return f"{corpus.root}/{paths[0]}" + (f" or one of {len(paths) - 1:,} more files" if len(paths) > 1 else "")

@@ -31,9 +31,9 @@ KEPT_OUT = "keep_out_{}"
 
 
 def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tasks] = FanOut) -> list[Commit]:
-    """Pack the source, or what is left of it after an interruption; one commit for each generation of the source.
+    """Pack the source, or the rest of it after an interruption. One commit for each generation of the source.
 
-    ``append``: take in what the source has gained. ``fan_out``: what spreads tasks over the cluster. Raises
+    ``append``: pack new shards of the source too. ``fan_out``: what spreads tasks over the cluster. Raises
     ``InputError`` for whatever cannot be packed.
     """
     store = open_store(asked.destination)
@@ -60,7 +60,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
     if len(corpora["source"].shards) not in bounds:
         bounds.append(len(corpora["source"].shards))
     preflight.check_writable(store.url)
-    # There is no network and no training here: of a config, only how Ray is reached is needed.
+    # Nothing is trained: of a run's config, only the sections that say how Ray is reached.
     parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
     with Run(
         Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter, fan_out=fan_out
@@ -76,22 +76,22 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
 
 
 def _check_places(asked: Ingest, store: ObjectStore) -> None:
-    """Refuse a destination that holds other things, or lies in a corpus or around one."""
+    """Raise ``InputError`` where the destination holds other files, or is inside a corpus or contains one."""
     other = _as_path(store.url)
     for corpus in (asked.source, *asked.keep_out):
         one = _as_path(corpus)
         if one.is_relative_to(other) or other.is_relative_to(one):
-            raise InputError(f"{store.url} and {corpus} lie one in the other. Give a destination of its own.")
+            raise InputError(f"{store.url} and {corpus}: one is inside the other. Give a destination of its own.")
     same = next((it for it in asked.keep_out if _as_path(it) == _as_path(asked.source)), None)
     if same is not None:
         raise InputError(
             f"--keep-out {same} is SRC itself, so nothing of it could be packed. Give the images to keep out."
         )
     if runs.read(store, runs.RUN) is None:
-        ours = (runs.corpora_key(1), "driver/")
+        ours = (runs.corpora_key(1), "driver/")  # which an ingest that was killed at its begin has left
         other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
         if other_key is not None:
-            raise InputError(f"{store.url} holds other things ({other_key}). Give an empty folder, or a new one.")
+            raise InputError(f"{store.url} holds other files ({other_key}). Give an empty folder, or a new one.")
 
 
 def _as_path(place: str) -> PurePath:
@@ -99,7 +99,7 @@ def _as_path(place: str) -> PurePath:
     scheme, separator, rest = place.partition("://")
     if separator and scheme != "file":
         return PurePosixPath(f"{scheme}/{rest}")
-    return Path(os.path.realpath(rest if separator else place))  # which bears a loop of links
+    return Path(os.path.realpath(rest if separator else place))  # no error where links form a loop
 
 
 def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
@@ -114,6 +114,7 @@ def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:
 
 
 def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
+    """The source, with labels where they are asked for and it has some."""
     if asked.labels:
         try:
             corpus = Corpus.scan(asked.source, asked.image_column, asked.label_column, known)
@@ -123,6 +124,6 @@ def _source(asked: Ingest, known: Sequence[Shard]) -> Corpus:
         except UnlabelledError:
             pass
         except InputError as error:
-            Corpus.scan(asked.source, asked.image_column, None, known)  # or it is not about labels, and raised here
+            Corpus.scan(asked.source, asked.image_column, None, known)  # raises where the error is not about labels
             raise InputError(f"{error} Or pack the images without labels: --no-labels.") from error
     return Corpus.scan(asked.source, asked.image_column, None, known)

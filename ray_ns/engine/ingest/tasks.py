@@ -1,4 +1,4 @@
-"""What the tasks of an ingest do: each reads its run of the source, makes one part of a stage and publishes it."""
+"""The tasks of an ingest: each reads its run of the source, makes one part of a stage and publishes it."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -22,8 +22,8 @@ from ray_ns.store.lease import Holder, fence
 from ray_ns.store.objects import ObjectStore
 
 HASHES, DUPLICATES, LEFT_OUT = "hashes", "duplicates", "left_out.jsonl"
-ROWS_PER_GROUP = 16_384  # of a file of hashes: what is read for a range, at least
-OPEN_SHARDS = 16  # that are held open to name what others are copies of
+ROWS_PER_GROUP = 16_384  # of a file of hashes: the least that is read for a range
+OPEN_SHARDS = 16  # shards held open to look up the names of originals
 
 
 def publish_part(
@@ -38,7 +38,7 @@ def publish_part(
 
 @dataclass(frozen=True)
 class _Rows:
-    """A run of rows of one group of a shard: their numbers in the shard, images, and labels where there are."""
+    """Some rows of one row group of a shard: their numbers in the shard, their images, and labels if there are any."""
 
     shard: Shard
     reader: ShardReader
@@ -48,7 +48,7 @@ class _Rows:
 
 
 def _runs(source: Corpus, job: Job) -> Iterator[_Rows]:
-    """All rows of a job, in order, a few at a time."""
+    """All rows of a job in order, in small runs."""
     for piece in job.pieces:
         reader = source.open(piece.shard)
         first = np.concatenate([[0], np.cumsum(reader.group_rows)]).tolist()
@@ -82,7 +82,10 @@ def hash_part(job: Job, store: ObjectStore, source: Corpus) -> tuple[dict[str, b
 def merge_range(
     between: tuple[int, int], store: ObjectStore, files: list[StoredObject], first: int
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The images, of shard ordinal ``first`` and later, whose hash an earlier image has: their ids, and its id."""
+    """The ids of images whose hash an earlier image has, and the id of that image.
+
+    ``between``: a range of hashes (their high 64 bits). ``first``: ids of earlier shard ordinals are not returned.
+    """
     begin, end = between
     tables = []
     for stored in files:
@@ -124,7 +127,7 @@ def pack_part(
     files: list[StoredObject],
     guard: "NamedGuard | None",
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """One output shard (none where nothing is kept), and a line for each image that was left out."""
+    """One output shard (none if no image is kept), and a line for each image that is left out."""
     originals = _originals(store, job, files)
     named = lru_cache(OPEN_SHARDS)(lambda ordinal: source.open(source.shard(ordinal)))
     look = SafeDecode(leak_guard.thumbnail, Label().image_seconds)
@@ -169,12 +172,12 @@ def pack_part(
 
 
 def _name(corpus: Corpus, reader: ShardReader, row: int) -> str:
-    """Where an image lies below its corpus."""
+    """The path of an image below its corpus."""
     return reader.where(row).removeprefix(f"{corpus.root}/")
 
 
 def _originals(store: ObjectStore, job: Job, files: list[StoredObject]) -> dict[int, int]:
-    """Duplicates among a job's images: their ids, and the id of the image that came first."""
+    """The duplicates among a job's images: id to the id of the image that came first."""
     ordinals = [piece.shard.ordinal for piece in job.pieces]
     begin, end = min(ordinals) << ROW_BITS, (max(ordinals) + 1) << ROW_BITS
     found: dict[int, int] = {}
@@ -188,14 +191,14 @@ def _originals(store: ObjectStore, job: Job, files: list[StoredObject]) -> dict[
 
 @dataclass
 class NamedGuard:
-    """``leak_guard.Guard``, and of each of its images the corpus and the name."""
+    """``leak_guard.Guard``, with the corpus and the name of each of its images."""
 
     guard: leak_guard.Guard
     corpora: list[str]
     names: list[str]
 
     def leaks(self, thumbs: np.ndarray) -> dict[int, dict[str, Any]]:
-        """By row of ``thumbs``: the kept-out image that it is a copy of, and how far from it."""
+        """For each row of ``thumbs`` that is a copy of a kept-out image: that image, and the distance to it."""
         found = self.guard.copies(thumbs)
         return {
             row: {"of": self.names[of], "corpus": self.corpora[of], "distance": round(1 - score, 4)}
@@ -204,7 +207,7 @@ class NamedGuard:
 
 
 def thumbnails(kept_out: tuple[Corpus, str, Shard]) -> tuple[str, np.ndarray, list[str], int]:
-    """A kept-out shard: its corpus, thumbnails, uint8 (n, 32, 32, 3), and names of its images, how many are bad."""
+    """Of a kept-out shard: its corpus, thumbnails (uint8, n x 32 x 32 x 3), their names, how many are unreadable."""
     corpus, name, shard = kept_out
     reader = corpus.open(shard)
     look = SafeDecode(leak_guard.thumbnail, Label().image_seconds)
@@ -226,7 +229,7 @@ def thumbnails(kept_out: tuple[Corpus, str, Shard]) -> tuple[str, np.ndarray, li
 
 
 def build_guard(*seen: tuple[str, np.ndarray, list[str], int]) -> tuple[NamedGuard, dict[str, Any]]:
-    """The guard of kept-out shards, and what the summary says of it."""
+    """The guard of all kept-out shards, and its figures for the summary."""
     guard = leak_guard.Guard(np.concatenate([thumbs for _, thumbs, _, _ in seen]))
     corpora = [corpus for corpus, _, names, _ in seen for _ in names]
     names = [name for _, _, names, _ in seen for name in names]

@@ -1,4 +1,4 @@
-"""Top-1 of a network in training on validation images, by the forward pass and the decoding that label a pool."""
+"""Top-1 of a network in training on validation images, with the decoding and forward pass of labelling."""
 
 from collections.abc import Iterator
 
@@ -12,16 +12,16 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Piece, Reader, Slice, cut
 from ray_ns.models.predictor import Teacher
 
-# The most images that score a network; over all workers their pixels take no more than so many bytes.
+# At most so many images score a network, and their pixels take at most so many bytes over all workers.
 IMAGES = 4096
 BYTES = 512 * 2**20
 
 
 class Score:
-    """Called with a network, gives its top-1 (0..1), the same to each of ``world`` workers, who must all call.
+    """Called with a network, gives its top-1 (0..1). All of ``world`` workers must call, and get the same.
 
-    Each worker scores its share of the corpus's images, or of ``IMAGES`` of them that lie evenly over it. They are
-    decoded at the first call and kept. An image that cannot be read counts as wrong, as in an evaluation.
+    Each worker scores its share of the corpus's images, or of ``IMAGES`` of them, evenly spread. They are decoded at
+    the first call and kept. An unreadable image counts as wrong, as in an evaluation.
     """
 
     def __init__(self, config: Config, corpus: Corpus, device: torch.device, rank: int = 0, world: int = 1) -> None:
@@ -29,14 +29,14 @@ class Score:
         self._labels = corpus.labels(config.data.classes)
         total = sum(map(len, self._labels))
         self._count = max(1, min(total, IMAGES, BYTES // (config.data.size**2 * config.data.channels)))
-        # Neighbours, so that a row group is read by one worker, seldom by two.
+        # A worker's images are neighbours, so that seldom two workers read the same row group.
         self._rows = np.array_split(np.arange(self._count) * total // self._count, world)[rank]
         self._held: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, network: nn.Module) -> float:
         """The share of right answers. ``network`` is left in eval mode."""
         if self._world > 1:
-            # Running figures of batch norms differ between workers; the first one's are those that are committed.
+            # Running statistics of batch norm differ between workers; those of the first one are committed.
             for buffer in network.buffers():
                 dist.broadcast(buffer, 0)
         if self._device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What the tasks of a selection do with their run of label shards: count, tell ties, split, compare with before.
+"""The tasks of a selection, each over a run of label shards: count, find ties, choose, compare with labels before.
 
 Ray's workers import this module before their first shard, so it loads nothing that they do not need.
 """
@@ -31,7 +31,7 @@ IDS_AND_LABELS = ("image_id", "label")
 
 @dataclass(frozen=True)
 class Shard:
-    """One label shard; earlier labels of the same images and the selection they are restricted to, where there are."""
+    """One label shard; ``before``: earlier labels of its images; ``chosen``: the selection they are restricted to."""
 
     part: int
     labels: Part
@@ -41,7 +41,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Found:
-    """What shards gave: their ``parts`` of the selection by number, and where their ``undecided`` rows lie meanwhile.
+    """What shards gave: their ``parts`` of the selection by number, and where their ``undecided`` rows are stored.
 
     ``used``: images and copies of each class in the parts, int64 (2, classes). ``below``: draws below their band, int64
     (classes,).
@@ -67,7 +67,7 @@ def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarra
 
 
 def count_ties(run: list[Shard], store: ObjectStore, quota: rules.Quotas) -> list[ties.Ties]:
-    """What each shard that has labels holds of crowded confidences."""
+    """The ties of each shard that has labels (``ties.Ties``), for the classes that have too many of them."""
     found = []
     for shard in run:
         ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
@@ -84,7 +84,10 @@ def choose(
     prefix: str,
     holder: Holder,
 ) -> Found:
-    """Write what each shard surely gives, and beside it what it may give, so that nobody has to hold that of all."""
+    """Write the rows of each shard that are surely selected, and set aside those that only all shards can decide.
+
+    They are set aside in the store, so that no process has to hold them all.
+    """
     check = fence(store, holder)
     stage = Output(store, prefix, check)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
@@ -106,7 +109,7 @@ def choose(
                 now = np.array([made.images, made.images * ends.copies + made.below])
                 below += made.below
             used += now
-            # Encoded here, not by the threads, which would take turns with this one all the time.
+            # Encoded here: in the threads it would compete with this thread for the interpreter's lock.
             part = encoded(stage, with_copies(table, rows, copies), now)
             waiting.append((shard.part, writers.submit(stage.put, shard.part, *part)))
             if len(waiting) > 2 * WRITERS:
@@ -117,7 +120,7 @@ def choose(
         parts |= {number: written.result() for number, written in waiting}
     check()
     aside = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
-    pa.default_memory_pool().release_unused()  # what a worker keeps between two runs counts in the peak of all
+    pa.default_memory_pool().release_unused()  # an idle worker's memory adds to the peak of the machine
     return Found(parts, used, below, (aside,))
 
 
@@ -133,7 +136,7 @@ def churn(run: list[Shard], store: ObjectStore, classes: int) -> np.ndarray:
 
 
 def together(several: Iterable[Found]) -> Found:
-    """What all runs gave, as one."""
+    """The results of all runs as one."""
     found = list(several)
     parts = {number: part for it in found for number, part in it.parts.items()}
     undecided = tuple(stored for it in found for stored in it.undecided)
@@ -142,7 +145,7 @@ def together(several: Iterable[Found]) -> Found:
 
 
 def gathered(tables: Iterable[pa.Table], quota: rules.Quotas) -> pa.Table:
-    """Undecided rows as one table; of too many of them those alone that can still be kept."""
+    """Undecided rows as one table. Where they are too many, only those that can still be selected."""
     held: list[pa.Table] = []
     rows, room = 0, ties.EDGE_ROWS
     for table in tables:
@@ -167,7 +170,7 @@ def set_aside(store: ObjectStore, prefix: str, part: int, undecided: pa.Table) -
 
 
 def numbered(store: ObjectStore, aside: Iterable[StoredObject]) -> Iterator[pa.Table]:
-    """What decides about the rows that were set aside, with their numbers: int32 ``row``, over all in this order."""
+    """The columns that decide about rows set aside, and an int32 ``row``: a number that counts over all tables."""
     end = 0
     for stored in aside:
         table = schema.from_parquet(stored.read(store), stored.key, COLUMNS)
@@ -176,7 +179,7 @@ def numbered(store: ObjectStore, aside: Iterable[StoredObject]) -> Iterator[pa.T
 
 
 def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, copies: np.ndarray) -> pa.Table:
-    """Of the rows that were set aside those with these numbers, ascending."""
+    """The rows with these numbers (``numbered``), ascending, of those that were set aside."""
     found, end = [], 0
     for stored in aside:
         table = schema.from_parquet(stored.read(store), stored.key, lists=False)
@@ -187,17 +190,17 @@ def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, 
 
 
 def place_aside(prefix: str) -> str:
-    """Where undecided rows lie until the selection at ``prefix`` is committed."""
+    """The prefix of undecided rows, until the selection at ``prefix`` is committed."""
     return f"{prefix}/undecided/"
 
 
 def is_aside(key: str) -> bool:
-    """Whether this is the name of rows that were set aside."""
+    """Whether this is the key of rows that were set aside."""
     return re.search(r"/undecided/\d{6,}-[0-9a-f]{16}\.parquet$", key, re.ASCII) is not None
 
 
 def encoded(stage: Output, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
-    """A part of a selection for ``Output.put``. Milliseconds made it, so nothing records it before the commit."""
+    """A part of a selection for ``Output.put``; the commit alone records it, since milliseconds make it anew."""
     images, copies = used.sum(1).tolist()
     return {SELECTION: schema.to_parquet(chosen, {"selection": stage.prefix})}, {"images": images, "copies": copies}
 
@@ -208,7 +211,7 @@ def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Tab
 
 
 def taken(table: pa.Table, rows: np.ndarray) -> pa.Table:
-    """``rows`` that are known to be there."""
+    """Rows by their numbers, which are not checked."""
     return pc.take(table, as_arrow(rows), boundscheck=False)
 
 

@@ -262,7 +262,7 @@ def test_a_corpus_too_large_to_look_at_is_left_as_it_is(
     labelled = copied(tiny, tmp_path, "labelled", broken(pq.read_table(tiny.parent / "data/labelled"), [2]))
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", labelled], "plain") as session:
         assert len(images_of(session.corpora["labelled"])) == 10
-    assert "too large to look at" in capsys.readouterr().err
+    assert "too large to read every image" in capsys.readouterr().err
 
 
 def test_a_class_of_which_nothing_is_left_is_named(refused, tiny: Path, folders: list[str], tmp_path: Path) -> None:

@@ -50,5 +50,5 @@ def test_of_a_large_pool_a_sample_is_looked_at(
     if not refused:
         look(config, pool)
         return
-    with pytest.raises(InputError, match=r"data.pool: 50 of 500 images looked at cannot be read"):
+    with pytest.raises(InputError, match=r"data.pool: 50 of 500 sampled images cannot be read"):
         look(config, pool)

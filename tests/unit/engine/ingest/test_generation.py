@@ -256,11 +256,11 @@ def test_other_settings_on_the_same_destination_are_refused(
 
 def test_a_destination_of_its_own_is_asked_for(source: Path, tmp_path: Path) -> None:
     for one, other in ((str(source), f"{source}/out"), ("s3://b/pool", "s3://b/pool"), ("s3://b", "s3://b/out")):
-        with pytest.raises(InputError, match="one in the other"):
+        with pytest.raises(InputError, match="one is inside the other"):
             opening._check_places(Ingest(one, other), cast(ObjectStore, SimpleNamespace(url=other)))
     (tmp_path / "full").mkdir()
     (tmp_path / "full/notes.txt").write_text("mine")
-    with pytest.raises(InputError, match="holds other things"):
+    with pytest.raises(InputError, match="holds other files"):
         run(source, tmp_path / "full")
 
 
