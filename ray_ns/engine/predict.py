@@ -89,16 +89,16 @@ def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int,
     waiting: dict[int, dict[int, dict[int, bytes]]] = {number: {} for number in range(len(pieces))}
     whole: dict[int, set[int]] = {number: set() for number in waiting}
     for row in rows:
-        of = Slice.of_row(row)
-        if of.job not in waiting:
+        slice_ = Slice.of_row(row)
+        if slice_.job not in waiting:
             continue
-        tables = waiting[of.job].setdefault(of.piece, {})
-        tables[of.number] = row[TABLE]
-        if len(tables) == of.count:
-            whole[of.job].add(of.piece)
-        if len(whole[of.job]) == pieces[of.job]:
-            done = waiting.pop(of.job)
+        tables = waiting[slice_.job].setdefault(slice_.piece, {})
+        tables[slice_.number] = row[TABLE]
+        if len(tables) == slice_.count:
+            whole[slice_.job].add(slice_.piece)
+        if len(whole[slice_.job]) == pieces[slice_.job]:
+            done = waiting.pop(slice_.job)
             in_order = [done[piece][number] for piece in sorted(done) for number in sorted(done[piece])]
-            yield of.job, pa.concat_tables([pa.ipc.open_stream(it).read_all() for it in in_order]).combine_chunks()
+            yield slice_.job, pa.concat_tables([pa.ipc.open_stream(it).read_all() for it in in_order]).combine_chunks()
     if waiting:
         raise AssertionError(f"Ray Data ended without {len(waiting)} of {len(pieces)} jobs")

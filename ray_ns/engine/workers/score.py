@@ -56,9 +56,9 @@ class Score:
             images = np.empty((len(self._rows), data.size, data.size, data.channels), np.uint8)
             truth = np.concatenate(self._labels)[self._rows]
             reader, done = Reader(self._config), 0
-            for of in self._slices():
-                end = done + of.rows
-                images[done:end], reasons = reader.read({of.corpus: self._corpus}, of)
+            for slice_ in self._slices():
+                end = done + slice_.rows
+                images[done:end], reasons = reader.read({slice_.corpus: self._corpus}, slice_)
                 truth[done:end][[reason is not None for reason in reasons]] = -1
                 done = end
             self._held = images, truth

@@ -190,21 +190,25 @@ class Reader:
         return _reader
 
     def read(
-        self, corpora: Mapping[str, Corpus], of: Slice, known: Known | None = None, content: list[bytes] | None = None
+        self,
+        corpora: Mapping[str, Corpus],
+        slice_: Slice,
+        known: Known | None = None,
+        content: list[bytes] | None = None,
     ) -> tuple[np.ndarray, list[str | None]]:
         """Pixels, uint8 (rows, size, size, channels), and for each image None or the reason why its pixels are 0.
 
         A ``known`` image is not decoded; its reason names the corpus that has it. ``content``, where it is given, gets
         the ``check_of`` each image.
         """
-        images = np.empty((of.rows, *self._shape), np.uint8)
-        reasons: list[str | None] = [None] * of.rows
-        if not of.rows:
+        images = np.empty((slice_.rows, *self._shape), np.uint8)
+        reasons: list[str | None] = [None] * slice_.rows
+        if not slice_.rows:
             return images, reasons
-        corpus = corpora[of.corpus]
-        shard = corpus.shard(of.shard)
-        encoded = self._encoded(corpus, shard, of)
-        run = f"{corpus.root} {shard.path} {shard.stamp} {of.group} {of.begin} {of.rows} {of.at!r}"
+        corpus = corpora[slice_.corpus]
+        shard = corpus.shard(slice_.shard)
+        encoded = self._encoded(corpus, shard, slice_)
+        run = f"{corpus.root} {shard.path} {shard.stamp} {slice_.group} {slice_.begin} {slice_.rows} {slice_.at!r}"
 
         def unknown() -> Iterator[bytes | None]:
             for place, value in enumerate(encoded):
@@ -223,15 +227,15 @@ class Reader:
                     images[place] = pixels
         return images, reasons
 
-    def _encoded(self, corpus: Corpus, shard: Shard, of: Slice) -> pa.Array:
+    def _encoded(self, corpus: Corpus, shard: Shard, slice_: Slice) -> pa.Array:
         """The bytes of a slice's images. A whole row group is read at once, and the next one begun."""
         reader = self._shard(corpus, shard)
-        if of.at is not None and reader.reads_rows:
-            return self._ahead.submit(reader.images, of.group, of.in_group).result()
-        whole = self._group(corpus, shard, of.group).result()
-        encoded = whole.slice(of.begin, of.rows) if of.at is None else whole.take(pa.array(of.in_group))
-        if of.group + 1 < len(reader.group_rows):
-            self._group(corpus, shard, of.group + 1)
+        if slice_.at is not None and reader.reads_rows:
+            return self._ahead.submit(reader.images, slice_.group, slice_.in_group).result()
+        whole = self._group(corpus, shard, slice_.group).result()
+        encoded = whole.slice(slice_.begin, slice_.rows) if slice_.at is None else whole.take(pa.array(slice_.in_group))
+        if slice_.group + 1 < len(reader.group_rows):
+            self._group(corpus, shard, slice_.group + 1)
         return encoded
 
     def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:

@@ -50,19 +50,19 @@ class TeacherActor:
         import torch
 
         torch.set_num_threads(self._threads)  # OpenMP keeps it per thread, and Ray calls in threads of its own
-        of = Slice.of_batch(batch)
-        images, reasons, content = decoded(batch) or self._decoded(of)
-        table = schema.label_table(of.image_ids, self._teacher(images), reasons, *self._keep)
+        slice_ = Slice.of_batch(batch)
+        images, reasons, content = decoded(batch) or self._decoded(slice_)
+        table = schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
         table = table.append_column(CONTENT, _fixed(content))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
-        place = {name: batch[name] for name in of.as_row()}
+        place = {name: batch[name] for name in slice_.as_row()}
         return {**place, TABLE: np.array([sink.getvalue().to_pybytes()], object)}
 
-    def _decoded(self, of: Slice) -> tuple[np.ndarray, list[str | None], bytes]:
+    def _decoded(self, slice_: Slice) -> tuple[np.ndarray, list[str | None], bytes]:
         content: list[bytes] = []
-        images, reasons = self._reader.read(self._corpora, of, self._known, content)
+        images, reasons = self._reader.read(self._corpora, slice_, self._known, content)
         return images, reasons, b"".join(content)
 
 

@@ -115,8 +115,8 @@ def rows_of(pieces: list[int], slices: int) -> list[dict[str, Any]]:
                 sink = pa.BufferOutputStream()
                 with pa.ipc.new_stream(sink, table.schema) as writer:
                     writer.write_table(table)
-                of = Slice("pool", 0, 0, 0, 0, 1, None, job, piece, at, slices)
-                rows.append({**of.as_row(), TABLE: sink.getvalue().to_pybytes()})
+                slice_ = Slice("pool", 0, 0, 0, 0, 1, None, job, piece, at, slices)
+                rows.append({**slice_.as_row(), TABLE: sink.getvalue().to_pybytes()})
     return rows
 
 
