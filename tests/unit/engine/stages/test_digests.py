@@ -81,7 +81,7 @@ def test_nothing_is_kept_of_corpora_too_large_to_look_at(
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}"], "plain") as session:
         assert digests.known_images(session) is None
     assert not (tmp_path / "run/digests").exists()
-    assert "what the pool has of labelled, validation or test images is not known" in capsys.readouterr().err
+    assert "Nobody looks for images that both train and evaluate" in capsys.readouterr().err
 
 
 @pytest.fixture
