@@ -19,6 +19,7 @@ from ray_ns.config import Config, Student, Training
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
 from ray_ns.train.data import Batch, batches
+from ray_ns.train.fit import Worker, fit
 from ray_ns.train.objective import Agree, Source
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import NotFiniteError, Piece, Share, Step
@@ -128,6 +129,18 @@ def test_both_networks_begin_apart_and_move(config: Config, batch: Batch) -> Non
         assert all(not torch.equal(before[it], after[it]) for it in weights)
     assert state.nets["teacher"].average is None
     assert state.result is state.nets["student"].average.module  # type: ignore[union-attr]
+
+
+def test_each_network_has_its_own_learning_rate(config: Config, tmp_path: Path) -> None:
+    objective = Following(config.student.model_copy(update={"steps": 4}))
+    state = TrainState.fresh(objective, config.data, 1, CPU)
+    rates: list[float] = []
+
+    def note(state: TrainState, loss: float) -> None:
+        rates.append(state.nets["teacher"].optimizer.param_groups[0]["lr"])
+
+    fit(objective, config.data, tiny_training.steps_in(tmp_path), state, Worker(CPU, 1), note)
+    assert rates == pytest.approx([0.0, 0.005, 0.01, 0.005])  # warm-up over 2 steps, then half a cosine over 2
 
 
 def unlike(before: Mapping[str, torch.Tensor], state: TrainState) -> set[str]:
