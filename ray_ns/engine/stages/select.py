@@ -1,10 +1,9 @@
-"""Filter and balance the committed labels of a pool: the passes of ``labels.selection`` as Ray tasks.
+"""Filter the labels of a pool by confidence and balance them by class, over label shards that no machine can hold.
 
-A task takes a run of shards and writes what they surely give, a part of the selection for each; what it cannot decide
-alone, some thousandths of the labels, it sets aside in the store until the driver decides about all of it and writes it
-as one part more (``engine.selected`` puts both together). What is counted serves every threshold on the grid of 0.01,
-so it is a stage of its own beside the labels, ``counts``, that the labelling itself has made where it was not
-interrupted.
+Each task takes some label shards and writes the part of the selection that is certain from those shards alone. It sets
+the few undecided labels aside in the store. The driver decides all of those together and writes them as the last part;
+``artifacts.selection`` joins both. The histogram that the thresholds and quotas are computed from is a stage of its own
+(``counts``), made while the pool is labelled.
 """
 
 from collections.abc import Callable, Iterator
