@@ -13,7 +13,8 @@ from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
-from ray_ns.engine.run import Run, check_resources, local_cpus
+from ray_ns.engine.resources import check_resources, local_cpus
+from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.observe import Reporter
 

@@ -1,4 +1,4 @@
-"""The run's one connection to Ray, opened when the first stage needs it, and the checks before anything starts."""
+"""A run under way: its settings, store, corpora, lease and connection to Ray, and how a stage is carried out."""
 
 import contextlib
 import logging
@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import connection, local_cluster, ray_private
+from ray_ns.engine import connection, failures, local_cluster, ray_private
 from ray_ns.engine.fanout import FanOut, Tasks
-from ray_ns.errors import InputError, RayNsError, RepeatingError, ResumableError
+from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
+from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.exits import STOPPED
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
@@ -30,10 +31,7 @@ if TYPE_CHECKING:
     from ray_ns.engine.stages.stage import Done, Stage
 
 TIMING = "timing.json"
-# Raised by code over its arguments, and so again; what a machine's or a network's trouble raises is none of them.
-AGAIN = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, ImportError, AssertionError)
 A = TypeVar("A")
-_T = TypeVar("_T")
 
 
 @dataclass
@@ -124,7 +122,8 @@ class Run:
 
         def work(output: Output) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
             began = time.monotonic()
-            made = self._guarded(lambda: stage.work(self, output), prefix)
+            with failures.as_ours(prefix, self._logs):
+                made = stage.work(self, output)
             done.append(made)
             if made.told:
                 self.reporter.end(made.told)
@@ -218,105 +217,6 @@ class Run:
             local_cluster.check_folder()
         return address
 
-    def _guarded(self, work: Callable[[], _T], stage: str) -> _T:
-        """What ``work`` returns; errors raised inside Ray come out as ours."""
-        try:
-            return work()
-        except RayNsError:
-            raise
-        except Exception as error:
-            found = _cause(error)
-            if found is not None:
-                raise type(found)(str(found)) from error
-            told = f" Ray's logs: {ray_private.session_folder()}/logs" if self._started and self.local else ""
-            words = f"{stage} failed: {_last_line(error)}. What is committed stays."
-            if _would_repeat(error):
-                raise RepeatingError(
-                    f"{words} The same command would meet this again: mend its cause.{told}"
-                ) from error
-            raise ResumableError(f"{words} The same command goes on from there.{told}") from error
-
-
-def local_cpus(config: Config) -> int:
-    """Logical CPUs of a local cluster: ``cluster.cpus``, or all this process may use; two where there is but one."""
-    return config.cluster.cpus or max(2, len(os.sched_getaffinity(0)))
-
-
-# Slices per CPU that the object store holds in the layout ``tasks``. Ray Data uses half of the store, gives each of the
-# operators a part, and lets a task start only where two slices more have room: with less, CPUs idle.
-SLICES_PER_CPU = 7
-
-
-def object_store_mb(config: Config) -> int:
-    """Megabytes of a local cluster's object store: ``cluster.object_store_mb``, or what the layout needs."""
-    if config.cluster.object_store_mb is not None:
-        return config.cluster.object_store_mb
-    if config.label.layout_here == "actor":
-        return 256
-    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in config.recipes().values()))
-    slice_bytes = config.label.slice_rows * side**2 * config.data.channels
-    return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
-
-
-def check_resources(config: Config, cpus: float, gpus: float) -> None:
-    """Raise ``InputError`` where the cluster's CPUs or GPUs cannot hold the actors, the readers and the workers.
-
-    Ray Data hangs in silence where teacher actors take every CPU: the tasks that read the pool never start.
-    """
-    label, cluster = config.label, config.cluster
-    needs = [
-        ("label.actors", label.actors, "label.threads", label.threads, 1, "and 1 for the reader"),
-        ("cluster.train_workers", cluster.worker_counts[0], "cluster.train_threads", cluster.train_threads, 0, ""),
-    ]
-    for many, count, each, threads, extra, why in needs:
-        need = count * threads + extra
-        if need > cpus:
-            raise InputError(
-                f"{many} x {each} = {count} x {threads} CPUs {why}".rstrip()
-                + f" make {need}, the cluster has {cpus:g}. Lower {many} or {each}, or raise cluster.cpus."
-            )
-    for many, need_gpus in {
-        "label.actors x label.gpus_per_actor": label.actors * label.gpus_per_actor,
-        "cluster.train_workers x cluster.train_gpus": cluster.worker_counts[0] * cluster.train_gpus,
-    }.items():
-        if need_gpus > gpus:
-            raise InputError(f"{many} = {need_gpus:g} GPUs, the cluster has {gpus:g}. Lower one of them.")
-
-
-def _cause(error: BaseException | None) -> RayNsError | None:
-    """The error of ours inside Ray's wrappings, if there is one."""
-    seen: list[BaseException] = []
-    queue = [error]
-    while queue:
-        current = queue.pop(0)
-        if current is None or current in seen:
-            continue
-        if isinstance(current, RayNsError):
-            return current
-        seen.append(current)
-        inner = getattr(current, "cause", None)
-        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__, current.__context__]
-        queue += list((getattr(current, "worker_failures", None) or {}).values())
-    return None
-
-
-def _would_repeat(error: BaseException) -> bool:
-    """Whether code has raised it over what it was given, and no crash, machine or network is behind it."""
-    seen: list[BaseException] = []
-    queue: list[BaseException | None] = [error]
-    while queue:
-        current = queue.pop(0)
-        if current is None or current in seen:
-            continue
-        seen.append(current)
-        if isinstance(current, AGAIN) and not type(current).__module__.startswith("ray"):
-            return True
-        inner = getattr(current, "cause", None)
-        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__]
-        queue += list((getattr(current, "worker_failures", None) or {}).values())
-    return False
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
+    def _logs(self) -> str:
+        """Where a local cluster's logs lie, as the end of an error; empty where there is none."""
+        return f" Ray's logs: {ray_private.session_folder()}/logs" if self._started and self.local else ""

@@ -7,7 +7,8 @@ from collections import Counter
 import numpy as np
 
 from ray_ns.corpora.unreadable import in_words, refuse_above
-from ray_ns.engine.run import Run, local_cpus
+from ray_ns.engine.resources import local_cpus
+from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.images import leak_guard
 from ray_ns.images.decode import Reason

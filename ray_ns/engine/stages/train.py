@@ -9,7 +9,8 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Student, Training
 from ray_ns.engine.bench import Bench, Finding, memory_in_words
-from ray_ns.engine.run import Run, local_cpus
+from ray_ns.engine.resources import local_cpus
+from ray_ns.engine.run import Run
 from ray_ns.engine.stages.training import NetworkStage, Plan
 from ray_ns.keyed import seed
 from ray_ns.observe import in_time

@@ -13,7 +13,7 @@ from ray_ns.artifacts import selection
 from ray_ns.config import Config, Student, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import in_words
-from ray_ns.engine.run import local_cpus
+from ray_ns.engine.resources import local_cpus
 from ray_ns.engine.workers.recorder import Destination, Recorder
 from ray_ns.errors import RayNsError
 from ray_ns.store import checkpoint
