@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from ray_ns.config import Config, differences, results_of
+from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Shard
 from ray_ns.engine import overlap, precision, preflight, sample, stages, touched
@@ -32,8 +32,9 @@ def drive(
     stages.check_name(until)
     config = load(path, overrides)
     store = open_store(config.run.dir, config.cluster.store_seconds)
+    settings = Settings.of_run(layout.record(store), Config)
     config, automatic = precision.decide(config, layout.settings(store))
-    settings = results_of(config)
+    named = settings.of(config)
     begun = layout.check_owner(store, lambda record: differences(record, config))
     pinned = layout.generations(store)
     known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
@@ -45,7 +46,7 @@ def drive(
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
-    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names, until) as run:
+    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings) as run:
         touched.compare(run)
         if find_commit(store, f"{run.place}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
@@ -55,7 +56,7 @@ def drive(
         found = {} if pinned else overlap.divide(run)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            layout.begin(store, settings, seen, run.lease.check, layout.Classes(config.data.classes, names))
+            layout.begin(store, named, seen, run.lease.check, layout.Classes(config.data.classes, names))
             known_images(run, found)
         elif len(pools) > len(pinned):
             layout.grow(store, seen, len(pools), run.lease.check)
@@ -67,12 +68,13 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
     config = load(path, overrides)
     store = open_store(existing(config.run.dir), config.cluster.store_seconds)
+    settings = Settings.of_run(layout.record(store), Config)
     config, _ = precision.decide(config, layout.settings(store))
     layout.check_owner(store, lambda record: _differences_but_select(record, config))
     classes = layout.classes(store)
     config = with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
-    with Run(config, store, {}, pools, Lease(store), Reporter(mode), classes.names) as run:
+    with Run(config, store, {}, pools, Lease(store), Reporter(mode), classes.names, settings=settings) as run:
         run.check_cluster()
         yield run
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ray_ns.config import Config
+from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import connection, failures, local_cluster, ray_private
 from ray_ns.engine.fanout import FanOut, Tasks
@@ -40,7 +40,8 @@ class Run:
 
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
     are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
-    ends the run early. ``fan_out``: what spreads tasks over the cluster.
+    ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
+    tasks over the cluster.
     """
 
     config: Config
@@ -51,6 +52,7 @@ class Run:
     reporter: Reporter
     class_names: tuple[str, ...] | None = None
     until: str | None = None
+    settings: Settings = field(default_factory=Settings)
     fan_out: Callable[["Run"], Tasks] = FanOut
     until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)

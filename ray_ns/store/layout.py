@@ -16,8 +16,8 @@ from ray_ns.seals import digest, seal, unseal
 from ray_ns.store import commit
 from ray_ns.store.objects import ObjectStore
 
-FORMAT = 1  # of new runs
-READ = (1,)
+FORMAT = 2  # of new runs; 1 names every setting (``config.results``)
+READ = (1, 2)
 RUN = "run.json"
 # Files of a stage, by their names in full: copies that sync clients and users make have other names.
 _STAGE = re.compile(

@@ -43,7 +43,7 @@ def test_they_are_as_they_were_written(folder: Path, run: str) -> None:
 def test_a_finished_one_is_left_as_it_is_and_refused_to_another_config(folder: Path) -> None:
     before = files(folder / "finished")
     found = report(ray_ns("run", "config.yaml", "run.dir=finished", "--json"))
-    assert len(found["rounds"]) == 3
+    assert [row["round"] for row in found["rounds"]] == ["rounds/0", "rounds/1", "rounds/2", "control"]
     refused = ray_ns("run", "config.yaml", "run.dir=finished", "data.size=32", "teacher.ema_decay=0.9", check=False)
     assert refused.returncode == 2
     assert "data.size: 16 -> 32; teacher.ema_decay: None -> 0.9" in refused.stderr

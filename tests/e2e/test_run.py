@@ -64,6 +64,18 @@ def test_a_rerun_of_a_finished_run_writes_nothing_and_takes_less_than_five_secon
     assert files(finished.run) == before
 
 
+def test_a_run_names_the_settings_that_differ_from_their_default(finished) -> None:
+    begun = json.loads((finished.run / "run.json").read_text())
+    assert begun["format"] == 2
+    assert begun["config"]["select"] == {"threshold": 0.2}
+    assert begun["config"]["control"] == {"enabled": False}
+    assert begun["config"]["run"] == {"rounds": 1, "seed": 3}
+    for place, names in {"label": {"label", "data"}, "select": {"select"}, "train": {"data"}}.items():
+        plan = json.loads((finished.run / f"rounds/1/{place}/plan.json").read_text())["inputs"]
+        assert {name: plan[name] for name in names} == {name: begun["config"][name] for name in names}
+    assert plan["recipe"] == begun["config"]["student"]
+
+
 def test_the_last_lines_are_the_table_and_the_path_of_the_best_network(finished) -> None:
     shown = ray_ns("run", str(finished.config)).stdout
     assert finished.report["best_model"] in shown

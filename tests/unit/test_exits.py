@@ -207,12 +207,12 @@ def test_a_run_and_an_ingest_are_told_apart(
 
 @pytest.mark.parametrize("number", [-1, 0, 99, 10**30])
 def test_a_round_that_is_none_leaves_with_2(ray_ns: Call, tmp_path: Path, number: int) -> None:
-    from ray_ns.config import results_of
+    from ray_ns.config import Settings
     from ray_ns.config.read import load
 
     config = tmp_path / "c.yaml"
     config.write_text(CONFIG.format(run=tmp_path / "run", labelled=tmp_path, pool=tmp_path))
-    settings = results_of(load(config))
+    settings = Settings().of(load(config))
     layout.begin(LocalStore(tmp_path / "run"), settings, {"pool": []}, lambda: None, layout.Classes(3))
     refused(ray_ns("select", config, "--round", number))
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
-from ray_ns.config import Cluster, Config, Label, differences, results_of
+from ray_ns.config import Cluster, Config, Label, Settings, differences
 from ray_ns.config.ingest import Ingested, Packing
 from ray_ns.corpora import layout
 from ray_ns.corpora.corpus import Corpus, Shard
@@ -68,7 +68,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
         run.check_cluster()
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            runs.begin(store, results_of(settings), seen, run.lease.check, None)
+            runs.begin(store, Settings().of(settings), seen, run.lease.check, None)
         elif len(bounds) > len(pinned):
             runs.grow(store, seen, len(bounds), run.lease.check)
         generations = Generations(run, asked)

@@ -9,7 +9,6 @@ import numpy as np
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import Scores
-from ray_ns.config import results_of
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -36,8 +35,8 @@ class Evaluate(Stage[Scores]):
         return {
             "network": self.network.digest,
             "corpora": digest([[vars(shard) for shard in run.corpora[name].shards] for name in CORPORA]),
-            "label": results_of(run.config.label),
-            "data": results_of(run.config.data),
+            "label": run.settings.of(run.config.label),
+            "data": run.settings.of(run.config.data),
             "decode": decode.VERSION,
         }
 

@@ -14,7 +14,7 @@ from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.labels import Labels, label_objects
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Config, results_of
+from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
 from ray_ns.corpora.unreadable import refuse_above
@@ -52,8 +52,8 @@ class Label(Stage[Labels]):
         return {
             "teacher": self.teacher.digest,
             "pool": digest([vars(shard) for shard in run.corpora["pool"].shards]),
-            "label": results_of(config.label),
-            "data": results_of(config.data),
+            "label": run.settings.of(config.label),
+            "data": run.settings.of(config.data),
             "decode": decode.VERSION,
             "only": self.only.digest if self.only else None,
             "known": self.known.digest if self.known else None,

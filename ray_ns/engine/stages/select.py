@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import results_of
+from ray_ns.config import differences
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.counts import Counts
@@ -52,7 +52,7 @@ class Select(Stage[Selection]):
             "labels": self.labels.digest,
             "before": self.before.digest if self.before else None,
             "chosen": self.chosen.digest if self.chosen else None,
-            "select": results_of(run.config.select),
+            "select": run.settings.of(run.config.select),
             "rule": rules.VERSION,
             "seed": run.config.run.seed,
         }
@@ -130,7 +130,7 @@ def select_again(run: Run, number: int | None) -> Selection:
 
     ``number``: the round; None: the last one whose whole pool is labelled. No image is read and no teacher asked.
     """
-    store, settings = run.store, results_of(run.config.select)
+    store, settings = run.store, run.settings.of(run.config.select)
     last = 1 if run.config.run.mode == "filter_once" else run.config.run.rounds
     if number is not None and not 1 <= number <= last:
         raise InputError(f"round {number}: the pool is labelled in rounds 1 to {last} of this run, at most.")
@@ -140,7 +140,7 @@ def select_again(run: Run, number: int | None) -> Selection:
     labels, before = found[number], found.get(number - 1)
     if labels is None:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
-    own = (layout.read(store, layout.RUN) or {})["config"]["select"] == settings
+    own = not differences((layout.settings(store) or {}).get("select", {}), run.config.select)
     place = f"{rounds}/{number}/{Select.name}" + ("" if own else f"-{digest(settings)[:12]}")
     return run.ensure(place, Select(Labels(labels), Labels(before) if before else None))
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Config, Training, results_of
+from ray_ns.config import Config, Training
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
@@ -56,12 +56,12 @@ class NetworkStage(Stage[Network]):
         plan = self.plan(run)
         config, recipe = plan.config, plan.recipe
         inputs = {
-            "recipe": results_of(recipe),
+            "recipe": run.settings.of(recipe),
             "batch": plan.batch,
             "seed": str(plan.key),
             "labelled": digest([vars(shard) for shard in run.corpora["labelled"].shards]),
             "selection": plan.selection.digest if plan.selection else None,
-            "data": results_of(config.data),
+            "data": run.settings.of(config.data),
             "begin": plan.begin.digest if plan.begin else None,
             "frozen": plan.frozen,
             "workers": [config.cluster.train_workers, config.cluster.train_threads],

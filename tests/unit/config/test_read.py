@@ -7,8 +7,9 @@ import pytest
 import yaml
 from support.settings import DEMO, MINIMAL, at, refusal
 
-from ray_ns.config import differences, results_of
+from ray_ns.config import differences
 from ray_ns.config.read import load, with_classes
+from ray_ns.config.results import results_of
 from ray_ns.errors import InputError
 
 PATHS = ["run.dir", "data.labelled", "data.validation", "data.test", "data.pool", "teacher.model.pretrained"]

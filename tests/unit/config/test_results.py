@@ -8,9 +8,9 @@ import pytest
 from pydantic import Field
 from support.settings import DEFAULTS, DEMO, HOW, MINIMAL, SETTINGS, TWO, leaves
 
-from ray_ns.config import Config, Data, Settings, differences, results_of
+from ray_ns.config import Config, Data, Settings, differences
 from ray_ns.config.read import load
-from ray_ns.config.results import changes
+from ray_ns.config.results import changes, results_of
 from ray_ns.config.schema import Section, how, section_of
 from ray_ns.seals import digest
 
@@ -94,7 +94,7 @@ def test_a_default_that_is_written_out_is_not_named(file: Path, written: list[st
     assert Settings().of(load(file, written)) == Settings().of(load(file))
 
 
-def test_no_two_values_of_a_setting_are_written_alike(file: Path) -> None:
+def test_no_two_values_of_a_setting_are_written_alike() -> None:
     class Inner(Section):
         rate: float = 1.0
 
@@ -109,6 +109,18 @@ def test_no_two_values_of_a_setting_are_written_alike(file: Path) -> None:
     assert [one.of(Outer(other=Inner(rate=it))) for it in (0.5, 1.0, 2.0)] == [
         *({}, {"other": {}}, {"other": {"rate": 2.0}})
     ]
+
+
+def test_a_setting_without_a_default_is_named_where_it_is_null_too() -> None:
+    class Sized(Section):
+        size: int | None = Field(..., description="null: as it is")
+
+    assert Settings().of(Sized(size=None)) == {"size": None}
+
+
+def test_a_run_of_format_2_names_no_more_where_it_goes_on_than_where_it_began(file: Path) -> None:
+    config = load(file, ["teacher.noise.flip=false", "select.threshold=0.5"])
+    assert Settings.of_run(record(config, 2), Config) == Settings() == Settings.of_run(None, Config)
 
 
 def test_a_run_of_format_1_names_all_that_it_named_when_it_began(file: Path) -> None:

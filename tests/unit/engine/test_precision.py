@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.tiny_run import write_tiny
 
-from ray_ns.config import Cluster, Config, differences, results_of
+from ray_ns.config import Cluster, Config, Settings, differences
 from ray_ns.engine import precision
 from ray_ns.train.precision import fast_precision
 
@@ -68,7 +68,7 @@ def test_each_setting_is_decided_by_what_computes_it(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("held", ["float32", "bfloat16"])
 def test_a_run_keeps_what_was_decided_when_it_began(monkeypatch: pytest.MonkeyPatch, auto: Config, held: str) -> None:
     has(monkeypatch, {"avx512_bf16": held == "bfloat16"})
-    begun = results_of(precision.decide(auto, None)[0])
+    begun = Settings().of(precision.decide(auto, None)[0])
     has(monkeypatch, {"avx512_bf16": held != "bfloat16"})  # resumed on another machine
     again, _ = precision.decide(auto, begun)
     assert differences(begun, again) == []
@@ -79,7 +79,7 @@ def test_another_precision_than_the_recorded_one_is_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, auto: Config
 ) -> None:
     has(monkeypatch, {"avx512_bf16": True})
-    begun = results_of(precision.decide(auto, None)[0])
+    begun = Settings().of(precision.decide(auto, None)[0])
     asked = auto.model_copy(update={"label": auto.label.model_copy(update={"precision": "float32"})})
     again, _ = precision.decide(asked, begun)
     assert differences(begun, again) == ["label.precision: 'bfloat16' -> 'float32'"]

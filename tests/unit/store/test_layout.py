@@ -11,7 +11,7 @@ from ray_ns.seals import seal
 from ray_ns.store import layout
 from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore
-from ray_ns.store.status import read_status
+from ray_ns.store.status import existing
 from ray_ns.store.verify import verify
 
 CONFIG: dict[str, Any] = {"run": {"seed": 0}, "student": {"optimizer": {"lr": 0.1, "name": "sgd"}, "steps": 400}}
@@ -78,7 +78,7 @@ def test_a_run_in_another_format_is_refused_with_what_helps(store: LocalStore, n
     for asked in (
         lambda: owner(store, CONFIG),
         lambda: layout.settings(store),
-        lambda: read_status(store.url),
+        lambda: existing(store.url),
         lambda: list(verify(store)),
     ):
         with pytest.raises(InputError, match=rf"format {number}; .* Use the version that wrote it, or a newer one"):
