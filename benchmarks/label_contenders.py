@@ -129,7 +129,7 @@ def _bare(task: Task, encoded: list[bytes]) -> None:
     torch.set_num_threads(1)
     keep_memory()
     config, events = task.config(), Events()
-    rows = config.label.slice_rows
+    rows = min(config.label.slice_rows, len(encoded))
     decode = Decode(SIZE, 3)
     teacher = Teacher(task.network(), config.data, rows, "bfloat16", torch.device("cpu"))
     images = np.zeros((rows, SIZE, SIZE, 3), np.uint8)

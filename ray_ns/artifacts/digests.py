@@ -1,26 +1,18 @@
 """The digests of the labelled, validation and test images of a run, by which the pool's copies of them are known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
+from ray_ns.artifacts.artifact import Artifact
 from ray_ns.corpora.known import Known
-from ray_ns.store.commit import Commit, StoredObject
+from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
 KnownFrom = tuple[ObjectStore, tuple[tuple[str, StoredObject], ...]]
 
 
-@dataclass(frozen=True)
-class Digests:
+class Digests(Artifact):
     """What ``digests`` commits."""
-
-    commit: Commit
-
-    @property
-    def digest(self) -> str:
-        """The commit's digest."""
-        return self.commit.digest
 
     @property
     def objects(self) -> Mapping[str, StoredObject]:

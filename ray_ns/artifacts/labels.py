@@ -1,36 +1,23 @@
 """A pool's labels: one part per label shard, each with its Parquet file and a checksum that is fast to compare."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
+from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import schema
-from ray_ns.store.commit import Commit, Part
+from ray_ns.store.commit import Part
 from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.parquet"
 XXH3 = "xxh3"
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What ``label`` commits. ``place``: its folder in the run."""
-
-    commit: Commit
-
-    @property
-    def digest(self) -> str:
-        """The commit's digest."""
-        return self.commit.digest
-
-    @property
-    def place(self) -> str:
-        """Its folder in the run."""
-        return self.commit.stage
+class Labels(Artifact):
+    """What ``label`` commits."""
 
     @property
     def parts(self) -> Sequence[Part]:

@@ -1,22 +1,14 @@
 """A trained network: one part with ``model.safetensors`` and ``config.json``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ray_ns.artifacts.artifact import Artifact
 from ray_ns.models.files import CONFIG, WEIGHTS
-from ray_ns.store.commit import Commit, StoredObject
+from ray_ns.store.commit import StoredObject
 
 
-@dataclass(frozen=True)
-class Network:
-    """What ``train`` and ``finetune`` commit. ``digest`` names it for the stages that build on it."""
-
-    commit: Commit
-
-    @property
-    def digest(self) -> str:
-        """The commit's digest."""
-        return self.commit.digest
+class Network(Artifact):
+    """What ``train`` and ``finetune`` commit."""
 
     @property
     def files(self) -> Mapping[str, StoredObject]:

@@ -1,35 +1,22 @@
 """A committed selection: a part for each label shard, and a last one of the rows that only all could decide."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
-from ray_ns.store.commit import Commit, Part, StoredObject
+from ray_ns.store.commit import Part, StoredObject
 from ray_ns.store.objects import ObjectStore
 
 SELECTION = "selection.parquet"
 
 
-@dataclass(frozen=True)
-class Selection:
+class Selection(Artifact):
     """What ``select`` commits: the labels that are confident enough, balanced by class."""
-
-    commit: Commit
-
-    @property
-    def digest(self) -> str:
-        """The commit's digest."""
-        return self.commit.digest
-
-    @property
-    def place(self) -> str:
-        """Its folder in the run."""
-        return self.commit.stage
 
     @property
     def summary(self) -> Mapping[str, Any]:

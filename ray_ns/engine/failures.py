@@ -29,38 +29,30 @@ def as_ours(stage: str, logs: Callable[[], str]) -> Iterator[None]:
         raise ResumableError(f"{words} The same command goes on from there.{logs()}") from error
 
 
-def cause(error: BaseException | None) -> RayNsError | None:
+def cause(error: BaseException) -> RayNsError | None:
     """The error of ours inside Ray's wrappings, if there is one."""
-    seen: list[BaseException] = []
-    queue = [error]
-    while queue:
-        current = queue.pop(0)
-        if current is None or current in seen:
-            continue
-        if isinstance(current, RayNsError):
-            return current
-        seen.append(current)
-        inner = getattr(current, "cause", None)
-        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__, current.__context__]
-        queue += list((getattr(current, "worker_failures", None) or {}).values())
-    return None
+    return next((it for it in _within(error, context=True) if isinstance(it, RayNsError)), None)
 
 
 def would_repeat(error: BaseException) -> bool:
     """Whether code has raised it over what it was given, and no crash, machine or network is behind it."""
+    # Not in what was being handled as an error was raised: a crash may come while code handles a KeyError.
+    raised = _within(error, context=False)
+    return any(isinstance(it, AGAIN) and not type(it).__module__.startswith("ray") for it in raised)
+
+
+def _within(error: BaseException, context: bool) -> Iterator[BaseException]:
+    """The error, and all that it wraps or that caused it; ``context``: also what was handled as it was raised."""
     seen: list[BaseException] = []
-    queue: list[BaseException | None] = [error]
+    queue: list[object] = [error]
     while queue:
         current = queue.pop(0)
-        if current is None or current in seen:
+        if not isinstance(current, BaseException) or current in seen:
             continue
         seen.append(current)
-        if isinstance(current, AGAIN) and not type(current).__module__.startswith("ray"):
-            return True
-        inner = getattr(current, "cause", None)
-        queue += [inner if isinstance(inner, BaseException) else None, current.__cause__]
-        queue += list((getattr(current, "worker_failures", None) or {}).values())
-    return False
+        yield current
+        queue += [getattr(current, "cause", None), current.__cause__, current.__context__ if context else None]
+        queue += (getattr(current, "worker_failures", None) or {}).values()
 
 
 def _last_line(error: BaseException) -> str:

@@ -29,8 +29,9 @@ def drive(
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
-    stages.check_name(until)
     config = load(path, overrides)
+    if until is not None:
+        stages.check_until(until, config)
     store = open_store(config.run.dir, config.cluster.store_seconds)
     settings = Settings.of_run(layout.record(store), Config)
     config, automatic = precision.decide(config, layout.settings(store))

@@ -160,10 +160,10 @@ class Run:
         return float(seconds) if hints.number(seconds) else 0.0
 
     def seconds_of(self, turn: str) -> float:
-        """Seconds of all stages of the turn at that folder, but for those within another stage's folder."""
+        """Seconds of all stages of the turn at that folder."""
         from ray_ns.engine import stages
 
-        return sum(self.seconds(f"{turn}/{stage.name}") for stage in stages.TURN if "/" not in stage.name)
+        return sum(self.seconds(f"{turn}/{stage.name}") for stage in stages.of_turn())
 
     @contextlib.contextmanager
     def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:

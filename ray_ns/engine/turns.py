@@ -1,6 +1,6 @@
 """The stages of a run as a method asks for them: ``turn(n).label/select/train`` and ``control()``."""
 
-from typing import cast
+from typing import TypeVar, cast
 
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.network import Network
@@ -13,10 +13,13 @@ from ray_ns.engine.stages.finetune import Finetune
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.report import Report
 from ray_ns.engine.stages.select import Select
+from ray_ns.engine.stages.stage import Stage
 from ray_ns.engine.stages.train import Train
 from ray_ns.methods.noisy_student import Turns as MethodTurns
 from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import CONTROL, Outcome, Round
+
+A = TypeVar("A")
 
 
 class EndedEarlyError(Exception):
@@ -31,30 +34,28 @@ class Turn:
 
     def label(self, teacher: Network, only: Selection | None) -> Labels:
         """See ``methods.noisy_student.Turn``."""
-        stage = Label(teacher, known_images(self._run), only)
-        labels = self._run.ensure(f"{self._place}/{stage.name}", stage)
+        labels = self._ensure(Label(teacher, known_images(self._run), only))
         self._turns.end_here()
         return labels
 
     def select(self, labels: Labels, before: Labels | None, chosen: Selection | None) -> Selection:
         """See ``methods.noisy_student.Turn``."""
-        stage = Select(labels, before, chosen)
-        selection = self._run.ensure(f"{self._place}/{stage.name}", stage)
+        selection = self._ensure(Select(labels, before, chosen))
         self._turns.end_here()
         return selection
 
     def train(self, recipe: Training, selection: Selection | None, teacher: Network | None) -> Round:
         """See ``methods.noisy_student.Turn``."""
-        train = Train(recipe, self._number, selection, teacher)
-        network = self._run.ensure(f"{self._place}/{train.name}", train)
+        network = self._ensure(Train(recipe, self._number, selection, teacher))
         if recipe.tuning is not None:
-            finetune = Finetune(recipe, self._number, network)
-            network = self._run.ensure(f"{self._place}/{finetune.name}", finetune)
-        scores = self._run.ensure(f"{self._place}/{Evaluate.name}", Evaluate(network))
-        made = Round(self._place, recipe, network, scores, selection)
+            network = self._ensure(Finetune(recipe, self._number, network))
+        made = Round(self._place, recipe, network, self._ensure(Evaluate(network)), selection)
         self._turns.made.append(made)
         self._turns.end_here()
         return made
+
+    def _ensure(self, stage: Stage[A]) -> A:
+        return self._run.ensure(f"{self._place}/{stage.name}", stage)
 
 
 class Turns:

@@ -16,20 +16,8 @@ from ray_ns.errors import InputError
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 
-# Every setting there is. A new one is a deliberate act: it is a promise to every user's config file.
-SETTINGS = [
-    "cluster.address",
-    "cluster.checkpoint_steps",
-    "cluster.checkpoints_kept",
-    "cluster.cpus",
-    "cluster.gpus",
-    "cluster.max_failures",
-    "cluster.object_store_mb",
-    "cluster.store_seconds",
-    "cluster.timeout_seconds",
-    "cluster.train_gpus",
-    "cluster.train_loaders",
-    "cluster.train_microbatch",
+# The settings that decide the result. A new one is a deliberate act: it is a promise to every user's config file.
+DECIDING = [
     "cluster.train_threads",
     "cluster.train_workers",
     "control.enabled",
@@ -41,28 +29,16 @@ SETTINGS = [
     "data.image_columns",
     "data.label_column",
     "data.label_columns",
-    "data.labelled",
-    "data.max_passed_over",
-    "data.max_quarantined",
     "data.mean",
-    "data.pool",
     "data.size",
     "data.std",
-    "data.test",
-    "data.validation",
-    "label.actors",
     "label.compile",
-    "label.gpus_per_actor",
-    "label.image_seconds",
     "label.keep",
-    "label.layout",
-    "label.open_shards",
     "label.precision",
     "label.shard_rows",
     "label.slice_rows",
     "label.threads",
     "label.top",
-    "run.dir",
     "run.mode",
     "run.patience",
     "run.rounds",
@@ -96,7 +72,6 @@ SETTINGS = [
     "student.model.drop_path",
     "student.model.dropout",
     "student.model.name",
-    "student.model.pretrained",
     "student.model.sha256",
     "student.noise.augment",
     "student.noise.crop",
@@ -141,7 +116,6 @@ SETTINGS = [
     "teacher.model.drop_path",
     "teacher.model.dropout",
     "teacher.model.name",
-    "teacher.model.pretrained",
     "teacher.model.sha256",
     "teacher.noise.augment",
     "teacher.noise.crop",
@@ -193,6 +167,8 @@ HOW = {
     "student.model.pretrained",  # the hash of the weights decides
     "teacher.model.pretrained",
 }
+
+SETTINGS = sorted([*DECIDING, *HOW])
 
 # The defaults of those that decide the result, by section; what a student shares with any training is not repeated.
 DEFAULTS: dict[str, dict[str, Any]] = {

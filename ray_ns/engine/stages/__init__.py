@@ -1,5 +1,6 @@
 """The stages of a run, one a file. The order here is theirs in ``check``, ``status``, ``--until`` and the table."""
 
+from ray_ns.config import Config
 from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.digests import Digest
 from ray_ns.engine.stages.evaluate import Evaluate
@@ -21,8 +22,13 @@ def names() -> list[str]:
     return [stage.name for stage in (*BEFORE, *TURN, *AFTER)]
 
 
-def check_name(until: str | None) -> None:
-    """Raise ``InputError`` where ``until`` is no stage of a turn."""
-    known = [stage.name for stage in TURN]
-    if until is not None and until not in known:
-        raise InputError(f"--until {until}: expected a stage of a turn, one of {', '.join(known)}.")
+def of_turn() -> list[type[Stage]]:
+    """The stages of a turn that are no part of another one, which counts their seconds and ends with them."""
+    return [stage for stage in TURN if "/" not in stage.name]
+
+
+def check_until(until: str, config: Config) -> None:
+    """Raise ``InputError`` where round 1 of the run has no stage called ``until``."""
+    known = [stage.name for stage in of_turn() if stage.in_round(config)]
+    if until not in known:
+        raise InputError(f"--until {until}: expected a stage that round 1 of this run has: {', '.join(known)}.")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ray_ns.artifacts.network import Network
-from ray_ns.config import Training
+from ray_ns.config import Config, Training
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.training import NetworkStage, Plan
 from ray_ns.keyed import seed
@@ -18,6 +18,10 @@ class Finetune(NetworkStage):
     network: Network
 
     name = "finetune"
+
+    @classmethod
+    def in_round(cls, config: Config) -> bool:
+        return config.students[0].tuning is not None
 
     def plan(self, run: Run) -> Plan:
         tuning, finetune = self.recipe.tuning, self.recipe.finetune

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from ray_ns.config import Config
 from ray_ns.store.commit import Commit, Output, Part
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class Stage(ABC, Generic[A]):
     @abstractmethod
     def artifact(self, run: "Run", commit: Commit) -> A:
         """What the commit is for whoever builds on it. Called each time, whether the work was done now or before."""
+
+    @classmethod
+    def in_round(cls, config: Config) -> bool:
+        """Whether the rounds of such a run have this stage."""
+        return True
 
     @classmethod
     def probe(cls, bench: "Bench", turn: int) -> "Iterator[Finding]":

@@ -28,8 +28,20 @@ def chained(error: BaseException) -> BaseException:
     return outer
 
 
+def while_handling(first: BaseException, then: BaseException) -> BaseException:
+    then.__context__ = first
+    return then
+
+
 @pytest.mark.parametrize(
-    "wrap", [Wrapped, chained, lambda e: WorkersFailed({1: Wrapped(e)}), lambda e: Wrapped(chained(e))]
+    "wrap",
+    [
+        Wrapped,
+        chained,
+        lambda e: WorkersFailed({1: Wrapped(e)}),
+        lambda e: Wrapped(chained(e)),
+        lambda e: while_handling(e, RuntimeError("cleaning up failed too")),
+    ],
 )
 def test_an_error_of_ours_is_found_inside_rays_wrappings(wrap) -> None:
     inner = IntegrityError("labels.parquet does not match its hash")
@@ -52,6 +64,7 @@ class Lost(Exception):
         (Wrapped(TimeoutError("slow")), False),
         (Wrapped(OSError(28, "No space left on device")), False),
         (Wrapped(MemoryError()), False),
+        (while_handling(KeyError("weight"), Lost("the worker died")), False),
     ],
 )
 def test_only_what_would_end_otherwise_is_said_to_go_on(error: BaseException, again: bool) -> None:

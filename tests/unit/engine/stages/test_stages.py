@@ -53,10 +53,24 @@ def test_a_new_stage_runs_resumes_and_appears_in_until_status_and_the_seconds_of
     assert "rounds/1/toy         committed, 1 parts" in status.out
 
 
-def test_until_takes_the_names_of_the_stages_of_a_turn(tiny: Path, ray_ns: Call) -> None:
-    left = ray_ns("run", tiny, "--until", "toy")
+@pytest.mark.parametrize(
+    ("until", "words", "refused"),
+    [
+        ("toy", [], "label, select, train, evaluate."),
+        ("nonsense", ["student.finetune.steps=2"], "label, select, train, finetune, evaluate."),
+        ("finetune", [], "label, select, train, evaluate."),  # there is none, so nothing would ever end the run
+        ("label/counts", [], "label, select, train, evaluate."),  # a part of the labelling, or of the selection
+        ("report", [], "label, select, train, evaluate."),
+        ("", [], "label, select, train, evaluate."),
+    ],
+)
+def test_until_takes_the_stages_that_round_1_has(
+    tiny: Path, tmp_path: Path, ray_ns: Call, until: str, words: list[str], refused: str
+) -> None:
+    left = ray_ns("run", tiny, f"run.dir={tmp_path / 'run'}", *words, "--until", until)
     assert left.code == 2
-    assert "--until toy: expected a stage of a turn, one of label, label/counts, select, train, finetune" in left.err
+    assert left.err == f"ray-ns: --until {until}: expected a stage that round 1 of this run has: {refused}\n"
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("with_toy")
@@ -64,3 +78,9 @@ def test_until_knows_a_new_stage(tiny: Path, ray_ns: Call) -> None:
     left = ray_ns("run", tiny, "--until", "nonsense")
     assert left.code == 2
     assert "evaluate, toy." in left.err
+
+
+def test_until_finetune_is_taken_where_the_first_student_is_fine_tuned(tiny: Path, tmp_path: Path) -> None:
+    words = [f"run.dir={tmp_path / 'run'}", "student.finetune.steps=2"]
+    with drive(str(tiny), words, "plain", until="finetune") as run:
+        assert run.until == "finetune"
