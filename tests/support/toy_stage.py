@@ -26,8 +26,9 @@ class Toy(Stage[int]):
     def work(self, run: Run, output: Output) -> Done:
         global worked
         worked += 1
-        output.publish(0, {"sum.txt": b"22"}, {})
-        return Done({"sum": self.upstream + len(run.config.recipes())}, 1)
+        total = self.upstream + len(run.config.recipes())
+        output.publish(0, {"sum.txt": str(total).encode()}, {})
+        return Done({"sum": total}, 1)
 
     def artifact(self, run: Run, commit: Commit) -> int:
         return int(commit.summary["sum"])
@@ -36,4 +37,4 @@ class Toy(Stage[int]):
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         if turn == 1:
             recipes = len(bench.config.recipes())
-            yield Finding(cls.name, f"{recipes} students would be counted", {"recipes": recipes})
+            yield Finding(cls.name, f"{recipes} recipes would be counted", {"recipes": recipes})

@@ -32,7 +32,7 @@ def test_every_stage_has_a_name_of_its_own_and_says_what_it_is() -> None:
 @pytest.mark.usefixtures("with_toy")
 def test_a_new_stage_appears_in_check(tiny: Path) -> None:
     found = {it.what: it for it in check(str(tiny), [])}
-    assert found["toy"].line == "2 students would be counted"
+    assert found["toy"].line == "2 recipes would be counted"
 
 
 @pytest.mark.usefixtures("with_toy")
