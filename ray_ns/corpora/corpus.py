@@ -72,9 +72,8 @@ class Corpus:
     root: str
     image_column: str
     label_column: str | None
-    shards: tuple[Shard, ...] = field(
-        hash=False
-    )  # not in the hash, which is taken for every slice that is read: there may be many shards
+    # Not in the hash, which is taken for every slice that is read: there may be many shards.
+    shards: tuple[Shard, ...] = field(hash=False)
     kind: Kind = Kind.PARQUET
     names: tuple[str, ...] | None = None
     texts: frozenset[str] | None = None

@@ -11,7 +11,7 @@ from ray_ns.corpora import hold_out, twins
 from ray_ns.corpora.corpus import Corpus, count_per_class
 from ray_ns.corpora.unreadable import in_words, refuse_above
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages import digests as known_images
+from ray_ns.engine.stages.digests import too_large
 from ray_ns.errors import InputError
 from ray_ns.images import leak_guard
 from ray_ns.images.isolate import SafeDecode
@@ -41,7 +41,7 @@ def divide(run: Run) -> Digests:
     given = [name for name in LABELLED if getattr(config.data, name) is not None]
     digests: Digests = {}
     first: np.ndarray | None = None
-    if known_images.too_large(corpora):
+    if too_large(corpora):
         run.reporter.note(
             "the labelled corpora are too large to read every image before the run. Unreadable images are left out "
             "when training meets them. Nobody looks for images that both train and evaluate, or for labelled, "
