@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import settings
 from PIL import Image
+from support.tiny_run import Finished
 
 from ray_ns.config import Config, Data
 from ray_ns.corpora.corpus import Corpus
@@ -119,3 +120,8 @@ def config() -> Config:
 @pytest.fixture
 def data(config: Config) -> Data:
     return config.data
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    return Finished(tmp_path_factory.mktemp("finished"))

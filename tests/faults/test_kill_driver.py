@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from support.tiny_run import digests, faulty, ray_ns, write_tiny
+from support.tiny_run import Finished, digests, faulty, ray_ns
 
 pytestmark = pytest.mark.ray
 
@@ -32,12 +32,11 @@ SIX = (
 
 
 class Tiny:
-    """One set of data, and any number of runs on it."""
+    """The data of the uninterrupted run, and any number of runs on it."""
 
-    def __init__(self, folder: Path) -> None:
-        self._config = write_tiny(folder)
-        self._folder = folder
-        self.end = self.finish("uninterrupted")
+    def __init__(self, finished: Finished, folder: Path) -> None:
+        self._config, self._folder = finished.config, folder
+        self.end = digests(finished.run)
 
     def finish(self, name: str) -> dict[str, bytes]:
         """Run to the end; the commits."""
@@ -50,8 +49,8 @@ class Tiny:
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return Tiny(tmp_path_factory.mktemp("tiny"))
+def tiny(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return Tiny(finished, tmp_path_factory.mktemp("killed"))
 
 
 def test_killed_at_six_moments_in_a_row_a_run_ends_as_if_it_never_was(tiny: Tiny) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.tiny_run import faulty, ray_ns, write_tiny
+from support.tiny_run import Finished, faulty, ray_ns
 from support.two_nodes import two_nodes
 
 pytestmark = pytest.mark.ray
@@ -28,16 +28,16 @@ def labels(run: Path) -> pa.Table:
 class Pool:
     """A run whose teacher is trained, to be copied and labelled again and again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.config = write_tiny(folder)
-        self.folder = folder
-        ray_ns("run", str(self.config), "--until", "label")
-        self.commit = (folder / "run" / LABEL / "commit.json").read_bytes()
+    def __init__(self, finished: Finished, folder: Path) -> None:
+        self.config, self.folder, self.finished = finished.config, folder, finished.run
+        self.commit = (finished.run / LABEL / "commit.json").read_bytes()
 
     def fresh(self, name: str) -> Path:
         """The run, trained and unlabelled."""
         run = self.folder / name
-        shutil.copytree(self.folder / "run", run, ignore=shutil.ignore_patterns("label"))
+        later = shutil.ignore_patterns("1", "report", "report.json")  # round 1 and the report, in the register too
+        shutil.copytree(self.finished, run, ignore=later)
+        assert not (run / LABEL).exists()
         return run
 
     def label(
@@ -53,8 +53,8 @@ class Pool:
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
-    return Pool(tmp_path_factory.mktemp("pool"))
+def pool(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Pool:
+    return Pool(finished, tmp_path_factory.mktemp("pool"))
 
 
 TASKS = ("label.layout=tasks", "label.gpus_per_actor=1", "cluster.gpus=1", "cluster.cpus=3")
@@ -85,13 +85,13 @@ def test_a_killed_worker_costs_a_retry_and_nothing_else(
 def test_an_image_that_kills_or_hangs_its_decoder_costs_itself_and_nothing_else(
     pool: Pool, words: tuple[str, ...]
 ) -> None:
-    encoded = [pq.read_table(pool.folder / "data/pool" / f"{shard}.parquet")["image"] for shard in range(3)]
+    encoded = [pq.read_table(pool.config.parent / "data/pool" / f"{shard}.parquet")["image"] for shard in range(3)]
     crashes, hangs = (hashlib.sha256(encoded[shard][row].as_py()).hexdigest() for shard, row in ((0, 70), (2, 199)))
     run = pool.fresh(f"decoder-{len(words)}")
     done = pool.label(run, f"decode:{crashes}:{hangs}", "label.image_seconds=2", "data.max_quarantined=0.1", *words)
     assert done.returncode == 0, done.stderr[-2000:]
     reasons = {70: "crashes_decoder", 207: "empty", 209: "truncated", 599: "too_slow"}
-    found, expected = labels(run), labels(pool.folder / "run")
+    found, expected = labels(run), labels(pool.finished)
     assert {row: found["quarantine"][row].as_py() for row in reasons} == reasons
     others = np.setdiff1d(np.arange(600), list(reasons))
     assert found["image_id"].equals(expected["image_id"])

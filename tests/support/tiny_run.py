@@ -101,3 +101,13 @@ def files(run: Path) -> dict[str, tuple[int, int]]:
     """Every file of a run with its size and mtime: what a rerun must leave as it is."""
     stats = {path.relative_to(run).as_posix(): path.stat() for path in sorted(run.rglob("*")) if path.is_file()}
     return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+class Finished:
+    """One uninterrupted tiny run, shared by the tests that only read it, copy it, or compare with it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.config = write_tiny(folder)
+        self.run = folder / "run"
+        self.done = ray_ns("run", str(self.config), "--json")
+        self.report = report(self.done)
