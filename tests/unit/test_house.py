@@ -9,7 +9,7 @@ import ray_ns
 ROOT = Path(ray_ns.__file__).parent
 FILES = {path.relative_to(ROOT.parent).as_posix(): path.read_text() for path in sorted(ROOT.rglob("*.py"))}
 MAX_FILE, MAX_FUNCTION, MAX_PARAMETERS = 400, 60, 8
-COMMANDS = "ray_ns/cli.py"  # its commands are excepted: each parameter of theirs is an option of the command line
+COMMANDS = "ray_ns/cli/"  # its commands are excepted: each parameter of theirs is an option of the command line
 ENGINE = "ray_ns/engine/"
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -51,7 +51,7 @@ def test_no_function_takes_too_many_parameters() -> None:
         (name, it.name): parameters_of(it)
         for name, source in FILES.items()
         for it in functions(source)
-        if not (name == COMMANDS and it.decorator_list)
+        if not (name.startswith(COMMANDS) and it.decorator_list)
     }
     assert {where: count for where, count in found.items() if count > MAX_PARAMETERS} == {}
 
