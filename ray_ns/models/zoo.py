@@ -24,7 +24,7 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
     """
     import timm
 
-    _check_arguments(model)
+    check_arguments(model)
     if not timm.is_model(model.name):
         near = difflib.get_close_matches(model.name, timm.list_models(), 3, 0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
@@ -60,7 +60,7 @@ _SETTINGS = {
 _OTHERS = {"features_only", "feature_cls", "out_indices", "device", "dtype"}
 
 
-def _check_arguments(model: Model) -> None:
+def check_arguments(model: Model) -> None:
     """Refuse arguments that would load unverified weights or change the network's task."""
     import timm
     from timm.models import build_model_with_cfg

@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ray_ns.artifacts.report import REPORT
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.methods.outcome import Outcome
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Output
-
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,56 @@
+"""Which network is meant by a place: a folder with its two files, or a run, whose best network it is."""
+
+from dataclasses import dataclass
+
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.report import best_network
+from ray_ns.config import Data
+from ray_ns.errors import InputError
+from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.given import data_of
+from ray_ns.store import layout
+from ray_ns.store.objects import STORE_SECONDS, ObjectStore, open_store
+
+
+@dataclass(frozen=True)
+class Given:
+    """A network that a command is given.
+
+    ``place``: as it was given. ``files``: ``model.safetensors`` and ``config.json``. ``data``: how it is fed (``size``,
+    ``channels``, ``mean``, ``std``, ``fit``) and its number of classes; where images lie it does not say. ``names``:
+    of the classes, by their numbers, where they are known. ``run``: the run's store, where the place is a run,
+    and ``network`` its commit.
+    """
+
+    place: str
+    files: dict[str, bytes]
+    data: Data
+    names: tuple[str, ...] | None
+    run: ObjectStore | None = None
+    network: Network | None = None
+
+
+def given(place: str, seconds: float = STORE_SECONDS) -> Given:
+    """The network at ``place``: a run (local or s3) that has ended, or a folder in timm's form, such as RUN/best.
+
+    Raises ``InputError`` where it is neither, or ray_ns decodes images otherwise than the network is fed;
+    ``IntegrityError`` where a run's file is not as it was written.
+    """
+    store = open_store(place, seconds)
+    record = layout.record(store)
+    if record is not None:
+        network = best_network(store)
+        files = {name: network.files[name].read(store) for name in (WEIGHTS, CONFIG)}
+        classes = layout.classes(store)
+        told = {**record["config"]["data"], "labelled": place, "pool": place, "classes": classes.count}
+        data = Data.model_validate(told | ({"size": network.size} if network.size else {}))
+        return Given(place, files, data, classes.names, store, network)
+    found = {name: content for name in (WEIGHTS, CONFIG) if (content := store.get(name)) is not None}
+    if len(found) < 2:
+        missing = next(name for name in (CONFIG, WEIGHTS) if name not in found)
+        raise InputError(
+            f"{place}: no network is here (no {missing}), and no run ({layout.RUN}). Give a run that has ended, or a "
+            f"folder with {WEIGHTS} and {CONFIG}, such as RUN/best."
+        )
+    data, names = data_of(found[CONFIG], place)
+    return Given(place, found, data, names)

@@ -1,0 +1,127 @@
+"""A network that is given: its two files, whoever wrote them, read back with what they say of images and classes.
+
+The folder may be of a run, or of timm. What ray_ns would do otherwise with an image than the ``config.json`` says is
+refused. No pickle is read, and nothing that the file names is loaded from elsewhere.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from ray_ns.config import MIDDLE, Data, Model
+from ray_ns.errors import InputError
+from ray_ns.models.files import CONFIG, WEIGHTS, from_files
+from ray_ns.models.zoo import check_arguments
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Arguments of a network in ``model_args`` that settings of ours stand for, and that say nothing of where it comes from.
+_KNOWN = {"in_chans", "num_classes", "drop_rate", "drop_path_rate", "global_pool"}
+
+
+def data_of(config: bytes, where: str) -> tuple[Data, tuple[str, ...] | None]:
+    """How a network is fed, and what its classes are called, by its ``config.json``, which lies in ``where``.
+
+    Returns settings whose ``size``, ``channels``, ``mean``, ``std``, ``fit`` and ``classes`` are the network's; where
+    images lie they do not say (``labelled`` and ``pool`` are ``where``). The names are in the order of the classes'
+    numbers; None where the file has none but numbers.
+
+    Raises ``InputError`` where the file is not in timm's form, or images would be decoded otherwise here than it says.
+    """
+    told = _mapping(config, where)
+    fed = {**told, **(told.get("pretrained_cfg") or {})}
+    classes = told.get("num_classes", fed.get("num_classes"))
+    try:
+        channels, height, width = fed["input_size"]
+        if height != width:
+            raise _otherwise(where, "input_size", fed["input_size"], "a square, [channels, side, side]")
+        values = {"size": height, "channels": channels, "fit": _fit(fed, height, where), "classes": classes}
+        values |= {"mean": list(fed["mean"]), "std": list(fed["std"])}
+        data = Data.model_validate({"labelled": where, "pool": where, **values})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(
+            f"{where}/{CONFIG}: {'.'.join(map(str, first['loc']))}: {first['msg']}, found {first['input']!r}. Such a "
+            f"network is not one that ray-ns can feed."
+        ) from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{where}/{CONFIG}: does not say how images are fed to the network ({type(error).__name__}: {error}); "
+            f"expected input_size, mean, std in timm's pretrained_cfg. Give a network in timm's form."
+        ) from None
+    return data, _names(told, fed, data.classes, where)
+
+
+def network_of(files: Mapping[str, bytes], where: str) -> "nn.Module":
+    """The network of ``model.safetensors`` and ``config.json``, in eval mode on the CPU.
+
+    Raises ``InputError`` where timm does not know it, its arguments would load something else, or the weights differ.
+    """
+    told = _mapping(files[CONFIG], where)
+    args = told.get("model_args") or {}
+    try:
+        check_arguments(Model(name=told["architecture"], args={key: args[key] for key in args.keys() - _KNOWN}))
+        return from_files(dict(files))
+    except Exception as error:  # a constructor may raise anything on wrong arguments
+        words = " ".join(str(error).split())[:300]
+        raise InputError(
+            f"{where}: {WEIGHTS} and {CONFIG} make no network ({type(error).__name__}: {words}). Give a folder that "
+            f"ray-ns or timm (push_to_hf_hub, save_for_hf) wrote, with a timm that knows its architecture."
+        ) from error
+
+
+def _mapping(config: bytes, where: str) -> dict[str, Any]:
+    try:
+        told = json.loads(config)
+        if not isinstance(told, dict) or not isinstance(told["architecture"], str):
+            raise TypeError("its architecture is no name")
+        if not isinstance(told.get("pretrained_cfg") or {}, dict) or not isinstance(told.get("model_args") or {}, dict):
+            raise TypeError("its pretrained_cfg or model_args is no mapping")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(
+            f"{where}/{CONFIG}: is not timm's description of a network ({type(error).__name__}: {error}). Give a "
+            f"folder that ray-ns or timm wrote."
+        ) from None
+    return told
+
+
+def _fit(fed: Mapping[str, Any], size: int, where: str) -> str:
+    """``data.fit`` of a network, ``squash`` or ``crop``."""
+    if fed.get("interpolation") != "bilinear":
+        raise _otherwise(where, "interpolation", fed.get("interpolation"), "bilinear")
+    share, mode = float(fed.get("crop_pct") or MIDDLE), fed.get("crop_mode") or "center"
+    if mode == "squash":
+        if share != 1:
+            raise _otherwise(where, "crop_pct", share, "1.0 with crop_mode squash")
+        return "squash"
+    if mode != "center":
+        raise _otherwise(where, "crop_mode", mode, "center or squash")
+    # Ours is the share of whole pixels; timm resizes to whole pixels too, and may come out one beside.
+    if abs(math.floor(size / share) - size / MIDDLE) >= 1:
+        raise _otherwise(where, "crop_pct", share, f"{MIDDLE} with crop_mode center")
+    return "crop"
+
+
+def _otherwise(where: str, key: str, found: object, expected: str) -> InputError:
+    return InputError(
+        f"{where}/{CONFIG}: {key} is {found!r}; ray-ns decodes with {expected} only, and its labels would not be the "
+        f"network's own. Use timm for this network, or train one with ray-ns."
+    )
+
+
+def _names(told: Mapping[str, Any], fed: Mapping[str, Any], classes: int, where: str) -> tuple[str, ...] | None:
+    names = told.get("label_names") or fed.get("label_names")
+    if isinstance(names, dict):  # timm's other form: {number: name}
+        names = [names.get(str(number), str(number)) for number in range(classes)]
+    if not names:
+        return None
+    if not isinstance(names, list) or len(names) != classes:
+        raise InputError(
+            f"{where}/{CONFIG}: label_names has {len(names)} names, num_classes is {classes}. Name each class, or none."
+        )
+    found = tuple(map(str, names))
+    return None if found == tuple(map(str, range(classes))) else found
