@@ -276,6 +276,10 @@ class ShardReader:
         """The name of a row (0-based, of those of the corpus), for a person."""
         return self._reader.where(row if self._kept is None else int(self._kept[row]))
 
+    def origins(self, rows: np.ndarray) -> pa.Table:
+        """The names of ``rows`` (int64 ascending, of those of the corpus): the columns of ``corpora.origins``."""
+        return self._reader.origins(rows if self._kept is None else self._kept[rows])
+
 
 def count_per_class(labels: Iterable[np.ndarray], classes: int) -> np.ndarray:
     """Images of each class, int64 of length ``classes``."""

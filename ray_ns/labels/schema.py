@@ -40,7 +40,7 @@ def label_table(
         "quarantine": pa.array(reasons, pa.string()),
     }
     if keep == "top":
-        order = _largest(probabilities, top)
+        order = largest(probabilities, top)
         columns["top_label"] = _lists(order.astype(np.int16), bad)
         columns["top_probability"] = _lists(np.take_along_axis(probabilities, order, 1).astype(np.float16), bad)
     elif keep == "full":
@@ -146,7 +146,7 @@ def _unpacked(column: pa.ChunkedArray, item: str) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(values.slice(rows.offset * size), size, mask=mask)
 
 
-def _largest(probabilities: np.ndarray, top: int) -> np.ndarray:
+def largest(probabilities: np.ndarray, top: int) -> np.ndarray:
     """Indices of the ``top`` largest of each row, largest first, ties by index. Faster than a full sort."""
     found = np.sort(np.argpartition(-probabilities, top - 1, axis=1)[:, :top], axis=1)
     values = np.take_along_axis(probabilities, found, 1)

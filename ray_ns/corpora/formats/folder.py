@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.corpora import origins
 from ray_ns.corpora.formats import ranges
 from ray_ns.corpora.formats.place import BEGIN_BYTES, Kind, Place, Stat, UnlabelledError
 from ray_ns.corpora.formats.table import Table, labels_of
@@ -144,6 +145,9 @@ class FolderReader:
 
     def where(self, row: int) -> str:
         return self._place.name(self._files[row].path)
+
+    def origins(self, rows: np.ndarray) -> pa.Table:
+        return origins.named([self._files[row].path for row in rows.tolist()], rows)
 
     def _read(self, file: File) -> bytes:
         name = self._place.name(file.path)

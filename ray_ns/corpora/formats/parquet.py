@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ray_ns.corpora import origins
 from ray_ns.corpora.formats import ranges
 from ray_ns.corpora.formats.meaning import SHOWN, Meaning, in_one_form
 from ray_ns.corpora.formats.place import BEGIN_BYTES, Place, UnlabelledError, check_begin
@@ -286,6 +287,26 @@ class ParquetReader:
 
     def where(self, row: int) -> str:
         return f"{self._name} row {row}"
+
+    def origins(self, rows: np.ndarray) -> pa.Table:
+        leaf = self._source_leaf
+        if leaf is None or not len(rows):
+            return origins.named(self._path, rows, numbered=True)
+        groups, at = origins.within_groups(rows, self.group_rows)
+        column = self._read(lambda: self._file.read_row_groups(groups, columns=[leaf], use_threads=False))
+        column = pc.struct_field(column, "path") if pa.types.is_struct(column.type) else column
+        return origins.named(self._path, rows, numbered=True, sources=column.take(at).cast(pa.string()))
+
+    @cached_property
+    def _source_leaf(self) -> str | None:
+        """The leaf column that names each image: where it lay before it was packed, or the path beside its bytes."""
+        leaf = "source" if {"sha256", "source"} <= {*self._schema.names} else f"{self._image_column}.path"
+        name, _, inner = leaf.partition(".")
+        if leaf not in self._leaves:
+            return None
+        kind = self._schema.field(name).type
+        kind = kind.field(inner).type if inner else kind
+        return leaf if _is_text(kind) and not pa.types.is_binary(kind) else None
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names of the classes, if the library ``datasets`` wrote them into the file's metadata."""

@@ -123,6 +123,9 @@ class Reader(Protocol):
     def where(self, row: int) -> str:
         """The name of a row, for a person."""
 
+    def origins(self, rows: np.ndarray) -> pa.Table:
+        """The names of ``rows`` (int64 ascending), for a program: the columns of ``corpora.origins``."""
+
 
 @dataclass(frozen=True)
 class Place:

@@ -19,6 +19,7 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.corpora import origins
 from ray_ns.corpora.formats import ranges
 from ray_ns.corpora.formats.meaning import Meaning, in_one_form
 from ray_ns.corpora.formats.place import BEGIN_BYTES, Place, Stat, UnlabelledError, check_begin, is_hidden, is_image
@@ -87,7 +88,7 @@ class TarReader:
         self, place: Place, path: str, stat: Stat, label: str | None, root: str = "", by_tar: bool = False
     ) -> None:
         self.bytes_read = 0
-        self._place, self._name = place, place.name(path)
+        self._place, self._path, self._name = place, path, place.name(path)
         self._root = root
         try:
             self._file = place.open(path)
@@ -137,6 +138,9 @@ class TarReader:
 
     def where(self, row: int) -> str:
         return f"{self._name}: {self._index.names[row]}"
+
+    def origins(self, rows: np.ndarray) -> pa.Table:
+        return origins.named(self._path, rows, [self._index.names[row] for row in rows.tolist()])
 
 
 @lru_cache(64)

@@ -1,0 +1,32 @@
+"""Opening a run writes down where its corpora lie, once, and in no record."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.tiny_run import write_tiny
+
+from ray_ns.engine.opening import drive
+from ray_ns.store.objects import LocalStore
+from ray_ns.store.verify import verify
+
+
+def test_a_run_knows_where_its_corpora_lie_and_hears_of_a_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = write_tiny(tmp_path)
+    words, places = [f"run.dir={tmp_path / 'run'}"], tmp_path / "run/places.json"
+    with drive(str(config), words, "plain"):
+        pass
+    names = ("labelled", "validation", "test", "pool")
+    assert json.loads(places.read_text()) == {name: str(tmp_path / "data" / name) for name in names}
+    written = places.stat().st_mtime_ns
+    with drive(str(config), words, "plain"):
+        pass
+    assert places.stat().st_mtime_ns == written, "nothing is written twice"
+    shutil.move(tmp_path / "data/pool", tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    with drive(str(config), [*words, "pool=moved"], "plain"):
+        pass
+    assert json.loads(places.read_text())["pool"] == str(tmp_path / "moved"), "absolute, for another folder"
+    places.write_text("rot")
+    assert not [fault for _, fault in verify(LocalStore(tmp_path / "run")) if fault]
