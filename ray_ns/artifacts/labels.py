@@ -9,6 +9,7 @@ import xxhash
 
 from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import schema
+from ray_ns.seals import digest
 from ray_ns.store.commit import Part
 from ray_ns.store.objects import ObjectStore
 
@@ -38,6 +39,12 @@ class Labels(Artifact):
     def left_out(self) -> Mapping[str, int]:
         """Images that are known already, by where from."""
         return dict(self.commit.summary.get("left_out", {}))  # labels of an earlier version knew of none
+
+    @property
+    def content(self) -> str | None:
+        """A digest of all images' bytes, in order; None for labels of a part of the pool, or of an earlier version."""
+        checksums = [part.facts.get("content") for part in self.parts]
+        return digest(checksums) if all(checksums) else None
 
 
 def label_objects(table: pa.Table, lineage: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, Any]]:

@@ -40,6 +40,11 @@ def best_network(store: ObjectStore) -> Network:
             f"{store.url}: has no best network, because it has not ended (no report). Run it to its end: 'ray-ns "
             f"status {store.url}' says where it stands."
         )
+    return network_in(store, report)
+
+
+def network_in(store: ObjectStore, report: Report) -> Network:
+    """The best network that ``report`` names. ``IntegrityError`` where its commit is missing."""
     folder = str(report.value(store)["best_model"])
     commit = find_commit(store, folder.partition("/data/")[0])
     if commit is None:

@@ -4,6 +4,7 @@ from typing import TypeVar, cast
 
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Training
 from ray_ns.engine.run import Run
@@ -15,9 +16,12 @@ from ray_ns.engine.stages.report import Report
 from ray_ns.engine.stages.select import Select
 from ray_ns.engine.stages.stage import Stage
 from ray_ns.engine.stages.train import Train
+from ray_ns.errors import InputError, ResumableError
+from ray_ns.export import best
 from ray_ns.methods.noisy_student import Turns as MethodTurns
 from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import CONTROL, Outcome, Round
+from ray_ns.store.lease import LeaseLostError
 
 A = TypeVar("A")
 
@@ -81,12 +85,29 @@ class Turns:
 
 
 def carry_out(run: Run) -> Outcome:
-    """Run the method to its end, or to ``run.until``, and commit the report of a complete run."""
+    """Run the method to its end, or to ``run.until``. Commits the report of a complete run, and keeps ``best/``."""
     turns = Turns(run)
     try:
         # A method knows of artifacts only what it needs; what it hands back here are those that came from here.
         outcome = noisy_student(cast(MethodTurns, turns), run.config)
     except EndedEarlyError:
         return Outcome(turns.made, complete=False)
+    finished = report_of(run.store) is not None
+    if not finished:
+        best.take_down(run.store, run.lease.check)
     run.ensure(f"{run.place}{Report.name}", Report(outcome))
+    _keep_best(run, finished)
     return outcome
+
+
+def _keep_best(run: Run, finished: bool) -> None:
+    """Make ``best/`` where it is not whole. A run that was finished may lie where nobody can write: that is told."""
+    report = report_of(run.store)
+    if report is None or best.is_whole(run.store, report):
+        return
+    try:
+        best.put(run.store, report, run.lease.check)
+    except (InputError, ResumableError) as error:
+        if not finished or isinstance(error, LeaseLostError):
+            raise
+        run.reporter.warn(f"{run.store.url}/best is not there whole, and cannot be written: {error}")

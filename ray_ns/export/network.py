@@ -41,10 +41,7 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
     if record is not None:
         network = best_network(store)
         files = {name: network.files[name].read(store) for name in (WEIGHTS, CONFIG)}
-        classes = layout.classes(store)
-        told = {**record["config"]["data"], "labelled": place, "pool": place, "classes": classes.count}
-        data = Data.model_validate(told | ({"size": network.size} if network.size else {}))
-        return Given(place, files, data, classes.names, store, network)
+        return Given(place, files, data_of_run(store, network), layout.classes(store).names, store, network)
     found = {name: content for name in (WEIGHTS, CONFIG) if (content := store.get(name)) is not None}
     if len(found) < 2:
         missing = next(name for name in (CONFIG, WEIGHTS) if name not in found)
@@ -54,3 +51,12 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
         )
     data, names = data_of(found[CONFIG], place)
     return Given(place, found, data, names)
+
+
+def data_of_run(store: ObjectStore, network: Network) -> Data:
+    """How a network of a run is fed, by the run's settings; where images lie it does not say."""
+    record = layout.record(store)
+    assert record is not None, "a run with a network has begun"
+    told = {**record["config"]["data"], "labelled": store.url, "pool": store.url}
+    told |= {"classes": layout.classes(store).count} | ({"size": network.size} if network.size else {})
+    return Data.model_validate(told)

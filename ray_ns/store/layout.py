@@ -20,6 +20,7 @@ FORMAT = 2  # of new runs; 1 names every setting (``config.results``)
 READ = (1, 2)
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
+BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth
 # Files of a stage, by their names in full: copies that sync clients and users make have other names.
 _STAGE = re.compile(
     r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"

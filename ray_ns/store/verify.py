@@ -10,14 +10,18 @@ once the stage is committed nobody reads them), checkpoints (the training resume
 ``driver/``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, ``places.json``, and data that no
 record names. A damaged epoch in ``driver/`` is a fault. Names that are not the run's, such as copies by sync clients,
 are ignored.
+
+``best/`` may be missing, or half there while it is being replaced; whoever reads it would take its two files for those
+of the newest report, so it is a fault if they are not.
 """
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.seals import digest, unseal_with_digest
+from ray_ns.seals import digest, sha256, unseal_with_digest
 from ray_ns.store import commit, layout
 from ray_ns.store.commit import Part
 from ray_ns.store.lease import EPOCH
@@ -29,6 +33,7 @@ UPSTREAM = (
     *("hashes", "duplicates"),
 )
 _REGISTER = re.compile(rf"{commit.REGISTER}[A-Za-z0-9/-]+\.json", re.ASCII)
+_REPORT = re.compile(r"(?:pool-(\d+)/)?report(?:-(\d+))?", re.ASCII)
 _GENERATION = re.compile(r"(?:corpora-|pool-|hashes-|duplicates-|ingest-)(\d+)(?:\.json$|/)", re.ASCII)
 Found = Iterator[tuple[str, str | None]]
 Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its digest, what is wrong with it
@@ -70,6 +75,7 @@ def verify(store: ObjectStore) -> Found:
             yield key, _as_registered(store, key, committed, registered)
             for part in committed[0]["parts"] if committed[0] else ():
                 yield from _data(store, part)
+    yield from _best(store, names, {stage: value for stage, (value, _, _) in commits.items() if value is not None})
 
 
 def _listed(store: ObjectStore) -> tuple[set[str], tuple[str, str] | None]:
@@ -132,3 +138,24 @@ def _data(store: ObjectStore, record: Mapping[str, Any]) -> Found:
             yield stored.key, None
         except (IntegrityError, UnreadableError) as error:
             yield stored.key, str(error)
+
+
+def _best(store: ObjectStore, names: set[str], commits: Mapping[str, Mapping[str, Any]]) -> Found:
+    """The files in ``best/`` that the commit of the best network names; nothing where it is not there as a whole."""
+    reports = sorted((int(of[1] or 1), int(of[2] or 1), of[0]) for of in map(_REPORT.fullmatch, commits) if of)
+    if not reports or f"{layout.BEST}config.json" not in names:
+        return
+    try:
+        (report,) = Part.from_json(commits[reports[-1][2]]["parts"][0]).objects.values()
+        folder = str(json.loads(report.read(store))["best_model"])
+        network = Part.from_json(commits[folder.partition("/data/")[0]]["parts"][0])
+    except (IntegrityError, UnreadableError, KeyError, ValueError):
+        return  # the report or the network is a fault already
+    for name, stored in network.objects.items():
+        key, wrong = f"{layout.BEST}{name}", None
+        try:
+            if sha256(store.get(key) or b"") != stored.sha256:
+                wrong = f"{key} in {store.url} is not {stored.key}, which the report names. Run again to write it anew."
+        except (IntegrityError, UnreadableError) as error:
+            wrong = str(error)
+        yield key, wrong

@@ -47,7 +47,12 @@ def test_a_finished_one_is_left_as_it_is_and_refused_to_another_config(folder: P
     refused = ray_ns("run", "config.yaml", "run.dir=finished", "data.size=32", "teacher.ema_decay=0.9", check=False)
     assert refused.returncode == 2
     assert "data.size: 16 -> 32; teacher.ema_decay: None -> 0.9" in refused.stderr
-    assert files(folder / "finished") == before
+    after = files(folder / "finished")
+    assert {name: after[name] for name in before if not name.startswith("driver/")} == {
+        name: stat for name, stat in before.items() if not name.startswith("driver/")
+    }
+    added = {name for name in after if name not in before and not name.startswith("driver/")}
+    assert added == {f"best/{name}" for name in ("model.safetensors", "config.json", "labels.txt", "README.md")}
 
 
 def test_a_half_done_one_is_resumed_to_the_digests_it_would_have_had(folder: Path) -> None:

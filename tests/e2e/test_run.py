@@ -43,7 +43,7 @@ def test_at_one_label_per_class_the_rare_predicted_classes_are_not_starved(finis
 
 
 def test_stock_timm_loads_the_best_network_and_it_scores_what_the_report_says(finished) -> None:
-    network = timm.create_model(f"local-dir:{finished.run / finished.report['best_model']}", pretrained=True).eval()
+    network = timm.create_model(f"local-dir:{finished.run / 'best'}", pretrained=True).eval()
     table = pq.read_table(finished.config.parent / "data/test")
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(image))) for image in table["image"].to_pylist()])
     images = torch.from_numpy(pixels)[:, None].float() / 255
@@ -76,9 +76,38 @@ def test_a_run_names_the_settings_that_differ_from_their_default(finished) -> No
     assert plan["recipe"] == begun["config"]["student"]
 
 
+def test_the_best_network_lies_in_best_and_is_put_back_by_the_next_start(finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.run, run)
+    made = {path.name: path.read_bytes() for path in (run / "best").iterdir()}
+    assert made.keys() == {"model.safetensors", "config.json", "labels.txt", "README.md"}
+    for name in ("model.safetensors", "config.json"):
+        assert made[name] == (run / finished.report["best_model"] / name).read_bytes()
+    words = ["run", str(finished.config), f"run.dir={run}"]
+    (run / "best/model.safetensors").write_bytes(b"another")
+    assert "best/model.safetensors" in ray_ns("verify", str(run), check=False).stderr
+    ray_ns(*words)
+    assert {path.name: path.read_bytes() for path in (run / "best").iterdir()} == made
+    shutil.rmtree(run / "best")
+    assert ray_ns("verify", str(run)).returncode == 0
+    ray_ns(*words)
+    assert {path.name: path.read_bytes() for path in (run / "best").iterdir()} == made
+    assert digests(run) == digests(finished.run)
+
+
+def test_a_finished_run_is_shown_where_its_best_cannot_be_written(finished, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.run, run)
+    shutil.rmtree(run / "best")
+    (run / "best").write_text("a file where the folder would be")
+    done = ray_ns("run", str(finished.config), f"run.dir={run}", "--json")
+    assert json.loads(done.stdout) == finished.report
+    assert "best is not there whole, and cannot be written" in done.stderr
+
+
 def test_the_last_lines_are_the_table_and_the_path_of_the_best_network(finished) -> None:
     shown = ray_ns("run", str(finished.config)).stdout
-    assert finished.report["best_model"] in shown
+    assert f"best network: {finished.run}/best\n" in shown
     for word in ("round", "params", "labels", "copies", "top-1", "test", "seconds", "0: teacher"):
         assert word in shown
 

@@ -16,7 +16,7 @@ def show(outcome: Outcome, url: str, seconds: Sequence[float]) -> None:
     ``url``: the run's directory. ``seconds``: of each round and of the control, the time of all its stages.
     """
     report = outcome.as_json()
-    say(f"best network (timm loads it as local-dir:): {url}/{report['best_model']}")
+    say(f"best network: {url}/best")
     gains = report["gain_points"]
     if outcome.best is outcome.rounds[0]:
         say("no student was better than its teacher on the validation images: keep the teacher.")

@@ -1,0 +1,94 @@
+"""What the records of a run say of its best network: the values of its model card. No path of a machine is in them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_ns import __version__
+from ray_ns.artifacts.labels import Labels
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.report import Report
+from ray_ns.corpora.known import IN
+from ray_ns.errors import IntegrityError
+from ray_ns.export.model_card import Card, Origin, Selected, Trained
+from ray_ns.export.network import data_of_run
+from ray_ns.seals import digest
+from ray_ns.store import layout
+from ray_ns.store.commit import Commit, find_commit
+from ray_ns.store.objects import ObjectStore
+
+CONTROL = "control"
+
+
+def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
+    """The values of the card of ``network``, which ``report`` names as the best."""
+    value, classes = report.value(store), layout.classes(store)
+    rows = [row for row in value["rounds"] if not row["round"].startswith(CONTROL)]
+    control = [row for row in value["rounds"] if row["round"].startswith(CONTROL)]
+    best = next(number for number, row in enumerate(rows) if row["best"])
+    scores = _commit(store, f"{value['best']}/evaluate").summary
+    images = {name: int(of["images"]) for name, of in scores.items()}
+    labels = Labels(_commit(store, f"{rows[1]['round']}/label")) if rows[1:] else None
+    record = layout.record(store)
+    assert record is not None, "a run with a report has begun"
+    return Card(
+        rounds=[_trained(row) for row in rows],
+        best=best,
+        control=_trained(control[0]) if control else None,
+        data=data_of_run(store, network),
+        names=classes.names,
+        images=images,
+        unreadable={name: int(of["unreadable"]) for name, of in scores.items()},
+        calibration=float(scores["test"]["calibration_error"]),
+        origins=_origins(store, labels, images),
+        quarantine=labels.quarantine if labels else {},
+        left_out=labels.left_out if labels else {},
+        selected=_selected(_commit(store, f"{value['best']}/select").summary) if best else None,
+        facts={
+            "Seed": record["config"]["run"].get("seed", 0),
+            "sha256 of model.safetensors": network.weights_sha256,
+            "digest of the run's report": report.digest,
+            "format of the run": record["format"],
+            "card by ray_ns": __version__,
+        },
+    )
+
+
+def _commit(store: ObjectStore, place: str) -> Commit:
+    commit = find_commit(store, place)
+    if commit is None:
+        raise IntegrityError(
+            f"{store.url}: {place} has no commit, and the report builds on it. Restore it from a backup."
+        )
+    return commit
+
+
+def _trained(row: Mapping[str, Any]) -> Trained:
+    """A row of the report. Only those that learned from a pool have figures of it."""
+    name = str(row["round"])
+    number = name.rpartition("/")[2]
+    control = name.startswith(CONTROL)
+    title = "control: labels only" if control else "0: teacher" if number == "0" else f"{number}: student"
+    of_pool = {} if control or number == "0" else {"kept": row["kept"], "copies": row["kept"] + row["duplicates"]}
+    figures = {"validation": row["validation_top1"], "test": row["test_top1"]}
+    return Trained(title, row["model"], row["parameters"], **figures, **of_pool)
+
+
+def _origins(store: ObjectStore, labels: Labels | None, evaluated: Mapping[str, int]) -> dict[str, Origin]:
+    """Of each corpus as the newest generation has it."""
+    corpora, known = layout.generations(store)[-1], find_commit(store, "digests")
+    found = {}
+    for name in (*IN, "pool"):
+        images, content = evaluated.get(name), None
+        if name == "pool" and labels is not None:
+            images, content = int(labels.commit.summary["rows"]), labels.content
+        elif known is not None and name in IN:
+            images, content = int(known.summary[name]), known.parts[0].objects[name].sha256
+        found[name] = Origin(images, digest(corpora[name]), content)
+    return found
+
+
+def _selected(summary: Mapping[str, Any]) -> Selected:
+    per_class = summary["per_class"]
+    copies = [count for count in per_class["with_copies"] if count] or [0]
+    thresholds = per_class["threshold"]
+    return Selected(summary["rule"], (min(thresholds), max(thresholds)), (min(copies), max(copies)))

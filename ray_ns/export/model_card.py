@@ -1,0 +1,294 @@
+"""The model card of a run's best network, in the form of the Hugging Face hub: values in, Markdown out."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from ray_ns.config import Data
+from ray_ns.evaluate.intervals import difference, wilson
+from ray_ns.printed import plain
+
+TAGS = ["timm", "transformers", "image-classification", "self-training", "semi-supervised", "noisy-student", "ray-ns"]
+PAPER = "https://arxiv.org/abs/1911.04252"
+NAMES_SHOWN = 100
+_MARKS = str.maketrans({it: f"\\{it}" for it in "\\`*_[]#|~"})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A row of the round table: a network, what it was trained on beside the labelled images, and its top-1 (0..1).
+
+    ``kept``, ``copies``: selected pool images, and how many times they are used in all; None without a pool.
+    """
+
+    title: str
+    model: str
+    parameters: int
+    validation: float
+    test: float
+    kept: int | None = None
+    copies: int | None = None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a corpus comes from, without its place: its images (None: not counted), and two digests in hex.
+
+    ``listing`` is of its files' names, sizes and times; ``content`` of the images' bytes, None where nobody read them.
+    """
+
+    images: int | None
+    listing: str
+    content: str | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """How pool images were chosen: the rule, the thresholds (0..1) and images per class, smallest and largest."""
+
+    rule: str
+    thresholds: tuple[float, float]
+    per_class: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that the card says. ``rounds``: the teacher's row first; ``best``: which of them the network is of.
+
+    ``data``: how the network is fed. ``names``: of the classes by number, None where they have none. ``images``,
+    ``unreadable``: of the validation and test images; an unreadable one counts as wrong. ``calibration``: expected
+    calibration error on test, 0..1. ``quarantine``, ``left_out``: pool images without a label, by reason.
+    ``facts``: what else identifies the run, printed as it is.
+    """
+
+    rounds: Sequence[Trained]
+    best: int
+    control: Trained | None
+    data: Data
+    names: Sequence[str] | None
+    images: Mapping[str, int]
+    unreadable: Mapping[str, int]
+    calibration: float
+    origins: Mapping[str, Origin]
+    quarantine: Mapping[str, int]
+    left_out: Mapping[str, int]
+    selected: Selected | None
+    facts: Mapping[str, Any]
+
+
+def card(it: Card) -> str:
+    """The whole card: YAML front matter, then what the network is, how to use it, its data, figures and limits."""
+    parts = (_what(it), _use(it), _data(it), _figures(it), _limits(it))
+    body = "\n\n".join("\n".join(part) for part in parts)
+    return f"---\n{yaml.safe_dump(front_matter(it), sort_keys=False, allow_unicode=True)}---\n\n{body}\n"
+
+
+def front_matter(it: Card) -> dict[str, Any]:
+    """The card's metadata. No licence is in it: it depends on the images, which only their owner knows."""
+    best = it.rounds[it.best]
+    task = {"type": "image-classification", "name": "Image classification"}
+    held = {"type": "imagefolder", "name": "test images of the run, which chose nothing", "split": "test"}
+    figures = [
+        {"type": "accuracy", "name": "Top-1", "value": round(best.test, 6)},
+        {"type": "expected_calibration_error", "name": "ECE, 15 bins", "value": round(it.calibration, 6)},
+    ]
+    name = f"{plain(best.model)}, Noisy Student"
+    return {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": TAGS,
+        "model-index": [{"name": name, "results": [{"task": task, "dataset": held, "metrics": figures}]}],
+    }
+
+
+def _what(it: Card) -> Iterator[str]:
+    best = it.rounds[it.best]
+    sees = f"{it.data.size} x {it.data.size} pixels, {'RGB' if it.data.channels == 3 else 'grey'}"
+    yield f"# {_text(best.model)}, Noisy Student"
+    yield ""
+    yield (
+        f"An image classifier: `{_code(best.model)}` of timm, {best.parameters:,} parameters, {it.data.classes} "
+        f"classes, images of {sees}. It comes from Noisy Student self-training ([Xie et al. 2020]({PAPER})) with "
+        f"ray_ns: a teacher learns from labelled images and labels a pool; a noised student learns from both, and "
+        f"becomes the teacher."
+    )
+    if it.best == 0:
+        yield ""
+        yield (
+            "**This network is the teacher.** No student was better on the validation images, so it has learned from "
+            "the labelled images alone."
+        )
+    yield ""
+    if it.names is None:
+        yield "The classes have no names, only their numbers."
+    elif len(it.names) <= NAMES_SHOWN:
+        yield f"Classes, in the order of their numbers: {', '.join(map(_text, it.names))}."
+    else:
+        yield f"The names of the {len(it.names):,} classes, a line each in the order of their numbers: `labels.txt`."
+
+
+def _use(it: Card) -> Iterator[str]:
+    mode = "RGB" if it.data.channels == 3 else "L"
+    yield "## Use"
+    yield "With timm, which needs nothing else of the folder than `model.safetensors` and `config.json`:"
+    yield "```python"
+    yield "import timm, torch"
+    yield "from PIL import Image"
+    yield ""
+    yield 'model = timm.create_model("local-dir:path/to/this/folder", pretrained=True).eval()'
+    yield "transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"
+    yield f'image = Image.open("picture.jpg").convert("{mode}")'
+    yield "with torch.inference_mode():"
+    yield "    probabilities = model(transform(image)[None]).softmax(1)[0]"
+    yield 'print(model.pretrained_cfg["label_names"][int(probabilities.argmax())], float(probabilities.max()))'
+    yield "```"
+    if it.data.channels == 3:
+        yield "With transformers:"
+        yield "```python"
+        yield "from transformers import pipeline"
+        yield ""
+        yield 'print(pipeline("image-classification", model="path/to/this/folder")("picture.jpg"))'
+        yield "```"
+    else:
+        yield "The pipeline of transformers makes every image RGB; this network is for grey ones."
+    yield "A whole folder, tar or Parquet shard, with ray_ns:"
+    yield "```"
+    yield "ray-ns predict path/to/this/folder pictures/ -o labels.csv"
+    yield "```"
+    yield _fed(it.data)
+
+
+def _fed(data: Data) -> str:
+    fits = {
+        "squash": "the whole image is resized to a square, whatever its shape",
+        "crop": "the square in the middle, 7/8 of the short side, is resized",
+    }
+    return (
+        f"How an image is fed: {fits[data.fit]}, to {data.size} x {data.size} pixels, bilinear and antialiased; then "
+        f"(pixel / 255 - mean) / std with mean {data.mean} and std {data.std}. EXIF orientation and colour profiles "
+        f"are ignored, transparent images are drawn on white."
+    )
+
+
+def _data(it: Card) -> Iterator[str]:
+    yield "## Data"
+    yield "| corpus | images | digest of its listing | digest of its images |"
+    yield "|---|---:|---|---|"
+    for name, origin in it.origins.items():
+        images = "not counted" if origin.images is None else f"{origin.images:,}"
+        content = f"`{origin.content[:16]}`" if origin.content else "not read as a whole"
+        yield f"| {name} | {images} | `{origin.listing[:16]}` | {content} |"
+    yield ""
+    yield (
+        f"Of the pool, {_counted(it.quarantine, 'could not be read')}, and "
+        f"{_counted(it.left_out, 'were left out because they are labelled, validation or test images too')}."
+    )
+    if it.selected is not None:
+        yield ""
+        yield _chosen(it.selected)
+    yield ""
+    yield from (f"- {name}: {_text(str(value))}" for name, value in it.facts.items())
+
+
+def _counted(reasons: Mapping[str, int], words: str) -> str:
+    told = ", ".join(f"{_text(reason)} {count:,}" for reason, count in sorted(reasons.items()))
+    return f"{sum(reasons.values()):,} images {words}" + (f" ({told})" if told else "")
+
+
+def _chosen(it: Selected) -> str:
+    low, high = it.thresholds
+    threshold = f"{low:g}" if low == high else f"{low:g} to {high:g}, by class"
+    least, most = it.per_class
+    count = (
+        f"{most:,} images of each class that has any" if least == most else f"{least:,} to {most:,} images of a class"
+    )
+    return (
+        f"Pool images were selected by confidence: threshold {threshold}; rule `{_code(it.rule)}`; after the balance, "
+        f"{count}, copies counted."
+    )
+
+
+def _figures(it: Card) -> Iterator[str]:
+    images = it.images["test"]
+    yield "## Figures"
+    yield f"Top-1 in percent. The interval is Wilson's 95 % interval for {images:,} test images."
+    yield ""
+    yield "| | network | parameters | pool images | copies | validation | test | interval on test |"
+    yield "|---|---|---:|---:|---:|---:|---:|---:|"
+    for number, row in enumerate([*it.rounds, *([it.control] if it.control else [])]):
+        low, high = wilson(row.test, images)
+        title = f"**{row.title} (this network)**" if number == it.best else row.title
+        kept, copies = (f"{count:,}" if count is not None else "-" for count in (row.kept, row.copies))
+        yield (
+            f"| {title} | {_text(row.model)} | {row.parameters:,} | {kept} | {copies} | {100 * row.validation:.1f} | "
+            f"{100 * row.test:.1f} | {100 * low:.1f} to {100 * high:.1f} |"
+        )
+    yield ""
+    best = it.rounds[it.best]
+    if it.best:
+        yield f"- {_compared(best, it.rounds[0], 'the teacher, which learned from the labelled images alone', images)}"
+    if it.control is not None:
+        yield f"- {_compared(best, it.control, 'the control', images)} {_control(it.best)}"
+    else:
+        yield "- No control was trained: what a larger network or more noise bring without the pool is unknown."
+    yield (
+        f"- Expected calibration error on test: {100 * it.calibration:.1f} points (15 bins). It is how far the "
+        f"confidence is from the share of right answers, on average."
+    )
+    yield from (
+        f"- {count:,} unreadable {name} images count as wrong." for name, count in it.unreadable.items() if count
+    )
+
+
+def _control(best: int) -> str:
+    if best == 0:
+        return "The control is the first student's architecture, recipe, steps and noise, without the pool."
+    return (
+        "The control is this network's own architecture, recipe, steps and noise, trained on the labelled images "
+        "alone: a true difference comes from the pool."
+    )
+
+
+def _compared(one: Trained, other: Trained, name: str, images: int) -> str:
+    """A difference on test with its interval, and in words where it may be none."""
+    low, high = difference(one.test, other.test, images)
+    points = f"{100 * (one.test - other.test):+.1f} points on test against {name} (95 % interval {100 * low:+.1f} to "
+    told = f"{points}{100 * high:+.1f}, as if both had seen different images)."
+    if low <= 0 <= high:
+        return f"{told} **This is not significant**: the interval includes 0, so {images:,} test images cannot tell."
+    return told
+
+
+def _limits(it: Card) -> Iterator[str]:
+    images, best = it.images["test"], it.rounds[it.best]
+    low, high = wilson(best.test, images)
+    yield "## Limits"
+    yield (
+        f"- The test set has {images:,} images: one image is {100 / max(images, 1):.2g} points, and the interval is "
+        f"{100 * (high - low):.1f} points wide."
+    )
+    yield (
+        f"- The round was chosen on {it.images['validation']:,} validation images, so its validation figure is "
+        f"flattering. Test images chose nothing."
+    )
+    yield "- All figures are of one run with one seed. Another seed gives others; nothing here says how far apart."
+    yield (
+        "- Not tried: other data than the run's own test images, robustness to corruptions, shifts or attacks, "
+        "behaviour on images of no class (it names a class for every image), differences between groups of people."
+    )
+    yield (
+        "- Labels of the pool are the teacher's, its errors and biases included. Nobody has looked at the pool's "
+        "images or their licences; before you share this network, add the licence that they allow."
+    )
+
+
+def _text(words: str) -> str:
+    """A name of others as Markdown text: no mark, tag or line end in it does anything."""
+    return html.escape(plain(words), quote=False).translate(_MARKS)
+
+
+def _code(words: str) -> str:
+    return plain(words).replace("`", "'")
