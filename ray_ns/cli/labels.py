@@ -1,17 +1,26 @@
 """``ray-ns labels``: which image got which label."""
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ray_ns import printed
 from ray_ns.cli.program import AsJson, RunDirectory, app
+from ray_ns.errors import InputError
+
+if TYPE_CHECKING:
+    from ray_ns.export.by_class import How
 
 
 @app.command()
 def labels(
     run: RunDirectory,
-    output: Annotated[str, typer.Option("--output", "-o", help="FILE.csv, FILE.jsonl or FILE.parquet.")],
+    output: Annotated[str | None, typer.Option("--output", "-o", help="FILE.csv, FILE.jsonl or FILE.parquet.")] = None,
+    by_class: Annotated[
+        str | None, typer.Option(help="Put the images into a folder per class below this one.", metavar="FOLDER")
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="With --by-class: as symbolic links.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="With --by-class: as copies.")] = False,
     number: Annotated[int | None, typer.Option("--round", help="Whose labels; default: the last whole ones.")] = None,
     network: Annotated[
         Literal["best"] | None, typer.Option("--network", help="The labels that the best network made.")
@@ -24,23 +33,40 @@ def labels(
     as_json: AsJson = False,
 ) -> None:
     """Write which image got which label. One row per image, by its path; formats by the file's name."""
-    from ray_ns.errors import InputError
     from ray_ns.export import files, runs
-    from ray_ns.export.labels import Labelled, Wanted, export
+    from ray_ns.export.by_class import ByClass
+    from ray_ns.export.labels import Labelled, Wanted, check, export
     from ray_ns.observe import Reporter
+    from ray_ns.store import layout
     from ray_ns.store.objects import open_store
     from ray_ns.store.status import existing
 
+    how = _how(output, by_class, link, copy)
     if number is not None and network:
         raise InputError("--round and --network: give one of them.")
-    files.check(output)
+    if output is not None:
+        files.check(output)
     reporter, store = Reporter("json" if as_json else "auto"), open_store(existing(run))
     place, generation = runs.labels_of(store, number, network == "best", reporter)
+    wanted = Wanted(least, selected)
     of = Labelled.at(store, place, runs.pool_of(store, pool, generation, reporter))
-    counts, apostrophes = export(of, output, Wanted(least, selected))
+    check(of, wanted)
+    sorted_in = ByClass(of, by_class, how, wanted, layout.classes(store).count) if by_class and how else None
+    counts, apostrophes = export(of, output, wanted, sorted_in)
     if apostrophes:
         reporter.note(f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {output}.")
+    for note in sorted_in.notes() if sorted_in else ():
+        reporter.note(note)
     if as_json:
-        printed.give({"labels": place, "file": output, **counts.as_json()})
+        printed.give({"labels": place, "file": output, "by_class": by_class, **counts.as_json()})
     else:
-        printed.say(f"{output}: {counts.in_words()}; labels of {place}")
+        printed.say(f"{' and '.join(filter(None, (output, by_class)))}: {counts.in_words()}; labels of {place}")
+
+
+def _how(output: str | None, by_class: str | None, link: bool, copy: bool) -> "How | None":
+    """How images come into the folders, None where no folder is asked for."""
+    if output is None and by_class is None:
+        raise InputError("nothing to write: give -o FILE.csv (or .jsonl, .parquet), or --by-class FOLDER.")
+    if (by_class is not None) != (link or copy) or (link and copy):
+        raise InputError("--by-class FOLDER, with --link or with --copy: give both or neither.")
+    return ("link" if link else "copy") if by_class is not None else None

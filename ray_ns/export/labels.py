@@ -3,6 +3,7 @@
 Memory holds one part. The names come from the pool itself, so it has to be there; no image is read.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import repeat
@@ -137,20 +138,31 @@ def names_of(pool: Corpus, ids: np.ndarray) -> pa.Table:
     return pa.concat_tables(names) if names else origins.SCHEMA.empty_table()
 
 
-def export(of: Labelled, path: str, wanted: Wanted = Wanted()) -> tuple[Counts, int]:
+def export(
+    of: Labelled,
+    path: str | None,
+    wanted: Wanted = Wanted(),
+    also: files.Sink | None = None,
+) -> tuple[Counts, int]:
     """Write the labels to the file ``path`` (.csv, .jsonl, .parquet), which is replaced when all is written.
 
-    Returns what was exported, and how many cells got an apostrophe so that no spreadsheet runs them (CSV).
+    ``path``: None writes no file. ``also``: what else takes the rows that are written. Returns what was exported, and
+    how many cells got an apostrophe so that no spreadsheet runs them (CSV).
     """
-    files.check(path)
     check(of, wanted)
     counts = Counts()
-    with files.writing(path, columns.SCHEMA) as sink:
+    with contextlib.ExitStack() as stack:
+        sinks = [stack.enter_context(files.writing(path, columns.SCHEMA))] if path is not None else []
+        if also is not None:
+            sinks.append(also)
         for table in tables(of):
             kept = wanted_of(table, wanted)
             counts.add(table, kept)
-            sink.write(kept)
-    return counts, sink.apostrophes
+            for sink in sinks:
+                sink.write(kept)
+        if also is not None:
+            also.close()
+    return counts, sum(sink.apostrophes for sink in sinks)
 
 
 def check(of: Labelled, wanted: Wanted) -> None:

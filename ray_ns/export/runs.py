@@ -1,11 +1,11 @@
 """What a run directory says by itself: which labels are asked for, and where the pool lies."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ray_ns.artifacts.report import best_network
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.errors import InputError
 from ray_ns.observe import Reporter
@@ -14,7 +14,6 @@ from ray_ns.store.commit import find_commit, planned_inputs
 from ray_ns.store.objects import ObjectStore
 
 PREDICTED = "label"  # the only label stage of a prediction
-REPORT = "report.json"
 
 
 def pool_of(store: ObjectStore, given: str | None, generation: int, reporter: Reporter) -> Corpus:
@@ -90,14 +89,11 @@ def _only(store: ObjectStore, generation: int, number: int) -> bool:
 
 def _of_best(store: ObjectStore, generation: int, reporter: Reporter) -> str:
     """The place of the labels that the best network made."""
-    report = find_commit(store, f"{layout.place(generation)}report")
-    if report is None:
-        raise InputError(f"{store.url}: the run has no report yet, which names the best network. Let it finish.")
-    best = json.loads(report.parts[0].objects[REPORT].read(store))["best"]
-    network = find_commit(store, f"{best}/finetune") or find_commit(store, f"{best}/train")
+    network = best_network(store)
+    best = network.place.rpartition("/")[0]
     for number in _labelled(store, generation):
         place = _place(generation, number)
-        if network is not None and (planned_inputs(store, place) or {}).get("teacher") == network.digest:
+        if (planned_inputs(store, place) or {}).get("teacher") == network.digest:
             reporter.note(f"the best network is that of {best}; it labelled the pool in round {number}.")
             return place
     pool = hints.read(store, layout.PLACES).get("pool")

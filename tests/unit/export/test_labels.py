@@ -284,7 +284,7 @@ def test_the_verb_finds_the_labels_and_the_pool_by_itself(tmp_path: Path, pictur
         (["-o", "l.csv", "--min", "70"], "--min 70: expected a confidence from 0 to 1"),
         (["-o", "l.csv", "--round", "7"], "round 7 has no labels"),
         (["-o", "l.csv", "--round", "1", "--network", "best"], "give one of them"),
-        (["-o", "l.csv", "--network", "best"], "no report yet"),
+        (["-o", "l.csv", "--network", "best"], "no report"),
         (["-o", "l.csv", "--network", "worst"], "worst"),
         (["-o", "l.csv", "--pool", "nowhere"], "nowhere"),
     ],

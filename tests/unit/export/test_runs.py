@@ -37,6 +37,12 @@ def commit(store: LocalStore, place: str, objects: Mapping[str, bytes], **inputs
     return ensure(store, place, inputs, work, free)
 
 
+def end(store: LocalStore, best: str) -> None:
+    """The report that names the network at ``best``."""
+    report = {"best": best.rpartition("/")[0], "best_model": f"{best}/data/000000-0"}
+    commit(store, "report", {"report.json": json.dumps(report).encode()})
+
+
 def asked(store: LocalStore, number: int | None = None, best: bool = False) -> tuple[str, int]:
     return runs.labels_of(store, number, best, Reporter("json"))
 
@@ -77,7 +83,7 @@ def test_the_labels_of_the_best_network_wherever_they_are(
         if last == "finetune":
             network = commit(store, f"rounds/{number}/finetune", {"model.safetensors": b"f"}, network=network.digest)
         commit_labels(store, f"rounds/{number + 1}/label", truth, inputs={"teacher": network.digest})
-    commit(store, "report", {"report.json": json.dumps({"best": "rounds/1"}).encode()})
+    end(store, f"rounds/1/{last}")
     assert asked(store, best=True) == ("rounds/2/label", 1)
     assert "the best network is that of rounds/1; it labelled the pool in round 2" in capsys.readouterr().err
 
@@ -85,7 +91,7 @@ def test_the_labels_of_the_best_network_wherever_they_are(
 def test_a_best_network_that_labelled_nothing_is_refused_with_the_command_that_lets_it(made: Made) -> None:
     store, _, pool = made
     commit(store, "rounds/1/train", {"model.safetensors": b"w"})
-    commit(store, "report", {"report.json": json.dumps({"best": "rounds/1"}).encode()})
+    end(store, "rounds/1/train")
     with pytest.raises(InputError) as refused:
         asked(store, best=True)
     assert str(refused.value).endswith(f"ray-ns predict {store.url} {pool.root} -o FILE.csv")
