@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import xxhash
 
 from ray_ns.artifacts.artifact import Artifact
-from ray_ns.labels import schema
+from ray_ns.labels import files, schema
 from ray_ns.seals import digest
 from ray_ns.store.commit import Part
 from ray_ns.store.objects import ObjectStore
@@ -47,14 +47,19 @@ class Labels(Artifact):
         return digest(checksums) if all(checksums) else None
 
 
-def label_objects(table: pa.Table, lineage: Mapping[str, str]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The objects of a label part, and a fact of it: a checksum that takes a twentieth of the time of a sha256."""
-    data = schema.to_parquet(table, lineage)
+def label_objects(
+    table: pa.Table, lineage: Mapping[str, str], about: files.About | None = None
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The objects of a label part, and a fact of it: a checksum that takes a twentieth of the time of a sha256.
+
+    ``about``: None in a run of format 1 or 2.
+    """
+    data = files.to_parquet(table, about, lineage) if about else schema.to_parquet(table, lineage)
     return {LABELS: data}, {XXH3: xxhash.xxh3_64_hexdigest(data)}
 
 
 def labelled(store: ObjectStore, part: Part, columns: Sequence[str]) -> pa.Table:
-    """These columns of a label part's rows that have a label; lists stay the bytes that they are in the file.
+    """These columns of a label part's rows that have a label. Lists that are bytes in the file stay that.
 
     Checked by the part's XXH3, or by its sha256 where an earlier version made it.
     """

@@ -9,10 +9,11 @@ import pyarrow as pa
 from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
-from ray_ns.store.commit import Part, StoredObject
+from ray_ns.store.commit import Part
 from ray_ns.store.objects import ObjectStore
 
 SELECTION = "selection.parquet"
+ENDS = "ends"
 
 
 class Selection(Artifact):
@@ -29,10 +30,10 @@ class Selection(Artifact):
         return self.commit.parts
 
     @property
-    def of_shards(self) -> list[tuple[StoredObject, StoredObject]]:
-        """Of each label shard the two files that hold what is selected of it: its own, and the last part's."""
-        *own, last = (part.objects[SELECTION] for part in self.parts)
-        return [(stored, last) for stored in own]
+    def of_shards(self) -> list[tuple[Part, Part]]:
+        """Of each label shard the two parts that hold what is selected of it: its own, and the last one."""
+        *own, last = self.parts
+        return [(part, last) for part in own]
 
     @property
     def images(self) -> int:
@@ -53,23 +54,38 @@ class Selection(Artifact):
 def tables(store: ObjectStore, selection: Sequence[Part], soft: bool) -> Iterator[pa.Table]:
     """What the parts of a committed selection hold of each label shard; ``soft``: False leaves soft labels out."""
     columns = ("image_id", "label", "copies", *(schema.SOFT if soft else ()))
-    *parts, last = (part.objects[SELECTION] for part in selection)
+    *parts, last = selection
     edges = Edges(store, last, columns)
-    for number, stored in enumerate(parts):
-        yield edges.joined(number, stored)
+    for number, own in enumerate(parts):
+        yield edges.joined(number, own)
+
+
+def ends_of(parts: np.ndarray, shards: int) -> list[int]:
+    """Where the rows of each label shard end, in a table of rows of label shards ``parts``, ascending."""
+    return [int(end) for end in np.searchsorted(parts, np.arange(shards), side="right")]
 
 
 class Edges:
-    """The last part of a selection: rows of all label shards, which could only be decided together."""
+    """The last part of a selection: rows of all label shards, which could only be decided together.
 
-    def __init__(self, store: ObjectStore, stored: StoredObject, columns: Sequence[str]) -> None:
+    Which rows are whose is a fact of the part, ``ENDS``; in formats 1 and 2 it is a column of its table, ``part``.
+    """
+
+    def __init__(self, store: ObjectStore, last: Part, columns: Sequence[str]) -> None:
         self._store, self._columns = store, columns
-        table = schema.from_parquet(stored.read(store), stored.key, (*columns, "part"))
-        self._parts = as_numpy(table["part"])
-        self._table = table.drop_columns(["part"])
+        stored = last.objects[SELECTION]
+        ends = last.facts.get(ENDS)
+        table = schema.from_parquet(stored.read(store), stored.key, columns if ends is not None else (*columns, "part"))
+        if ends is None:
+            self._parts = as_numpy(table["part"])
+            table = table.drop_columns(["part"])
+        else:
+            self._parts = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
+        self._table = table
 
-    def joined(self, part: int, stored: StoredObject) -> pa.Table:
-        """All that is selected of the label shard ``part``, by ascending id; ``stored`` is its own part."""
+    def joined(self, part: int, made: Part) -> pa.Table:
+        """All that is selected of the label shard ``part``, by ascending id; ``made`` is its own part."""
+        stored = made.objects[SELECTION]
         own = schema.from_parquet(stored.read(self._store), stored.key, self._columns)
         begin, end = np.searchsorted(self._parts, [part, part + 1])
         if begin == end:

@@ -34,7 +34,9 @@ def drive(
     if until is not None:
         stages.check_until(until, config)
     store = open_store(config.run.dir, config.cluster.store_seconds)
-    settings = Settings.of_run(layout.record(store), Config)
+    record = layout.record(store)
+    settings = Settings.of_run(record, Config)
+    format = record["format"] if record else layout.FORMAT
     config, automatic = precision.decide(config, layout.settings(store))
     named = settings.of(config)
     begun = layout.check_owner(store, lambda record: differences(record, config))
@@ -48,7 +50,9 @@ def drive(
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
-    with Run(config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings) as run:
+    with Run(
+        config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings, format=format
+    ) as run:
         touched.compare(run)
         if find_commit(store, f"{run.place}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
@@ -71,13 +75,17 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
     config = load(path, overrides)
     store = open_store(existing(config.run.dir), config.cluster.store_seconds)
-    settings = Settings.of_run(layout.record(store), Config)
+    record = layout.record(store)
+    settings = Settings.of_run(record, Config)
+    format = record["format"] if record else layout.FORMAT
     config, _ = precision.decide(config, layout.settings(store))
     layout.check_owner(store, lambda record: _differences_but_select(record, config))
     classes = layout.classes(store)
     config = with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
-    with Run(config, store, {}, pools, Lease(store), Reporter(mode), classes.names, settings=settings) as run:
+    with Run(
+        config, store, {}, pools, Lease(store), Reporter(mode), classes.names, settings=settings, format=format
+    ) as run:
         run.check_cluster()
         yield run
 

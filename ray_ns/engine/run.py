@@ -20,8 +20,10 @@ from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.exits import STOPPED
+from ray_ns.labels.files import About
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
+from ray_ns.seals import digest
 from ray_ns.store import commit, hints, layout
 from ray_ns.store.commit import Output, Part
 from ray_ns.store.lease import Lease
@@ -41,7 +43,7 @@ class Run:
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
     are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
-    tasks over the cluster.
+    tasks over the cluster. ``format``: the one that the run began with.
     """
 
     config: Config
@@ -54,6 +56,7 @@ class Run:
     until: str | None = None
     settings: Settings = field(default_factory=Settings)
     fan_out: Callable[["Run"], Tasks] = FanOut
+    format: int = layout.FORMAT
     until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
@@ -80,6 +83,14 @@ class Run:
     def place(self) -> str:
         """Prefix of the stages that depend on the pool as it is now."""
         return layout.place(len(self.pools))
+
+    def about(self, corpus: str | None = None) -> About | None:
+        """What the run's tables say of themselves, with whose images their rows are; None in formats 1 and 2."""
+        if self.format < layout.READABLE:
+            return None
+        if corpus is None:
+            return About(self.class_names)
+        return About(self.class_names, (corpus, digest([vars(shard) for shard in self.corpora[corpus].shards])))
 
     def check_cluster(self) -> None:
         """Raise ``InputError`` where the cluster does not answer, or is open to whoever reaches it. Asks once."""

@@ -3,6 +3,9 @@
 Columns: ``image_id`` int64, ``label`` int16 and ``confidence`` float32 (null in quarantine), ``quarantine`` string
 (null where labelled). Then the soft label: ``top_label`` and ``top_probability``, lists of k (int16, float16), or
 ``probability``, a list of all classes (float16). The table holds no images: join it by ``image_id``.
+
+``from_parquet`` reads the tables of every format of a run, ``to_parquet`` writes those of formats 1 and 2, and rows
+that are set aside for a while. ``files`` writes those of format 3.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_ns.errors import IntegrityError
+from ray_ns.labels.arrow import as_numpy
 
 ITEM = b"item"
-INTEGERS = frozenset({"image_id", "label", "copies", "part", "bin", "count"})
+INTEGERS = frozenset({"image_id", "label", "truth", "copies", "part", "bin", "count"})
 GROUP_ROWS = 2**17  # rows per row group; the writer holds one in memory
 SOFT = ("top_label", "top_probability", "probability")
 
@@ -108,10 +112,10 @@ def to_parquet(table: pa.Table, lineage: Mapping[str, str]) -> bytes:
 
 
 def from_parquet(data: bytes, key: str, columns: Sequence[str] | None = None, lists: bool = True) -> pa.Table:
-    """``columns`` (None: all) of a table that ``to_parquet`` wrote. One thread; the bytes must have been verified.
+    """``columns`` (None: all) of a table of a run of any format. One thread; the bytes must have been verified.
 
-    ``lists``: False leaves lists as the bytes in the file, for a caller that only writes them again. Raises
-    ``IntegrityError`` with ``key`` if the data is no such table.
+    ``lists``: False leaves lists that are bytes in the file, as in formats 1 and 2, as they are, for a caller that only
+    writes them again. Raises ``IntegrityError`` with ``key`` if the data is no such table.
     """
     try:
         file = pq.ParquetFile(pa.BufferReader(data))
@@ -131,7 +135,7 @@ def _packed(column: pa.ChunkedArray) -> pa.Array:
     """Lists of equal length as one bytes value per row."""
     rows = column.combine_chunks()
     size = rows.type.list_size
-    values = rows.values.slice(rows.offset * size, len(rows) * size).to_numpy(zero_copy_only=False)
+    values = as_numpy(rows.values.slice(rows.offset * size, len(rows) * size))
     valid = pa.array(rows.is_valid()).buffers()[1] if rows.null_count else None
     return pa.Array.from_buffers(pa.binary(size * values.itemsize), len(rows), [valid, pa.py_buffer(values)])
 
@@ -143,7 +147,7 @@ def _unpacked(column: pa.ChunkedArray, item: str) -> pa.Array:
     size = rows.type.byte_width // (kind.bit_width // 8)
     values = pa.Array.from_buffers(kind, (rows.offset + len(rows)) * size, [None, rows.buffers()[1]])
     mask = pa.array(np.asarray(rows.is_null(), bool)) if rows.null_count else None
-    return pa.FixedSizeListArray.from_arrays(values.slice(rows.offset * size), size, mask=mask)
+    return pa.FixedSizeListArray.from_arrays(values.slice(rows.offset * size), type=_list_of(kind, size), mask=mask)
 
 
 def largest(probabilities: np.ndarray, top: int) -> np.ndarray:
@@ -159,7 +163,12 @@ def largest(probabilities: np.ndarray, top: int) -> np.ndarray:
 
 def _lists(rows: np.ndarray, bad: np.ndarray) -> pa.Array:
     values = pa.array(rows.reshape(-1))
-    return pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=pa.array(bad))
+    return pa.FixedSizeListArray.from_arrays(values, type=_list_of(values.type, rows.shape[1]), mask=pa.array(bad))
+
+
+def _list_of(kind: pa.DataType, size: int) -> pa.DataType:
+    """Lists of ``size`` values, none of which is null."""
+    return pa.list_(pa.field("element", kind, nullable=False), size)
 
 
 def _matrix(column: pa.ChunkedArray, count: int) -> np.ndarray:

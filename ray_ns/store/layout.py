@@ -16,8 +16,9 @@ from ray_ns.seals import digest, seal, unseal
 from ray_ns.store import commit
 from ray_ns.store.objects import ObjectStore
 
-FORMAT = 2  # of new runs; 1 names every setting (``config.results``)
-READ = (1, 2)
+FORMAT = 3  # of new runs; 1 names every setting (``config.results``)
+READ = (1, 2, 3)
+READABLE = 3  # from this format on other programs read the tables as they are, and evaluations keep their predictions
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth
@@ -61,7 +62,7 @@ def check_format(store: ObjectStore, found: Mapping[str, Any]) -> None:
     if found["format"] not in READ:
         raise InputError(
             f"{store.url} was written in format {found['format']}; this version of ray-ns reads format "
-            f"{' and '.join(map(str, READ))}. Use the version that wrote it, or a newer one; or give a new run.dir."
+            f"{READ[0]} to {READ[-1]}. Use the version that wrote it, or a newer one; or give a new run.dir."
         )
 
 
@@ -87,11 +88,12 @@ def begin(
     corpora: Mapping[str, Any],
     fence: Callable[[], None],
     classes: Classes | None,
+    format: int = FORMAT,
 ) -> None:
     """Write the records of a new run. ``classes``: None where nothing is learnt (an ingest)."""
     fence()
-    _write(store, corpora_key(1), {"format": FORMAT, "corpora": corpora})
-    _write(store, RUN, {"format": FORMAT, "config": config, "classes": vars(classes) if classes else None})
+    _write(store, corpora_key(1), {"format": format, "corpora": corpora})
+    _write(store, RUN, {"format": format, "config": config, "classes": vars(classes) if classes else None})
 
 
 def settings(store: ObjectStore) -> dict[str, Any] | None:

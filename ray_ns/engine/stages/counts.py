@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ray_ns.artifacts.labels import Labels
 from ray_ns.engine.stages.stage import Done, Stage
-from ray_ns.labels import schema
+from ray_ns.labels import files, schema
 from ray_ns.labels.arrow import as_numpy
 from ray_ns.labels.selection.bins import BINS
 from ray_ns.store.commit import Commit, Output
@@ -47,7 +47,9 @@ class Counts(Stage[np.ndarray]):
         counts = self.count()
         cells = counts.nonzero()
         columns = {"label": cells[0].astype(np.int16), "bin": cells[1].astype(np.int16), "count": counts[cells]}
-        output.publish(0, {COUNTS: schema.to_parquet(pa.table(columns), {})}, {})
+        table = pa.table(columns)
+        about = run.about()
+        output.publish(0, {COUNTS: files.to_parquet(table, about, {}) if about else schema.to_parquet(table, {})}, {})
         return Done({}, 1)
 
     def artifact(self, run: "Run", commit: Commit) -> np.ndarray:

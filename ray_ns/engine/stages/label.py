@@ -13,7 +13,7 @@ from ray_ns import __version__
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.labels import Labels, label_objects
 from ray_ns.artifacts.network import Network
-from ray_ns.artifacts.selection import Selection
+from ray_ns.artifacts.selection import SELECTION, Selection
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
@@ -70,9 +70,10 @@ class Label(Stage[Labels]):
         run.reporter.begin(prefix, len(jobs), "label shards", len(done))
         tally = counting.tally(config.data.classes)
         lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
+        about = run.about("pool")
         for job, table in predict(run, self.teacher, list(left), self.known):
             counting.add(tally, table, f"{prefix}, label shard {left[job]}")
-            objects, checksum = label_objects(table.drop_columns(CONTENT), lineage)
+            objects, checksum = label_objects(table.drop_columns(CONTENT), lineage, about)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = output.publish(left[job], objects, facts)
             run.reporter.progress(len(done))
@@ -126,7 +127,8 @@ class Label(Stage[Labels]):
         jobs = [job for part in generations for job in label_shards(part, run.config.label.shard_rows)]
         if self.only is None:
             return jobs
-        return [replace(job, only=stored) for job, stored in zip(jobs, self.only.of_shards, strict=True)]
+        only = [tuple(part.objects[SELECTION] for part in parts) for parts in self.only.of_shards]
+        return [replace(job, only=stored) for job, stored in zip(jobs, only, strict=True)]
 
     def _made_before(self, run: Run, prefix: str) -> dict[int, Part]:
         """The same stage's finished parts for the pool as it was, where all other inputs are the same."""

@@ -77,7 +77,7 @@ class Select(Stage[Selection]):
         classes, copies = tasks.arrays(table, "label", "copies")
         last = tasks.used_of(classes, copies, asked.classes)
         number = len(labels.parts)
-        parts = {**found.parts, number: output.put(number, *tasks.encoded(output, table, last))}
+        parts = {**found.parts, number: output.put(number, *tasks.encoded_last(output, table, last, number))}
         summary = _summary(quota, reaches, found.used + last, asked, labels, bool(self.chosen))
         if churned is not None:
             summary["churn"] = _churn_summary(churned)

@@ -8,14 +8,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ray_ns.artifacts.labels import LABELS, labelled
-from ray_ns.artifacts.selection import SELECTION, Edges
-from ray_ns.labels import counting, schema
+from ray_ns.artifacts.selection import ENDS, SELECTION, Edges, ends_of
+from ray_ns.labels import counting, files, schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.labels.selection import carry, passes, rules, terms, ties
 from ray_ns.seals import sha256
@@ -36,7 +37,7 @@ class Shard:
     part: int
     labels: Part
     before: Part | None
-    chosen: tuple[StoredObject, StoredObject] | None
+    chosen: tuple[Part, Part] | None
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def gathered(tables: Iterable[pa.Table], quota: rules.Quotas) -> pa.Table:
 
 def set_aside(store: ObjectStore, prefix: str, part: int, undecided: pa.Table) -> StoredObject:
     """Store the undecided rows of shards from ``part`` on until the selection at ``prefix`` is committed."""
-    data = schema.to_parquet(undecided, {})
+    about = files.About.of(undecided)
+    data = schema.to_parquet(undecided, about.metadata() if about else {})
     digest = sha256(data)
     stored = StoredObject(f"{place_aside(prefix)}{part:06d}-{digest[:16]}.parquet", digest, len(data))
     store.put(stored.key, data)
@@ -182,7 +184,7 @@ def picked(store: ObjectStore, aside: Iterable[StoredObject], rows: np.ndarray, 
     """The rows with these numbers (``numbered``), ascending, of those that were set aside."""
     found, end = [], 0
     for stored in aside:
-        table = schema.from_parquet(stored.read(store), stored.key, lists=False)
+        table = schema.from_parquet(stored.read(store), stored.key)
         begin, end = end, end + table.num_rows
         mine = slice(*np.searchsorted(rows, [begin, end]))
         found.append(with_copies(table, rows[mine] - begin, copies[mine]))
@@ -199,10 +201,25 @@ def is_aside(key: str) -> bool:
     return re.search(r"/undecided/\d{6,}-[0-9a-f]{16}\.parquet$", key, re.ASCII) is not None
 
 
-def encoded(stage: Output, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, int]]:
-    """A part of a selection for ``Output.put``; the commit alone records it, since milliseconds make it anew."""
+def encoded(stage: Output, chosen: pa.Table, used: np.ndarray) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """A part of a selection for ``Output.put``; the commit alone records it, since milliseconds make it anew.
+
+    It is written as the labels are that it was chosen from.
+    """
     images, copies = used.sum(1).tolist()
-    return {SELECTION: schema.to_parquet(chosen, {"selection": stage.prefix})}, {"images": images, "copies": copies}
+    about, lineage = files.About.of(chosen), {"selection": stage.prefix}
+    data = files.to_parquet(chosen, about, lineage) if about else schema.to_parquet(chosen, lineage)
+    return {SELECTION: data}, {"images": images, "copies": copies}
+
+
+def encoded_last(
+    stage: Output, chosen: pa.Table, used: np.ndarray, shards: int
+) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """The last part, of all ``shards`` label shards. Whose rows are whose is a fact; in formats 1 and 2 a column."""
+    if files.About.of(chosen) is None:
+        return encoded(stage, chosen, used)
+    objects, facts = encoded(stage, chosen.drop_columns(["part"]), used)
+    return objects, {**facts, ENDS: ends_of(as_numpy(chosen["part"]), shards)}
 
 
 def with_copies(table: pa.Table, rows: np.ndarray, copies: np.ndarray) -> pa.Table:

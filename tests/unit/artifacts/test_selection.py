@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_ns.artifacts.selection import SELECTION, tables
+from ray_ns.artifacts.selection import ENDS, SELECTION, ends_of, tables
 from ray_ns.errors import IntegrityError
-from ray_ns.labels import schema
+from ray_ns.labels import files, schema
 from ray_ns.store.commit import Output, Part
 from ray_ns.store.objects import LocalStore
 from ray_ns.train.selected import Selected
@@ -20,7 +20,7 @@ def made(tmp_path: object) -> Made:
     """A selection of some parts, and all of it as one table by id."""
 
     def selection(
-        keep: str, counts: Sequence[int] = (5, 0, 3), copies: int = 4, backwards: bool = False
+        keep: str, counts: Sequence[int] = (5, 0, 3), copies: int = 4, backwards: bool = False, format: int = 3
     ) -> tuple[LocalStore, list[Part], pa.Table]:
         store = LocalStore(str(tmp_path))
         rng = np.random.default_rng(1)
@@ -37,19 +37,26 @@ def made(tmp_path: object) -> Made:
             own.append(table.filter(pa.array(~at_edge)))
             part = pa.array(np.full(np.count_nonzero(at_edge), number, np.int32))
             edges.append(table.filter(pa.array(at_edge)).append_column("part", part))
+        last, facts = pa.concat_tables(edges), {}
+        if format == 3:
+            facts = {ENDS: ends_of(last["part"].to_numpy(), len(counts))}
+            last = last.drop_columns(["part"])
+        about = files.About(tuple("abcdef"), ("pool", "0123"))
+        write = schema.to_parquet if format < 3 else lambda table, lineage: files.to_parquet(table, about, lineage)
         parts = [
-            stage.put(number, {SELECTION: schema.to_parquet(table, {})}, {})
-            for number, table in enumerate([*own, pa.concat_tables(edges)])
+            stage.put(number, {SELECTION: write(table, {})}, facts if number == len(own) else {})
+            for number, table in enumerate([*own, last])
         ]
         return store, parts, pa.concat_tables(tables).combine_chunks()
 
     return selection
 
 
+@pytest.mark.parametrize("format", [2, 3])
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("keep", ["hard", "top", "full"])
-def test_it_holds_what_the_parts_hold_by_id(made: Made, keep: str, backwards: bool) -> None:
-    store, parts, table = made(keep, backwards=backwards)
+def test_it_holds_what_the_parts_hold_by_id(made: Made, keep: str, backwards: bool, format: int) -> None:
+    store, parts, table = made(keep, backwards=backwards, format=format)
     selected = Selected(tables(store, parts, soft=True))
     np.testing.assert_array_equal(selected.ids, table["image_id"].to_numpy())
     np.testing.assert_array_equal(selected.labels, table["label"].to_numpy())

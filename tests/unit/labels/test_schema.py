@@ -8,6 +8,7 @@ import pytest
 import xxhash
 
 from ray_ns.errors import IntegrityError
+from ray_ns.labels import files
 from ray_ns.labels.schema import from_parquet, label_table, soft_targets, to_parquet
 from ray_ns.seals import sha256
 from ray_ns.store.commit import StoredObject
@@ -15,6 +16,22 @@ from ray_ns.store.objects import LocalStore
 
 KEEPS = ["hard", "top", "full"]
 CLASSES = 12
+ABOUT = files.About(None, ("pool", "0123"))
+# How a run of each format writes a table.
+WRITTEN: dict[str, Callable[..., bytes]] = {
+    "format 2": to_parquet,
+    "format 3": lambda table, lineage: files.to_parquet(table, ABOUT, lineage),
+}
+
+
+@pytest.fixture(params=WRITTEN)
+def written(request: pytest.FixtureRequest) -> Callable[..., bytes]:
+    """``written(table, lineage)``: its file, as each format of a run has it."""
+    return WRITTEN[request.param]
+
+
+def lists(kind: pa.DataType, size: int) -> pa.DataType:
+    return pa.list_(pa.field("element", kind, nullable=False), size)
 
 
 def probabilities(count: int, classes: int = CLASSES, seed: int = 0) -> np.ndarray:
@@ -56,11 +73,11 @@ def test_label_and_confidence_are_the_class_and_probability_of_the_maximum(keep:
         (
             "top",
             {
-                "top_label": pa.list_(pa.int16(), 4),
-                "top_probability": pa.list_(pa.float16(), 4),
+                "top_label": lists(pa.int16(), 4),
+                "top_probability": lists(pa.float16(), 4),
             },
         ),
-        ("full", {"probability": pa.list_(pa.float16(), CLASSES)}),
+        ("full", {"probability": lists(pa.float16(), CLASSES)}),
     ],
 )
 def test_soft_columns_are_those_kept(keep: str, columns: dict[str, pa.DataType]) -> None:
@@ -71,27 +88,27 @@ def test_soft_columns_are_those_kept(keep: str, columns: dict[str, pa.DataType])
 
 @pytest.mark.parametrize("keep", KEEPS)
 @pytest.mark.parametrize("bad", [0, 5, 1], ids=["none bad", "some bad", "many bad"])
-def test_a_table_comes_back_from_parquet_as_it_went(keep: str, bad: int) -> None:
+def test_a_table_comes_back_from_parquet_as_it_went(keep: str, bad: int, written: Callable[..., bytes]) -> None:
     table = table_of(keep, bad=bad)
-    back = from_parquet(to_parquet(table, {"teacher": "abc"}), "key")
+    back = from_parquet(written(table, {"teacher": "abc"}), "key")
     assert back.equals(table)
     assert back.schema.types == table.schema.types
-    assert back.schema.metadata == {b"teacher": b"abc"}
+    assert back.schema.metadata[b"teacher"] == b"abc"
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_an_empty_table_comes_back(keep: str) -> None:
+def test_an_empty_table_comes_back(keep: str, written: Callable[..., bytes]) -> None:
     table = label_table(np.arange(0), np.zeros((0, CLASSES), np.float32), [], keep, 4)
-    assert from_parquet(to_parquet(table, {}), "key").equals(table)
+    assert from_parquet(written(table, {}), "key").equals(table)
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_the_same_table_gives_the_same_bytes(keep: str) -> None:
-    assert to_parquet(table_of(keep), {"a": "b"}) == to_parquet(table_of(keep), {"a": "b"})
+def test_the_same_table_gives_the_same_bytes(keep: str, written: Callable[..., bytes]) -> None:
+    assert written(table_of(keep), {"a": "b"}) == written(table_of(keep), {"a": "b"})
 
 
-def test_only_the_columns_asked_for_are_read() -> None:
-    data = to_parquet(table_of("top"), {})
+def test_only_the_columns_asked_for_are_read(written: Callable[..., bytes]) -> None:
+    data = written(table_of("top"), {})
     assert from_parquet(data, "key", ["label", "image_id"]).column_names == ["label", "image_id"]
 
 
@@ -123,8 +140,8 @@ def test_soft_targets_of_a_hard_table_are_one_hot() -> None:
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_soft_targets_survive_parquet_filter_and_take(keep: str) -> None:
-    table = from_parquet(to_parquet(table_of(keep), {}), "key")
+def test_soft_targets_survive_parquet_filter_and_take(keep: str, written: Callable[..., bytes]) -> None:
+    table = from_parquet(written(table_of(keep), {}), "key")
     valid = table.filter(table["label"].is_valid())
     taken = pa.concat_tables([valid.slice(30), valid.slice(0, 30)]).take(pa.array([35, 0]))
     expected = soft_targets(
@@ -140,9 +157,9 @@ def read_elsewhere(data: bytes) -> pa.Table:
 
 @pytest.mark.parametrize("keep", KEEPS)
 def test_a_flipped_bit_in_the_pages_is_caught_by_any_reader(
-    keep: str, record_property: Callable[[str, object], None]
+    keep: str, written: Callable[..., bytes], record_property: Callable[[str, object], None]
 ) -> None:
-    data = to_parquet(table_of(keep, 2000), {"teacher": "abc"})
+    data = written(table_of(keep, 2000), {"teacher": "abc"})
     table = read_elsewhere(data)
     pages_end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     rng = np.random.default_rng(0)
@@ -160,9 +177,11 @@ def test_a_flipped_bit_in_the_pages_is_caught_by_any_reader(
 
 @pytest.mark.parametrize("check", ["sha256", "xxh3"])
 @pytest.mark.parametrize("keep", KEEPS)
-def test_a_flipped_bit_anywhere_in_a_stored_label_shard_is_caught(keep: str, check: str, tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_in_a_stored_label_shard_is_caught(
+    keep: str, check: str, tmp_path: Path, written: Callable[..., bytes]
+) -> None:
     # Footers and the headers of pages have no checksum of their own, so readers check the whole.
-    data = to_parquet(table_of(keep, 600), {"teacher": "abc"})
+    data = written(table_of(keep, 600), {"teacher": "abc"})
     store = LocalStore(tmp_path)
     stored = StoredObject("labels.parquet", sha256(data), len(data))
     xxh3 = xxhash.xxh3_64_hexdigest(data) if check == "xxh3" else None
@@ -178,8 +197,8 @@ def test_a_flipped_bit_anywhere_in_a_stored_label_shard_is_caught(keep: str, che
 
 
 @pytest.mark.parametrize("keep", KEEPS)
-def test_tables_with_and_without_quarantine_fit_together(keep: str) -> None:
-    tables = [from_parquet(to_parquet(table_of(keep, bad=bad), {}), "key") for bad in (0, 5)]
+def test_tables_with_and_without_quarantine_fit_together(keep: str, written: Callable[..., bytes]) -> None:
+    tables = [from_parquet(written(table_of(keep, bad=bad), {}), "key") for bad in (0, 5)]
     assert tables[0].schema.equals(tables[1].schema)
     assert pa.concat_tables(tables).num_rows == 100
 
@@ -190,8 +209,8 @@ def test_bytes_that_are_no_table_are_refused_by_name(data: bytes) -> None:
         from_parquet(data, "labels/7")
 
 
-def test_pages_of_every_column_have_checksums() -> None:
-    data = to_parquet(table_of("top", 2000), {})
+def test_pages_of_every_column_have_checksums(written: Callable[..., bytes]) -> None:
+    data = written(table_of("top", 2000), {})
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     group = file.metadata.row_group(0)
     for number in range(group.num_columns):
@@ -204,12 +223,12 @@ def test_pages_of_every_column_have_checksums() -> None:
 
 
 @pytest.mark.parametrize(("keep", "most"), [("hard", 12), ("top", 50)])
-def test_a_row_takes_few_bytes(keep: str, most: float) -> None:
+def test_a_row_takes_few_bytes(keep: str, most: float, written: Callable[..., bytes]) -> None:
     count = 100_000
     rng = np.random.default_rng(0)
     sharpness = rng.uniform(0.2, 5, (count, 1))
     powers = np.exp(sharpness * rng.normal(size=(count, 20)))
     soft = (powers / powers.sum(1, keepdims=True)).astype(np.float32)
     reasons = [None if draw > 0.001 else "truncated" for draw in rng.random(count)]
-    data = to_parquet(label_table(np.arange(count), soft, reasons, keep, 10), {"teacher": "0" * 64})
+    data = written(label_table(np.arange(count), soft, reasons, keep, 10), {"teacher": "0" * 64})
     assert len(data) / count <= most

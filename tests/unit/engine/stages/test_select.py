@@ -16,12 +16,12 @@ import pytest
 from support.fan_out import InProcess
 
 from ray_ns.artifacts.labels import LABELS, Labels, label_objects
-from ray_ns.artifacts.selection import SELECTION, Selection
+from ray_ns.artifacts.selection import ENDS, SELECTION, Selection, tables
 from ray_ns.config import Config
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import select as stage
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.labels import schema
+from ray_ns.labels import files, schema
 from ray_ns.observe import Reporter
 from ray_ns.report.terminal import selection as report
 from ray_ns.store.commit import Commit, Output
@@ -31,6 +31,9 @@ from ray_ns.store.objects import LocalStore
 CLASSES = 5
 ROWS = 240
 PLACE = "rounds/1/select"
+# What label files of a run say of themselves: nothing in formats 1 and 2.
+FORMAT_3 = files.About(tuple("abcde"), ("pool", "0123"))
+FORMATS = pytest.mark.parametrize("about", [None, FORMAT_3], ids=["format 2", "format 3"])
 Asked = Callable[..., Commit]
 
 
@@ -46,12 +49,14 @@ def table_of(rng: np.random.Generator, **columns: Any) -> pa.Table:
     return table
 
 
-def commit_labels(store: LocalStore, table: pa.Table, shards: int, checksums: bool = True) -> Commit:
+def commit_labels(
+    store: LocalStore, table: pa.Table, shards: int, checksums: bool = True, about: files.About | None = FORMAT_3
+) -> Commit:
     """``table`` as a label commit of so many shards; ``checksums``: False as earlier versions made it."""
     made = Output(store, "rounds/1/label", lambda: None)
     bounds = np.linspace(0, table.num_rows, shards + 1).astype(int)
     for part, (begin, end) in enumerate(itertools.pairwise(bounds)):
-        objects, checksum = label_objects(table.slice(begin, end - begin), {})
+        objects, checksum = label_objects(table.slice(begin, end - begin), {}, about)
         made.publish(part, objects, checksum if checksums else {})
     valid = table["label"].drop_null().to_numpy()
     per_class = np.bincount(valid, minlength=CLASSES).tolist()
@@ -90,19 +95,22 @@ def select(config: Config, monkeypatch: pytest.MonkeyPatch) -> Asked:
 def chosen_of(store: LocalStore, commit: Commit) -> pa.Table:
     stored = [part.objects[SELECTION] for part in commit.parts]
     tables = [schema.from_parquet(it.read(store), it.key) for it in stored]
-    tables[-1] = tables[-1].drop_columns(["part"])
+    extra = {"part", "label_name"}
+    tables = [it.drop_columns([name for name in it.column_names if name in extra]) for it in tables]
     return pa.concat_tables(tables).sort_by("image_id")
 
 
+@FORMATS
 @pytest.mark.parametrize("rule", ["paper", "official"])
 def test_the_same_labels_in_other_shards_and_tasks_give_the_same_selection(
-    tmp_path: Path, rng: np.random.Generator, select: Asked, rule: str
+    tmp_path: Path, rng: np.random.Generator, select: Asked, rule: str, about: files.About | None
 ) -> None:
     table = table_of(rng)
     found = []
     for number, (shards, run) in enumerate([(1, 1), (6, 1), (6, 4), (11, 3)]):
         store = LocalStore(tmp_path / str(number))
-        commit = select(store, commit_labels(store, table, shards), run, rule=rule, per_class=25)
+        labels = commit_labels(store, table, shards, about=about)
+        commit = select(store, labels, run, rule=rule, per_class=25)
         assert len(commit.parts) == shards + 1
         found.append((chosen_of(store, commit), commit))
     for rows, commit in found[1:]:
@@ -111,12 +119,13 @@ def test_the_same_labels_in_other_shards_and_tasks_give_the_same_selection(
     assert found[1][1].digest == found[2][1].digest, "tasks of other sizes"
 
 
+@FORMATS
 def test_conservation_and_the_labels_are_those_of_the_teacher(
-    tmp_path: Path, rng: np.random.Generator, select: Asked
+    tmp_path: Path, rng: np.random.Generator, select: Asked, about: files.About | None
 ) -> None:
     table = table_of(rng)
     store = LocalStore(tmp_path)
-    commit = select(store, commit_labels(store, table, 4), threshold=0.5, per_class=30)
+    commit = select(store, commit_labels(store, table, 4, about=about), threshold=0.5, per_class=30)
     summary = commit.summary
     candidates = sum(summary["per_class"]["candidates"])
     assert candidates == summary["images"] + sum(summary["dropped"].values())
@@ -148,10 +157,13 @@ def test_rows_that_were_set_aside_are_gone_once_the_selection_stands(
     assert store.get(aside[0]) is None
 
 
-def test_the_tasks_of_a_selection_load_no_pandas(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+@FORMATS
+def test_the_tasks_of_a_selection_load_no_pandas(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, about: files.About | None
+) -> None:
     # It would cost every worker 0.3 s and 40 MB, and each of them imports it in silence on the way to an array.
     store = LocalStore(tmp_path)
-    labels = commit_labels(store, table_of(rng), 2)
+    labels = commit_labels(store, table_of(rng), 2, about=about)
     select(store, labels, per_class=20)
     code = """
 import sys
@@ -166,7 +178,7 @@ store = open_store(sys.argv[1])
 holder = Holder(9, "a test")
 store.put("driver/000009.json", seal(vars(holder)))
 labels, chosen = find_commit(store, "rounds/1/label"), find_commit(store, "rounds/1/select")
-last = chosen.parts[-1].objects[tasks.SELECTION]
+last = chosen.parts[-1]
 shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
 asked = terms.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
 quota = rules.quotas(tasks.count(shards, store, asked), asked)
@@ -175,7 +187,7 @@ found = tasks.choose(shards, store, passes.bounds(quota, asked), quota, 0, "agai
 assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
 tasks.churn(shards, store, 5)
 both = zip(labels.parts, chosen.parts)
-again = [tasks.Shard(at, it, None, (own.objects[tasks.SELECTION], last)) for at, (it, own) in enumerate(both)]
+again = [tasks.Shard(at, it, None, (own, last)) for at, (it, own) in enumerate(both)]
 assert tasks.choose(again, store, passes.bounds(quota, asked), quota, 0, "carried", holder).used.any()
 assert "pandas" not in sys.modules
 """
@@ -269,7 +281,7 @@ def test_a_flipped_bit_in_a_label_shard_is_refused(
     path = store.path(labels.parts[1].objects[LABELS].key)
     data = bytearray(path.read_bytes())
     group = pq.ParquetFile(path).metadata.row_group(0)
-    at = next(it for it in map(group.column, range(group.num_columns)) if it.path_in_schema == column)
+    at = next(it for it in map(group.column, range(group.num_columns)) if it.path_in_schema.split(".")[0] == column)
     data[at.data_page_offset + at.total_compressed_size - 1] ^= 1  # the last value: another number, no other error
     path.write_bytes(data)
     with pytest.raises(IntegrityError, match="data/000001-"):
@@ -299,12 +311,13 @@ def test_labels_that_are_not_those_of_the_commit_are_refused(
         select(store, Commit(labels.stage, "", "", labels.parts[:2], labels.summary))
 
 
+@FORMATS
 def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
-    tmp_path: Path, rng: np.random.Generator, select: Asked
+    tmp_path: Path, rng: np.random.Generator, select: Asked, about: files.About | None
 ) -> None:
     store = LocalStore(tmp_path)
     first = table_of(rng)
-    before = commit_labels(store, first, 4)
+    before = commit_labels(store, first, 4, about=about)
     chosen = select(store, before, per_class=20)
     rows = chosen_of(store, chosen)
     again = table_of(rng, quarantine=first["quarantine"]).filter(pa.compute.is_in(first["image_id"], rows["image_id"]))
@@ -313,7 +326,7 @@ def test_new_labels_of_chosen_images_keep_their_copies_and_tell_the_churn(
         inside = pa.compute.and_(
             pa.compute.greater_equal(again["image_id"], bound), pa.compute.less(again["image_id"], bound + ROWS // 4)
         )
-        made.publish(part, {LABELS: schema.to_parquet(again.filter(inside), {})}, {})
+        made.publish(part, label_objects(again.filter(inside), {}, about)[0], {})
     per_class = np.bincount(again["label"].to_numpy(), minlength=CLASSES).tolist()
     labels = made.commit({}, {"rows": len(again), "per_class": per_class, "quarantine": {}}, 4)
     carried = select(store, labels, place="rounds/2/select", commits={"before": before, "chosen": chosen})
@@ -342,8 +355,33 @@ def test_the_report_prints_every_class_of_few_and_the_ends_of_many(
 
 def test_selections_are_plain_parquet_for_everyone(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
     store = LocalStore(tmp_path)
-    commit = select(store, commit_labels(store, table_of(rng), 1))
-    table = pq.read_table(store.path(commit.parts[0].objects[SELECTION].key))
-    assert table.column_names == ["image_id", "label", "confidence", "top_label", "top_probability", "copies"]
-    first = np.frombuffer(table["top_label"][0].as_py(), np.int16)
-    assert first[0] == table["label"][0].as_py()
+    commit = select(store, commit_labels(store, table_of(rng), 3), per_class=20)
+    read = [pq.ParquetFile(store.path(part.objects[SELECTION].key)) for part in commit.parts]
+    assert read[-1].metadata.num_rows
+    for file in read:
+        assert file.schema.equals(read[0].schema)
+        assert file.schema_arrow.equals(read[0].schema_arrow, check_metadata=True)
+    columns = ["image_id", "label", "label_name", "confidence", "top_label", "top_probability", "copies"]
+    table = pa.concat_tables([it.read() for it in read])
+    assert table.column_names == columns
+    assert [it[0] for it in table["top_label"].to_pylist()] == table["label"].to_pylist()
+    assert ["abcde"[label] for label in table["label"].to_pylist()] == table["label_name"].to_pylist()
+
+
+def test_the_last_part_says_whose_its_rows_are(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    found = {}
+    table = table_of(rng)
+    for name, about in {"format 2": None, "format 3": FORMAT_3}.items():
+        store = LocalStore(tmp_path / name)
+        labels = commit_labels(store, table, 6, about=about)
+        commit = select(store, labels, per_class=20)
+        found[name] = list(tables(store, commit.parts, soft=True))
+        for number, of_shard in enumerate(found[name]):
+            ids = schema.from_parquet(labels.parts[number].objects[LABELS].read(store), "", ["image_id"])["image_id"]
+            assert set(of_shard["image_id"].to_pylist()) <= set(ids.to_pylist())
+        last = commit.parts[-1]
+        of_last = schema.from_parquet(last.objects[SELECTION].read(store), "")
+        assert of_last.num_rows
+        assert ("part" in of_last.column_names) == (about is None)
+        assert about is None or last.facts[ENDS][-1] == of_last.num_rows
+    assert all(one.equals(other) for one, other in zip(*found.values(), strict=True))
