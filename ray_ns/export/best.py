@@ -18,11 +18,12 @@ from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.txt"
 CARD = "README.md"
+OTHER_FORMS = ("model.onnx", "model.pt2")  # of the same network, from ``ray-ns export``
 
 
 def take_down(store: ObjectStore, fence: Callable[[], None]) -> None:
-    """Remove what tells a whole ``best/``, before another report is committed."""
-    for name in (CONFIG, CARD):
+    """Remove what tells a whole ``best/``, before another report is committed, and other forms of its network."""
+    for name in (CONFIG, CARD, *OTHER_FORMS):
         if store.get(layout.BEST + name) is not None:
             fence()
             store.delete(layout.BEST + name)

@@ -1,13 +1,16 @@
 """Which network is meant by a place: a folder with its two files, or a run, whose best network it is."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import best_network
 from ray_ns.config import Data
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, ResumableError, of_system
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import data_of
+from ray_ns.seals import sha256
 from ray_ns.store import layout
 from ray_ns.store.objects import STORE_SECONDS, ObjectStore, open_store
 
@@ -60,3 +63,34 @@ def data_of_run(store: ObjectStore, network: Network) -> Data:
     told = {**record["config"]["data"], "labelled": store.url, "pool": store.url}
     told |= {"classes": layout.classes(store).count} | ({"size": network.size} if network.size else {})
     return Data.model_validate(told)
+
+
+def folder_for(found: Given, output: Path | None) -> Path:
+    """Where other forms of the network go: ``output``, or beside it; of a run that is RUN/best.
+
+    Raises ``InputError`` where that is no local folder, or RUN/best is missing or of another network.
+    """
+    if output is None and "://" in found.place:
+        raise InputError(f"{found.place}: is not on this machine. Say where the files go: -o FOLDER")
+    if output is not None:
+        return output
+    folder = Path(found.place)
+    if found.run is not None:
+        folder /= layout.BEST
+        if sha256(found.run.get(f"{layout.BEST}{WEIGHTS}") or b"") != sha256(found.files[WEIGHTS]):
+            raise InputError(f"{folder}: is not the run's best network. Write it anew: start 'ray-ns run' again.")
+    return folder
+
+
+def write(folder: Path, name: str, content: bytes) -> Path:
+    """Write the file into ``folder``, whole or not at all. Returns its path."""
+    path, begun = folder / name, folder / f".{name}.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        begun.write_bytes(content)
+        begun.replace(path)
+    except OSError as error:
+        raise of_system(error, path, "written") or ResumableError(f"{path}: cannot be written ({error}).") from error
+    finally:
+        begun.unlink(missing_ok=True)
+    return path

@@ -1,4 +1,4 @@
-"""Timm and transformers, each in a process of its own, give the labels that the run gave, by the two files alone."""
+"""Timm, transformers and onnxruntime, each in a process of its own, give the labels that the run gave."""
 
 import io
 import json
@@ -14,29 +14,33 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from support.ended_run import ended_run
 from torch import nn
 
 from ray_ns.config import Data, Model
+from ray_ns.export.graphs import FILES, graphs
+from ray_ns.export.network import given, write
 from ray_ns.images.decode import Decode
 from ray_ns.models import zoo
 from ray_ns.models.files import CONFIG, from_files, to_files
 from ray_ns.models.predictor import Teacher
 
 CLASSES = ("water & roof", "façade", "sky", "petal", "leaf", "stem")
-SHAPES = [(480, 320), (320, 480), (512, 288), (300, 451), (97, 65)]
+SHAPES = ((480, 320), (320, 480), (512, 288), (300, 451), (97, 65))
+THREE_TO_TWO = ((480, 320), (600, 400), (1200, 800), (96, 64))
 COUNT = 200
 
 
 @cache
-def photographs() -> tuple[list[bytes], np.ndarray]:
-    """JPEGs of 3:2, 2:3, 16:9 and odd sizes with a class each: views into one of six parts of two photographs."""
+def photographs(shapes: tuple[tuple[int, int], ...] = SHAPES) -> tuple[list[bytes], np.ndarray]:
+    """JPEGs of these shapes with a class each: views into one of six parts of two photographs."""
     chance = np.random.default_rng(0)
     sources = [Image.fromarray(pixels) for pixels in load_sample_images().images]
     files, labels = [], []
     for number in range(COUNT):
         label = number % len(CLASSES)
         source, third = sources[label // 3], label % 3
-        shape = SHAPES[number % len(SHAPES)]
+        shape = shapes[number % len(shapes)]
         width = int(chance.integers(140, 200))
         height = min(300, round(width * shape[1] / shape[0]))
         left = third * 213 + int(chance.integers(0, 640 // 3 - width + 1))
@@ -55,9 +59,9 @@ def data_for(fit: str, channels: int, size: int) -> Data:
     return Data.model_validate({**given, **per_channel})
 
 
-def fitted(data: Data, folder: Path) -> np.ndarray:
+def fitted(data: Data, folder: Path, shapes: tuple[tuple[int, int], ...] = SHAPES) -> np.ndarray:
     """Write a network whose classifier is fitted to the photographs; what a run says of them, (COUNT, classes)."""
-    files, labels = photographs()
+    files, labels = photographs(shapes)
     decode = Decode(data.size, data.channels, data.fit)
     pixels = np.stack([decode(file) for file in files])
     torch.manual_seed(0)
@@ -126,12 +130,38 @@ print(json.dumps({"labels": found}))
 """
 
 
-def elsewhere(program: str, folder: Path) -> dict[str, Any]:
+BEST = """
+import json, sys, pathlib
+import numpy as np, onnxruntime, timm, torch
+from PIL import Image
+folder, photographs = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+images = torch.stack([transform(Image.open(path)) for path in sorted(photographs.glob("*.jpg"))])
+with torch.inference_mode():
+    here = model(images).softmax(1)
+graph = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+(logits,) = graph.run(None, {"images": images.numpy()})
+gap = (torch.from_numpy(logits).softmax(1) - here).abs().max()
+ahead = torch.export.load(folder / "model.pt2").module()
+with torch.inference_mode():
+    exported = (ahead(images).softmax(1) - here).abs().max()
+assert not any(name.startswith("ray_ns") for name in sys.modules)
+print(json.dumps({"probabilities": here.tolist(), "onnx": float(gap), "torch": float(exported)}))
+"""
+
+
+def elsewhere(program: str, folder: Path, *words: str) -> dict[str, Any]:
     """What a program prints that knows the folder and nothing of this package."""
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     alone = {**kept, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], env=alone, cwd=folder, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", program, str(folder), *words],
+        env=alone,
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -152,3 +182,26 @@ def test_the_pipeline_of_transformers_prints_the_names_of_the_classes(tmp_path: 
     said = fitted(data_for("squash", 3, 48), tmp_path / "network")
     found = elsewhere(TRANSFORMERS, tmp_path / "network")
     check_alike(said, [CLASSES.index(name) for name in found["labels"]])
+
+
+def test_the_best_folder_of_a_run_gives_its_labels_on_200_photographs_of_3_to_2(tmp_path: Path) -> None:
+    """By timm's own transform and model, the pipeline of transformers, onnxruntime and torch.export."""
+    data = data_for("crop", 3, 64)
+    said = fitted(data, tmp_path / "network", THREE_TO_TWO)
+    files = {name: (tmp_path / "network" / name).read_bytes() for name in (CONFIG, "model.safetensors")}
+    run = ended_run(tmp_path / "run", data, files, CLASSES)
+    best = run.root / "best"
+    for graph in graphs(given(str(run.root)), ["onnx", "torch"]):
+        write(best, FILES[graph.kind], graph.file)
+    found = elsewhere(BEST, best, str(tmp_path / "network"))
+    there = np.array(found["probabilities"])
+    assert there.shape == (COUNT, len(CLASSES))
+    assert (there.argmax(1) == said.argmax(1)).all()
+    assert np.abs(there - said).max() < 0.1, "two decoders and two resamplers"
+    assert found["onnx"] <= 1e-4
+    assert found["torch"] <= 1e-4
+    for path in (tmp_path / "network").glob("*.jpg"):
+        path.rename(best / path.name)
+    named = elsewhere(TRANSFORMERS, best)["labels"]
+    assert named == [CLASSES[number] for number in said.argmax(1)]
+    assert (best / "labels.txt").read_text().split("\n") == [*CLASSES, ""]
