@@ -6,16 +6,16 @@ from typing import Any
 
 from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
-from ray_ns.corpora import origins
-from ray_ns.corpora.corpus import Corpus, Shard
+from ray_ns.corpora.corpus import Shard
 from ray_ns.engine import overlap, precision, preflight, sample, stages, touched
+from ray_ns.engine.places import note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.observe import Mode, Reporter
-from ray_ns.store import hints, layout
+from ray_ns.store import layout
 from ray_ns.store.commit import find_commit
 from ray_ns.store.lease import Lease
-from ray_ns.store.objects import ObjectStore, open_store
+from ray_ns.store.objects import open_store
 from ray_ns.store.status import existing
 
 
@@ -66,7 +66,7 @@ def drive(
             known_images(run, found)
         elif len(pools) > len(pinned):
             layout.grow(store, seen, len(pools), run.lease.check)
-        _note_places(store, corpora)
+        note_places(store, corpora)
         yield run
 
 
@@ -88,13 +88,6 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     ) as run:
         run.check_cluster()
         yield run
-
-
-def _note_places(store: ObjectStore, corpora: Mapping[str, Corpus]) -> None:
-    """Write down where the corpora lie, for commands that are given the run alone. Nothing is written twice."""
-    places = {name: origins.lasting(corpus.root) for name, corpus in corpora.items()}
-    if hints.read(store, layout.PLACES) != places:
-        hints.write(store, layout.PLACES, places)
 
 
 def _differences_but_select(record: Mapping[str, Any], config: Config) -> list[str]:

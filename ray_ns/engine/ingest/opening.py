@@ -4,10 +4,8 @@ The destination is a run of its own (``store``): begun once, resumed by the same
 ``generation`` packs what each command finds new in the source.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
 from ray_ns.config import Cluster, Config, Label, Settings, differences
@@ -19,6 +17,7 @@ from ray_ns.engine import preflight
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.ingest.generation import Generations
 from ray_ns.engine.ingest.settings import Ingest
+from ray_ns.engine.places import as_path, check_apart, check_free
 from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.observe import Mode, Reporter
@@ -77,29 +76,14 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
 
 def _check_places(asked: Ingest, store: ObjectStore) -> None:
     """Raise ``InputError`` where the destination holds other files, or is inside a corpus or contains one."""
-    other = _as_path(store.url)
     for corpus in (asked.source, *asked.keep_out):
-        one = _as_path(corpus)
-        if one.is_relative_to(other) or other.is_relative_to(one):
-            raise InputError(f"{store.url} and {corpus}: one is inside the other. Give a destination of its own.")
-    same = next((it for it in asked.keep_out if _as_path(it) == _as_path(asked.source)), None)
+        check_apart(store.url, corpus, "a destination of its own")
+    same = next((it for it in asked.keep_out if as_path(it) == as_path(asked.source)), None)
     if same is not None:
         raise InputError(
             f"--keep-out {same} is SRC itself, so nothing of it could be packed. Give the images to keep out."
         )
-    if runs.read(store, runs.RUN) is None:
-        ours = (runs.corpora_key(1), "driver/")  # which an ingest that was killed at its begin has left
-        other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
-        if other_key is not None:
-            raise InputError(f"{store.url} holds other files ({other_key}). Give an empty folder, or a new one.")
-
-
-def _as_path(place: str) -> PurePath:
-    """A folder or URL as a path to compare with others."""
-    scheme, separator, rest = place.partition("://")
-    if separator and scheme != "file":
-        return PurePosixPath(f"{scheme}/{rest}")
-    return Path(os.path.realpath(rest if separator else place))  # no error where links form a loop
+    check_free(store, "an empty folder, or a new one")
 
 
 def _scan(asked: Ingest, known: dict[str, list[Shard]]) -> dict[str, Corpus]:

@@ -1,0 +1,42 @@
+"""Where a command reads and writes: one apart from the other, and what is noted of it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path, PurePath, PurePosixPath
+
+from ray_ns.corpora import origins
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.errors import InputError
+from ray_ns.store import hints, layout
+from ray_ns.store.objects import ObjectStore
+
+
+def as_path(place: str) -> PurePath:
+    """A folder or URL as a path to compare with others."""
+    scheme, separator, rest = place.partition("://")
+    if separator and scheme != "file":
+        return PurePosixPath(f"{scheme}/{rest}")
+    return Path(os.path.realpath(rest if separator else place))  # no error where links form a loop
+
+
+def check_apart(written: str, read: str, instead: str) -> None:
+    """Raise ``InputError`` where one place is inside the other. ``instead``: what the user can give."""
+    one, other = as_path(read), as_path(written)
+    if one.is_relative_to(other) or other.is_relative_to(one):
+        raise InputError(f"{written} and {read}: one is inside the other. Give {instead}.")
+
+
+def check_free(store: ObjectStore, instead: str) -> None:
+    """Raise ``InputError`` where files of others lie in a place in which nothing has begun."""
+    if layout.read(store, layout.RUN) is None:
+        ours = (layout.corpora_key(1), "driver/")  # which a command that was killed at its begin has left
+        other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
+        if other_key is not None:
+            raise InputError(f"{store.url} holds other files ({other_key}). Give {instead}.")
+
+
+def note_places(store: ObjectStore, corpora: Mapping[str, Corpus]) -> None:
+    """Write down where the corpora lie, for commands that are given the run alone. Nothing is written twice."""
+    places = {name: origins.lasting(corpus.root) for name, corpus in corpora.items()}
+    if hints.read(store, layout.PLACES) != places:
+        hints.write(store, layout.PLACES, places)
