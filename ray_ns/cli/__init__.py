@@ -9,7 +9,10 @@ from ray_ns.cli.program import app
 from ray_ns.errors import InputError
 from ray_ns.exits import guarded, leave
 
-VERBS = ("run", "check", "select", "ingest", "labels", "status", "verify", "inspect", "export", "config", "demo_data")
+VERBS = (
+    *("run", "check", "select", "labels", "predict", "export", "ingest"),
+    *("status", "verify", "inspect", "config", "demo_data"),
+)
 
 for _verb in VERBS:
     importlib.import_module(f"{__name__}.{_verb}")

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -27,6 +27,8 @@ _SHORT = ("labelled", "validation", "test", "pool")
 _WORDS = {"", *(it for word in ("null", "true", "false", "yes", "no") for it in (word, word.title(), word.upper()))}
 
 _TOLD = 10  # of all that is wrong
+
+S = TypeVar("S", bound=Section)
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
@@ -56,6 +58,16 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         return Config.model_validate(values)
     except ValidationError as error:
         raise InputError(f"{path}: {_explain(error)}") from error
+
+
+def laid_over(kind: type[S], values: dict[str, Any], overrides: Sequence[str]) -> S:
+    """``values`` with overrides laid over them, as a ``kind``, which has sections of a config by their names."""
+    for override in overrides:
+        _lay_over(values, override)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise InputError(_explain(error)) from error
 
 
 def with_classes(config: Config, classes: int) -> Config:

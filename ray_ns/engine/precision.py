@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from ray_ns.config import Config
+from ray_ns.config import Config, Label, Training
+
+S = TypeVar("S", Label, Training)
 
 
 def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, dict[str, str]]:
@@ -16,15 +18,10 @@ def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, 
     found: dict[str, str] = {}
 
     def decided(section: Any, name: str, gpu: bool, before: Any) -> Any:
-        if section.precision != "auto":
-            return section
-        held = before.get("precision") if isinstance(before, Mapping) else None
-        if held is None:
-            from ray_ns.train.precision import fast_precision
-
-            held = fast_precision(gpu)
-        found[f"{name}.precision"] = held
-        return section.model_copy(update={"precision": held})
+        made = of_section(section, gpu, before)
+        if made is not section:
+            found[f"{name}.precision"] = made.precision
+        return made
 
     before = recorded or {}
     gpu = bool(config.cluster.train_gpus)
@@ -42,6 +39,18 @@ def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, 
     else:
         changes["student"] = decided(config.student, "student", gpu, students)
     return config.model_copy(update=changes), found
+
+
+def of_section(section: S, gpu: bool, recorded: object) -> S:
+    """``section`` with its ``precision`` decided: as ``recorded``, its own record, has it, else by this machine."""
+    if section.precision != "auto":
+        return section
+    held = recorded.get("precision") if isinstance(recorded, Mapping) else None
+    if held is None:
+        from ray_ns.train.precision import fast_precision
+
+        held = fast_precision(gpu)
+    return section.model_copy(update={"precision": held})
 
 
 def in_words(found: Mapping[str, str], config: Config) -> str:

@@ -1,6 +1,7 @@
-"""Images to label tables on Ray Data: the driver's half. ``workers.slices`` and ``workers.teacher`` are the other.
+"""Images to label tables: the driver's half. ``workers.slices`` and ``workers.teacher`` are the other.
 
-Pieces are cut into slices, and teacher actors label them, in one of two layouts. In the layout ``actor`` the teacher's
+Pieces are cut into slices, and teachers label them: one in this process, for few images, or actors of Ray Data, in one
+of two layouts. In the layout ``actor`` the teacher's
 actor reads and decodes its slices itself, and no image crosses the object store. In ``tasks`` CPU tasks read and decode
 them, and uint8 pixels travel through the object store to the teachers; so CPUs of other nodes keep a GPU busy.
 """
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 
+import numpy as np
 import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
@@ -63,18 +65,45 @@ def on_ray_data(
         yield jobs[number], table
 
 
+def in_this_process() -> Execute:
+    """An execution in this process, without Ray: one teacher, which is loaded once, labels slice after slice."""
+    loaded: dict[str, TeacherActor] = {}
+
+    def execute(
+        run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None
+    ) -> Iterator[tuple[Job, pa.Table]]:
+        config = run.config.at_size(teacher.size or run.config.data.size)
+        if teacher.digest not in loaded:
+            known_from = known.known_from(run.store) if known else None
+            loaded[teacher.digest] = TeacherActor(run.store, teacher.files, run.corpora, config, known_from)
+        label_it = loaded[teacher.digest]
+
+        def rows() -> Iterator[Row]:
+            for number, job in enumerate(jobs):
+                for piece in range(len(job.pieces)):
+                    at = {"job": number, "piece": piece}
+                    for row in list_slices(at, jobs, run.corpora, config.label.slice_rows, run.store):
+                        batch = {name: np.array([value], object) for name, value in row.items()}
+                        yield {name: value[0] for name, value in label_it(batch).items()}
+
+        for number, table in assembled(rows(), [len(job.pieces) for job in jobs]):
+            yield jobs[number], table
+
+    return execute
+
+
 def predict(
-    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None, execute: Execute = on_ray_data
+    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None
 ) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
     ``known``: digests of images that get no label but a reason, which names the corpus that
     has them. Beside the columns of ``labels.schema`` a table has ``CONTENT``, a checksum of each image's bytes.
 
-    Jobs go to ``execute`` some at a time, so that neither the driver's memory nor what a crash can cost grows with
-    their number.
+    Jobs go to the run's ``execute`` some at a time, so that neither the driver's memory nor what a crash can cost grows
+    with their number.
     """
-    label = run.config.label
+    label, execute = run.config.label, run.execute or on_ray_data
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
     while batch := list(islice(waiting, at_once)):
@@ -101,4 +130,4 @@ def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int,
             in_order = [done[piece][number] for piece in sorted(done) for number in sorted(done[piece])]
             yield slice_.job, pa.concat_tables([pa.ipc.open_stream(it).read_all() for it in in_order]).combine_chunks()
     if waiting:
-        raise AssertionError(f"Ray Data ended without {len(waiting)} of {len(pieces)} jobs")
+        raise AssertionError(f"the labelling ended without {len(waiting)} of {len(pieces)} jobs")

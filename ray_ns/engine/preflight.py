@@ -65,8 +65,8 @@ def with_classes(config: Config, corpora: dict[str, Corpus]) -> tuple[Config, tu
     return read.with_classes(config, class_count(config.data, names)), names
 
 
-def check_writable(url: str) -> None:
-    """Raise ``InputError`` where the run directory cannot be made or written."""
+def check_writable(url: str, setting: str = "run.dir") -> None:
+    """Raise ``InputError`` where the run directory, which ``setting`` names, cannot be made or written."""
     if "://" in url:
         return  # an object store: the first write shows it, before anything expensive
     folder = Path(url)
@@ -77,7 +77,7 @@ def check_writable(url: str) -> None:
             pass
     except OSError as error:
         raise InputError(
-            f"run.dir={url}: {folder} cannot be written ({error.strerror}). Give another run.dir."
+            f"{setting}={url}: {folder} cannot be written ({error.strerror}). Give another {setting}."
         ) from error
 
 

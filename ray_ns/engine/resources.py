@@ -21,7 +21,8 @@ def object_store_mb(config: Config) -> int:
         return config.cluster.object_store_mb
     if config.label.layout_here == "actor":
         return 256
-    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in config.recipes().values()))
+    recipes = config.recipes().values() if "teacher" in config.model_fields_set else ()  # a prediction trains nothing
+    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in recipes), 0)
     slice_bytes = config.label.slice_rows * side**2 * config.data.channels
     return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 

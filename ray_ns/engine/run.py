@@ -30,6 +30,7 @@ from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore
 
 if TYPE_CHECKING:
+    from ray_ns.engine.predict import Execute
     from ray_ns.engine.stages.stage import Done, Stage
 
 TIMING = "timing.json"
@@ -43,7 +44,7 @@ class Run:
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
     are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
-    tasks over the cluster. ``format``: the one that the run began with.
+    tasks over the cluster. ``format``: the one that the run began with. ``execute``: what labels images; None: Ray Data.
     """
 
     config: Config
@@ -57,6 +58,7 @@ class Run:
     settings: Settings = field(default_factory=Settings)
     fan_out: Callable[["Run"], Tasks] = FanOut
     format: int = layout.FORMAT
+    execute: "Execute | None" = None
     until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)

@@ -85,7 +85,7 @@ def _recorded(store: ObjectStore) -> dict[PieceKey, str | None]:
     """The checksum of each piece of the pool that was labelled so far; None where an earlier version recorded none."""
     found: dict[PieceKey, str | None] = {}
     for stage in layout.stages(store):
-        if not stage.endswith("/label"):
+        if stage.rpartition("/")[2] != "label":
             continue
         commit = find_commit(store, stage)
         parts = commit.parts if commit is not None else Output(store, stage, lambda: None).done().values()

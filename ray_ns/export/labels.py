@@ -130,7 +130,7 @@ def names_of(pool: Corpus, ids: np.ndarray) -> pa.Table:
     """Where the images ``ids`` (int64, ascending) lie: the columns of ``corpora.origins``."""
     ordinals, rows = split_ids(ids)
     found, begins = np.unique(ordinals, return_index=True)
-    ends = [*begins[1:].tolist(), len(ids)]
+    ends = [*begins[1:].tolist(), len(ids)][: len(found)]  # a label shard may hold no image
     names = [
         pool.open(pool.shard(ordinal)).origins(rows[begin:end])
         for ordinal, begin, end in zip(found.tolist(), begins.tolist(), ends, strict=True)

@@ -40,11 +40,8 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
     ``IntegrityError`` where a run's file is not as it was written.
     """
     store = open_store(place, seconds)
-    record = layout.record(store)
-    if record is not None:
-        network = best_network(store)
-        files = {name: network.files[name].read(store) for name in (WEIGHTS, CONFIG)}
-        return Given(place, files, data_of_run(store, network), layout.classes(store).names, store, network)
+    if layout.record(store) is not None:
+        return of_run(place, store, best_network(store))
     found = {name: content for name in (WEIGHTS, CONFIG) if (content := store.get(name)) is not None}
     if len(found) < 2:
         missing = next(name for name in (CONFIG, WEIGHTS) if name not in found)
@@ -54,6 +51,12 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
         )
     data, names = data_of(found[CONFIG], place)
     return Given(place, found, data, names)
+
+
+def of_run(place: str, store: ObjectStore, network: Network) -> Given:
+    """A network that the run at ``place`` has trained, with what the run says of images and classes."""
+    files = {name: network.files[name].read(store) for name in (WEIGHTS, CONFIG)}
+    return Given(place, files, data_of_run(store, network), layout.classes(store).names, store, network)
 
 
 def data_of_run(store: ObjectStore, network: Network) -> Data:

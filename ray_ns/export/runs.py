@@ -36,7 +36,7 @@ def pool_of(store: ObjectStore, given: str | None, generation: int, reporter: Re
 
 
 def _image_column(config: Mapping[str, Any]) -> str:
-    data = config.get("data") or config.get("predict") or {}
+    data = config.get("data") or config.get("predict", {}).get("data") or {}
     return str((data.get("image_columns") or {}).get("pool") or data.get("image_column") or "image")
 
 

@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from ray_ns.config import MIDDLE, Data, Model
 from ray_ns.errors import InputError
 from ray_ns.models.files import CONFIG, WEIGHTS, from_files
-from ray_ns.models.zoo import check_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +60,8 @@ def network_of(files: Mapping[str, bytes], where: str) -> "nn.Module":
 
     Raises ``InputError`` where timm does not know it, its arguments would load something else, or the weights differ.
     """
+    from ray_ns.models.zoo import check_arguments  # which loads torch
+
     told = _mapping(files[CONFIG], where)
     args = told.get("model_args") or {}
     try:

@@ -126,11 +126,13 @@ def _write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
         )
 
 
-def check_owner(store: ObjectStore, differences: Callable[[Mapping[str, Any]], list[str]]) -> bool:
+def check_owner(
+    store: ObjectStore, differences: Callable[[Mapping[str, Any]], list[str]], instead: str = "a new run.dir"
+) -> bool:
     """True if the run was begun with the present config, False if it is new.
 
     ``differences``: takes the settings that the run began with and returns, in words, every one that differs now.
-    Raises ``InputError`` with them where there are any.
+    Raises ``InputError`` with them where there are any; ``instead``: what the user can give for another run.
     """
     begun = settings(store)
     if begun is None:
@@ -139,7 +141,7 @@ def check_owner(store: ObjectStore, differences: Callable[[Mapping[str, Any]], l
     changed = differences(begun)
     if changed:
         raise InputError(
-            f"{store.url} belongs to another config; it differs in: {'; '.join(changed)}. Give a new run.dir, or "
+            f"{store.url} belongs to another config; it differs in: {'; '.join(changed)}. Give {instead}, or "
             f"put these settings back."
         )
     return True
@@ -152,10 +154,12 @@ def refuse_lost(store: ObjectStore) -> None:
 
 
 def last_stage(store: ObjectStore) -> str:
-    """Prefix of the stage whose commit ends the run: the report, or in an ingest the newest generation's shards."""
+    """Prefix of the stage whose commit ends the run: the report; of an ingest its newest shards, else its labels."""
     newest = max(len(generations(store)), 1)
-    ingests = "ingest" in (read(store, RUN) or {"config": {}})["config"]
-    return f"ingest-{newest:04d}" if ingests else f"{place(newest)}report"
+    config = (read(store, RUN) or {"config": {}})["config"]
+    if "predict" in config:
+        return "label"
+    return f"ingest-{newest:04d}" if "ingest" in config else f"{place(newest)}report"
 
 
 def stage_of(name: str) -> str | None:

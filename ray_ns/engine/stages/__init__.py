@@ -6,13 +6,14 @@ from ray_ns.engine.stages.digests import Digest
 from ray_ns.engine.stages.evaluate import Evaluate
 from ray_ns.engine.stages.finetune import Finetune
 from ray_ns.engine.stages.label import Label
+from ray_ns.engine.stages.network import Copy
 from ray_ns.engine.stages.report import Report
 from ray_ns.engine.stages.select import Select
 from ray_ns.engine.stages.stage import Stage
 from ray_ns.engine.stages.train import Train
 from ray_ns.errors import InputError
 
-BEFORE: tuple[type[Stage], ...] = (Digest,)  # the first turn
+BEFORE: tuple[type[Stage], ...] = (Copy, Digest)  # all turns: what a prediction begins with, and what a run does
 TURN: tuple[type[Stage], ...] = (Label, Counts, Select, Train, Finetune, Evaluate)
 AFTER: tuple[type[Stage], ...] = (Report,)  # the last turn
 

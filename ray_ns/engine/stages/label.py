@@ -38,12 +38,14 @@ class Label(Stage[Labels]):
 
     ``known``: images that get no label but the reason where they are known from. ``only``: a selection from labels of
     the same pool, to whose images the labelling is restricted. Where the pool has grown, the parts that the same
-    teacher made of the pool as it was are taken as they are.
+    teacher made of the pool as it was are taken as they are. ``counted``: whether a selection may follow, which wants
+    the counts.
     """
 
     teacher: Network
     known: Digests | None = None
     only: Selection | None = None
+    counted: bool = True
 
     name = "label"
 
@@ -89,7 +91,7 @@ class Label(Stage[Labels]):
             run.ensure(counted.place, counted)
 
         # A resumed labelling has not counted every shard; the first selection then counts them all.
-        then = None if resumed else count
+        then = count if self.counted and not resumed else None
         return Done(summary, [_committed(done[part]) for part in range(len(jobs))], told, then)
 
     def artifact(self, run: Run, commit: Commit) -> Labels:

@@ -167,7 +167,7 @@ def test_no_more_shards_are_open_than_a_crash_may_cost(
         yield from jobs
 
     label = config.label.model_copy(update={"open_shards": open_shards, "actors": actors})
-    run = SimpleNamespace(config=config.model_copy(update={"label": label}))
-    found = predict(cast(Any, run), cast(Any, None), cast(Any, range(10)), None, execute)
+    run = SimpleNamespace(config=config.model_copy(update={"label": label}), execute=execute)
+    found = predict(cast(Any, run), cast(Any, None), cast(Any, range(10)))
     assert list(found) == [*range(10)]
     assert max(map(len, opened)) == most

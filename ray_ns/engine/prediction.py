@@ -1,0 +1,158 @@
+"""Labels for new images by a network that is there: the label stage of a run, without the rest of one.
+
+A prediction is a run of its own (``store``): begun once, resumed by the same command, verified as any other. Its stages
+are ``network``, a copy of the network's two files, and ``label``.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from ray_ns.artifacts.report import report_of
+from ray_ns.artifacts.so_far import best_so_far
+from ray_ns.config import Config, Settings, differences
+from ray_ns.config.prediction import Asked, Predicted, Prediction, asked
+from ray_ns.corpora import layout as listed
+from ray_ns.corpora.corpus import Corpus, Shard
+from ray_ns.engine import precision, preflight, touched
+from ray_ns.engine.places import check_apart, check_free, note_places
+from ray_ns.engine.predict import in_this_process
+from ray_ns.engine.resources import check_resources, local_cpus
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.label import Label
+from ray_ns.engine.stages.network import Copy
+from ray_ns.errors import InputError
+from ray_ns.export.labels import Labelled
+from ray_ns.export.network import Given, given, of_run
+from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.given import network_of
+from ray_ns.observe import Mode, Reporter
+from ray_ns.seals import sha256
+from ray_ns.store import layout
+from ray_ns.store.commit import find_commit
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import ObjectStore, open_store
+
+ANOTHER = "another -o"
+# Up to so many images are labelled in this process, where one teacher is wanted: Ray would take 10 s to start and label
+# no faster. With more, a worker that is lost should not cost the command.
+FEW_IMAGES = 20_000
+# Of few images, the unit that is committed: what a crash costs.
+FEW_SHARD_ROWS = 1000
+
+
+def predict_corpus(
+    network: str, source: str, place: str, overrides: Sequence[str] = (), mode: Mode = "auto"
+) -> Labelled:
+    """Label every image of ``source``, or the rest of them after an interruption; a finished prediction is only read.
+
+    ``network``: a run, whose best network is taken, or a folder with the two files of one. ``source``: a corpus without
+    labels. ``place``: the directory of the prediction. ``overrides``: ``label.*``, ``cluster.*``, some of ``data.*``.
+
+    Raises ``InputError`` for whatever cannot be labelled, before anything is written.
+    """
+    reporter = Reporter(mode)
+    store = open_store(place)
+    check_apart(store.url, source, f"{ANOTHER}, outside of SRC")
+    check_free(store, ANOTHER)
+    record = layout.settings(store)
+    if record is not None and "predict" not in record:
+        raise InputError(f"{store.url} holds a run that is no prediction. Give {ANOTHER}.")
+    found = _network(network, reporter)
+    wanted = asked(_values(found, source), overrides)
+    pool = _pool(wanted, store, reporter)
+    images = _images(pool)
+    if not images:
+        raise InputError(f"{source}: holds no image. Give a folder of images, Parquet shards or tars.")
+    label = precision.of_section(
+        wanted.label, bool(wanted.label.gpus_per_actor), (record or {"predict": {}})["predict"].get("label")
+    )
+    if images <= FEW_IMAGES and not any(it.startswith("label.shard_rows=") for it in overrides):
+        label = label.model_copy(update={"shard_rows": min(label.shard_rows, FEW_SHARD_ROWS)})
+    parts: dict[str, Any] = {"data": wanted.data, "label": label, "cluster": wanted.cluster}
+    config = Config.model_construct(**parts)
+    hashes = {"weights": sha256(found.files[WEIGHTS]), "network": sha256(found.files[CONFIG])}
+    decides = Predicted(predict=Prediction(**hashes, data=config.data, label=config.label))
+    layout.check_owner(store, lambda begun: differences(begun, decides), ANOTHER)
+    lease = Lease(store)
+    with Run(config, store, {"pool": pool}, (len(pool.shards),), lease, reporter, found.names) as run:
+        touched.compare(run)
+        if find_commit(store, Label.name) is None:
+            _check(run, found, images)
+        if record is None:
+            seen = {"pool": [vars(shard) for shard in pool.shards]}
+            classes = layout.Classes(config.data.classes, found.names)
+            layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
+        note_places(store, run.corpora)
+        copy = run.ensure(Copy.name, Copy(found.files))
+        run.ensure(Label.name, Label(copy, counted=False))
+    return Labelled.at(store, Label.name, pool)
+
+
+def _network(place: str, reporter: Reporter) -> Given:
+    """The network at ``place``; of a run that has not ended the best one so far, which is said."""
+    store = open_store(place)
+    if layout.record(store) is None or report_of(store) is not None:
+        return given(place)
+    best = best_so_far(store)
+    if best is None:
+        raise InputError(
+            f"{place}: no network of this run is evaluated yet. Go on with it, or give a run that has ended or a "
+            f"folder with {WEIGHTS} and {CONFIG}, such as RUN/best."
+        )
+    turn, network = best
+    reporter.note(f"{place} has no report yet: its best network so far labels, that of {turn}")
+    return of_run(place, store, network)
+
+
+def _values(found: Given, source: str) -> dict[str, Any]:
+    """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
+    data = found.data
+    fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
+    images = {"labelled": found.place, "pool": source, "max_quarantined": 1.0}
+    recorded = {} if found.run is None else (layout.settings(found.run) or {}).get("label", {})
+    return {
+        "data": {**fed, **images, "image_column": data.image_columns.get("pool", data.image_column)},
+        "label": dict(recorded),
+    }
+
+
+def _pool(wanted: Asked, store: ObjectStore, reporter: Reporter) -> Corpus:
+    """The images: those that the prediction began with, where it has begun; what is new is told of and left out."""
+    source = wanted.data.pool
+    pinned = layout.generations(store)
+    known = [Shard(**it) for it in pinned[0]["pool"]] if pinned else []
+    pool = Corpus.scan(source, wanted.data.image_column, None, known, compared=True)
+    return preflight.as_known(pool, known, "SRC", ANOTHER, reporter) if pinned else pool
+
+
+def _images(pool: Corpus) -> int:
+    """How many images there are; counted no further than past ``FEW_IMAGES``."""
+    images = 0
+    for shard in pool.shards:
+        images += sum(pool.open(shard).group_rows)
+        if images > FEW_IMAGES:
+            break
+    return images
+
+
+def _check(run: Run, found: Given, images: int) -> None:
+    """Decide where the labelling is done, and raise ``InputError`` for what would fail later."""
+    preflight.check_writable(run.store.url, "-o")
+    run.reporter.note(listed.line("SRC", run.corpora["pool"], None, None))
+    if found.names is None:
+        run.reporter.note(f"{found.place}: its classes have no names; their numbers are the labels")
+    if found.run is None:
+        network_of(found.files, found.place)
+    cluster, label = run.config.cluster, run.config.label
+    asked_for = cluster.address or os.environ.get("RAY_ADDRESS")
+    if not asked_for and label.actors == 1 and images <= FEW_IMAGES:
+        run.execute = in_this_process()
+        run.reporter.note("labelled in this process, without Ray; cluster.address=local uses it")
+        return
+    run.check_cluster()
+    if run.local:
+        import torch
+
+        gpus = torch.cuda.device_count() if cluster.gpus is None else cluster.gpus
+        check_resources(run.config, local_cpus(run.config), gpus)

@@ -1,0 +1,32 @@
+"""A network that is given, copied into a run that did not train it: a prediction's first stage."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ray_ns.artifacts.network import Network
+from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.seals import sha256
+from ray_ns.store.commit import Commit, Output
+
+if TYPE_CHECKING:
+    from ray_ns.engine.run import Run
+
+
+@dataclass(frozen=True)
+class Copy(Stage[Network]):
+    """The committed copy of a network's two ``files``, so that all that made the labels lies in one place."""
+
+    files: Mapping[str, bytes]
+
+    name = "network"
+
+    def inputs(self, run: "Run") -> dict[str, Any]:
+        return {"files": {name: sha256(content) for name, content in self.files.items()}, "size": run.config.data.size}
+
+    def work(self, run: "Run", output: Output) -> Done:
+        output.publish(0, self.files, {})
+        return Done({"size": run.config.data.size}, 1)
+
+    def artifact(self, run: "Run", commit: Commit) -> Network:
+        return Network(commit)

@@ -1,0 +1,56 @@
+"""Which network is the best of a run that has not ended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ray_ns.artifacts.so_far import best_so_far
+from ray_ns.store.commit import Commit, Output, ensure
+from ray_ns.store.objects import LocalStore
+
+
+def commit(store: LocalStore, place: str, summary: dict[str, Any], inputs: dict[str, Any]) -> Commit:
+    def work(output: Output) -> tuple[dict[str, Any], int]:
+        output.publish(0, {"model.safetensors": place.encode()}, {})
+        return summary, 1
+
+    return ensure(store, place, inputs, work, lambda: None)
+
+
+def turn(store: LocalStore, place: str, top1: float | None, finetuned: bool = False) -> None:
+    network = commit(store, f"{place}/train", {}, {})
+    if finetuned:
+        network = commit(store, f"{place}/finetune", {}, {"begin": network.digest})
+    if top1 is not None:
+        commit(store, f"{place}/evaluate", {"validation": {"top1": top1}}, {"network": network.digest})
+
+
+@pytest.mark.parametrize(
+    ("rounds", "best"),
+    [
+        ({"rounds/0": None}, None),
+        ({"rounds/0": 0.5, "rounds/1": None}, "rounds/0/train"),
+        ({"rounds/0": 0.5, "rounds/1": 0.5}, "rounds/0/train"),
+        ({"rounds/0": 0.5, "rounds/1": 0.6, "rounds/2": 0.6, "control": 0.9}, "rounds/1/train"),
+        ({"rounds/0": 0.5, "rounds/2": 0.6, "rounds/10": 0.6}, "rounds/2/train"),
+        ({"rounds/0": 0.5, "rounds/1": 0.6, "pool-2/rounds/1": 0.7}, "pool-2/rounds/1/train"),
+    ],
+)
+def test_the_best_on_validation_images_the_earlier_of_two_equals(
+    tmp_path: Path, rounds: dict[str, float | None], best: str | None
+) -> None:
+    store = LocalStore(tmp_path)
+    for place, top1 in rounds.items():
+        turn(store, place, top1)
+    found = best_so_far(store)
+    assert (found and found[1].place) == best
+    assert best is None or (found is not None and f"{found[0]}/train" == best)
+
+
+def test_of_a_fine_tuned_round_the_network_that_was_evaluated(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    turn(store, "rounds/0", 0.5, finetuned=True)
+    found = best_so_far(store)
+    assert found is not None
+    assert found[1].place == "rounds/0/finetune"
