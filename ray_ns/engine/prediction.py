@@ -55,8 +55,9 @@ def predict_corpus(
     store = open_store(place)
     check_apart(store.url, source, f"{ANOTHER}, outside of SRC")
     check_free(store, ANOTHER)
-    record = layout.settings(store)
-    if record is not None and "predict" not in record:
+    record = layout.record(store)
+    begun = record["config"] if record else None
+    if begun is not None and "predict" not in begun:
         raise InputError(f"{store.url} holds a run that is no prediction. Give {ANOTHER}.")
     found = _network(network, reporter)
     wanted = asked(_values(found, source), overrides)
@@ -64,18 +65,16 @@ def predict_corpus(
     images = _images(pool)
     if not images:
         raise InputError(f"{source}: holds no image. Give a folder of images, Parquet shards or tars.")
-    label = precision.of_section(
-        wanted.label, bool(wanted.label.gpus_per_actor), (record or {"predict": {}})["predict"].get("label")
-    )
+    label = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), begun and begun["predict"]["label"])
     if images <= FEW_IMAGES and not any(it.startswith("label.shard_rows=") for it in overrides):
         label = label.model_copy(update={"shard_rows": min(label.shard_rows, FEW_SHARD_ROWS)})
     parts: dict[str, Any] = {"data": wanted.data, "label": label, "cluster": wanted.cluster}
     config = Config.model_construct(**parts)
     hashes = {"weights": sha256(found.files[WEIGHTS]), "network": sha256(found.files[CONFIG])}
     decides = Predicted(predict=Prediction(**hashes, data=config.data, label=config.label))
-    layout.check_owner(store, lambda begun: differences(begun, decides), ANOTHER)
-    lease = Lease(store)
-    with Run(config, store, {"pool": pool}, (len(pool.shards),), lease, reporter, found.names) as run:
+    layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
+    corpora, format = {"pool": pool}, record["format"] if record else layout.FORMAT
+    with Run(config, store, corpora, (len(pool.shards),), Lease(store), reporter, found.names, format=format) as run:
         touched.compare(run)
         if find_commit(store, Label.name) is None:
             _check(run, found, images)
