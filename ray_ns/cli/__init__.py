@@ -24,7 +24,7 @@ def command_line() -> None:
         if not word.isprintable() and any("\ud800" <= it <= "\udfff" for it in word):
             raise InputError(f"{word}: the name is not UTF-8. Rename the file.")
     try:
-        app(standalone_mode=False)
+        app(prog_name="ray-ns", standalone_mode=False)
     except TyperException as error:
         context = getattr(error, "ctx", None)
         verb = context.command_path if context is not None else "ray-ns"

@@ -1,5 +1,6 @@
 """The program that the verbs belong to, and what several of them share."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -13,11 +14,14 @@ EXIT_CODES = (
     "130 or 143 stopped before the program began."
 )
 
+# --show-completion takes the shell's name. Typer would look which process is the parent, which an editor or a container
+# answers wrongly.
+os.environ.setdefault("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+
 app = typer.Typer(
     help="Noisy Student self-training at pool scale, on Ray.",
     epilog=EXIT_CODES,
     context_settings={"help_option_names": ["-h", "--help"]},
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -9,7 +9,10 @@ from ray_ns.cli import app
 
 ROOT = Path(__file__).parents[2]
 LOG = ROOT / "docs/LOG.md"  # tells of the past, whose files may be gone
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCUMENTS = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TOP = ("ray_ns", "tests", "benchmarks", "configs", "docs", ".ci")
 BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "support")
