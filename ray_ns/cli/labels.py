@@ -38,7 +38,7 @@ def labels(
     from ray_ns.export.labels import Labelled, Wanted, check, export
     from ray_ns.observe import Reporter
     from ray_ns.store import layout
-    from ray_ns.store.objects import open_store
+    from ray_ns.store.fork import open_run
     from ray_ns.store.status import existing
 
     how = _how(output, by_class, link, copy)
@@ -46,7 +46,7 @@ def labels(
         raise InputError("--round and --network: give one of them.")
     if output is not None:
         files.check(output)
-    reporter, store = Reporter("json" if as_json else "auto"), open_store(existing(run))
+    reporter, store = Reporter("json" if as_json else "auto"), open_run(existing(run))
     place, generation = runs.labels_of(store, number, network == "best", reporter)
     wanted = Wanted(least, selected)
     of = Labelled.at(store, place, runs.pool_of(store, pool, generation, reporter))

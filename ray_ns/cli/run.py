@@ -16,13 +16,17 @@ def run(
         str | None, typer.Option(help="End after this stage of round 1: label, select, train, ...", metavar="STAGE")
     ] = None,
     grow: Annotated[bool, typer.Option("--grow", help="Take in shards that the pool has gained.")] = False,
+    fork: Annotated[
+        str | None,
+        typer.Option(help="Take from this run what it has made with the same settings; run.dir is new.", metavar="RUN"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run the loop, or resume it. The same command goes on from whatever was committed."""
     from ray_ns.engine.opening import drive
     from ray_ns.report.terminal.run import show
 
-    with drive(config, overrides or [], "json" if as_json else "auto", grow, until) as opened:
+    with drive(config, overrides or [], "json" if as_json else "auto", grow, until, fork) as opened:
         from ray_ns.engine.turns import carry_out
 
         outcome = carry_out(opened)

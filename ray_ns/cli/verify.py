@@ -8,11 +8,11 @@ from ray_ns.errors import IntegrityError
 @app.command()
 def verify(run: RunDirectory, as_json: AsJson = False) -> None:
     """Re-hash everything that the run's commits name. Exit 0: all as written; 4: something is not."""
-    from ray_ns.store.objects import open_store
+    from ray_ns.store.fork import open_run
     from ray_ns.store.verify import verify as verified
 
     checked, faults = 0, {}
-    for key, fault in verified(open_store(run)):
+    for key, fault in verified(open_run(run)):
         checked += 1
         if fault is not None:
             faults[key] = fault

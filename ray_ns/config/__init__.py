@@ -7,7 +7,7 @@ from ray_ns.config.cluster import Cluster
 from ray_ns.config.config import Config
 from ray_ns.config.data import MIDDLE, CorpusName, Data
 from ray_ns.config.labelling import Label, Select
-from ray_ns.config.results import Settings, differences
+from ray_ns.config.results import Settings, changes, differences
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import decided
 from ray_ns.config.training import Finetune, Model, Noise, Optimizer, Student, Training
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "Student",
     "Training",
+    "changes",
     "decided",
     "differences",
 ]

@@ -6,46 +6,51 @@ from typing import Any
 
 from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
-from ray_ns.corpora.corpus import Shard
-from ray_ns.engine import overlap, precision, preflight, sample, stages, touched
+from ray_ns.engine import forking, overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.places import note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit
+from ray_ns.store.fork import open_run
 from ray_ns.store.lease import Lease
-from ray_ns.store.objects import open_store
 from ray_ns.store.status import existing
 
 
 @contextmanager
 def drive(
-    path: str, overrides: Sequence[str], mode: Mode, grow: bool = False, until: str | None = None
+    path: str,
+    overrides: Sequence[str],
+    mode: Mode,
+    grow: bool = False,
+    until: str | None = None,
+    fork: str | None = None,
 ) -> Iterator[Run]:
     """The run of a config, opened. A new run is written down; a finished one is opened for reading only.
 
     ``grow``: take in shards that the pool has gained; else they are told of and left out. ``until``: the stage of
-    round 1 that ends the run early.
+    round 1 that ends the run early. ``fork``: the run from which a new one takes what it has made from equal inputs.
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
     config = load(path, overrides)
     if until is not None:
         stages.check_until(until, config)
-    store = open_store(config.run.dir, config.cluster.store_seconds)
-    record = layout.record(store)
+    store = forking.open_or_fork(config.run.dir, fork, config.cluster.store_seconds)
+    source = forking.source(store)
+    record = layout.record(source)
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT
-    config, automatic = precision.decide(config, layout.settings(store))
+    config, automatic = precision.decide(config, layout.settings(source))
     named = settings.of(config)
     begun = layout.check_owner(store, lambda record: differences(record, config))
-    pinned = layout.generations(store)
-    known = {name: [Shard(**it) for it in shards] for name, shards in (pinned[-1] if pinned else {}).items()}
     reporter = Reporter(mode)
-    if automatic and not begun:
+    if automatic and record is None:
         reporter.note(f"precision auto, decided for the whole run: {precision.in_words(automatic, config)}")
-    corpora = preflight.scan_corpora(config, known, reporter, grow)
+    corpora, pinned = forking.scan(config, layout.generations(source), source is not store, reporter, grow)
+    if source is not store:
+        forking.tell_of_division(source, config, reporter)
     config, names = preflight.with_classes(config, corpora)
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
@@ -53,18 +58,20 @@ def drive(
     with Run(
         config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings, format=format
     ) as run:
-        touched.compare(run)
+        touched.compare(run, source)
         if find_commit(store, f"{run.place}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
             preflight.check(run)
         if not pinned:
             sample.check_pool(run)
-        found = {} if pinned else overlap.divide(run)
+        found = {} if pinned or record is not None else overlap.divide(run)
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            layout.begin(store, named, seen, run.lease.check, layout.Classes(config.data.classes, names))
+            classes = layout.Classes(config.data.classes, names)
+            first, *later = pinned or [seen]
+            layout.begin(store, named, first, run.lease.check, classes, format, later)
             known_images(run, found)
-        elif len(pools) > len(pinned):
+        if len(pools) > max(len(pinned), 1):
             layout.grow(store, seen, len(pools), run.lease.check)
         note_places(store, corpora)
         yield run
@@ -74,7 +81,7 @@ def drive(
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
     config = load(path, overrides)
-    store = open_store(existing(config.run.dir), config.cluster.store_seconds)
+    store = open_run(existing(config.run.dir), config.cluster.store_seconds)
     record = layout.record(store)
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT

@@ -75,7 +75,7 @@ def predict_corpus(
     layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
     corpora, format = {"pool": pool}, record["format"] if record else layout.FORMAT
     with Run(config, store, corpora, (len(pool.shards),), Lease(store), reporter, found.names, format=format) as run:
-        touched.compare(run)
+        touched.compare(run, store)
         if find_commit(store, Label.name) is None:
             _check(run, found, images)
         if record is None:

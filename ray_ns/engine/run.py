@@ -18,6 +18,7 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import connection, failures, local_cluster, ray_private
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
+from ray_ns.engine.taking import Taking
 from ray_ns.errors import InputError, RayNsError, ResumableError
 from ray_ns.exits import STOPPED
 from ray_ns.labels.files import About
@@ -131,11 +132,16 @@ class Run:
     def ensure(self, prefix: str, stage: "Stage[A]") -> A:
         """What ``stage`` comes to at ``prefix``: found where it is committed from the same inputs, else made.
 
+        A forked run takes it from the other run where that has it from the same inputs: the same bytes, and no work.
         The seconds of the work that led to a commit lie beside it. Sets ``until_reached`` where ``until`` names it.
         """
         done: list[Done] = []
+        inputs = stage.inputs(self)
 
         def work(output: Output) -> tuple[Mapping[str, Any], int | Sequence[Part]]:
+            taken = self.taking.find(prefix, inputs)
+            if taken is not None:
+                return taken.summary, taken.parts
             began = time.monotonic()
             with failures.as_ours(prefix, self._logs):
                 made = stage.work(self, output)
@@ -146,13 +152,19 @@ class Run:
             hints.write(self.store, f"{prefix}/{TIMING}", {"seconds": round(time.monotonic() - began, 3)})
             return made.summary, made.parts
 
-        committed = commit.ensure(self.store, prefix, stage.inputs(self), work, self.lease.check)
+        committed = commit.ensure(self.store, prefix, inputs, work, self.lease.check)
+        self.taking.along(prefix, committed, stage.within, self.lease.check)
         for made in done:
             if made.then is not None:
                 made.then(committed)
         artifact = stage.artifact(self, committed)
         self.until_reached |= prefix == f"{self.place}rounds/1/{self.until}"
         return artifact
+
+    @cached_property
+    def taking(self) -> Taking:
+        """What it takes from the run that it was forked from."""
+        return Taking(self.store, self.reporter)
 
     @property
     def local(self) -> bool:

@@ -20,9 +20,10 @@ OTHER = "has changed (the same size, another content)"
 PieceKey = tuple[str, int, int]  # a shard's path, which of its parts, of how many
 
 
-def compare(run: Run) -> None:
-    """Compare the content of known files that have another time with the hashes that the run has recorded.
+def compare(run: Run, store: ObjectStore) -> None:
+    """Compare the content of known files that have another time with the hashes that the run in ``store`` recorded.
 
+    That is the run itself, or the one that it is forked from just now.
     Labelled, validation and test images and their labels are compared with the digests that the run began with. Pool
     images are compared with what their labelling recorded; a shard that is not labelled yet needs no comparison. Reads
     the shards of such files, one row group at a time. Raises ``InputError`` naming what has changed, or a file that the
@@ -39,9 +40,9 @@ def compare(run: Run) -> None:
             run.reporter.note(f"{files} than when the run began; their content is compared ({size / 1e6:,.1f} MB)")
         try:
             if name == "pool":
-                _compare_pool(run.store, corpus, shards)
+                _compare_pool(store, corpus, shards)
             else:
-                _compare_labelled(run, name, shards)
+                _compare_labelled(run, store, name, shards)
         except InputError as error:
             raise InputError(f"data.{name}: {error}") from error
         run.corpora[name] = replace(corpus, touched=())
@@ -49,13 +50,13 @@ def compare(run: Run) -> None:
             run.reporter.note(f"{files} and the content that the run has seen; it goes on")
 
 
-def _compare_labelled(run: Run, name: str, shards: Sequence[Shard]) -> None:
+def _compare_labelled(run: Run, store: ObjectStore, name: str, shards: Sequence[Shard]) -> None:
     corpus = run.corpora[name]
-    commit = find_commit(run.store, digests.Digest.name)
+    commit = find_commit(store, digests.Digest.name)
     if commit is None or (not corpus.labels_lie_beside and "labels" not in commit.parts[0].facts):
         raise changed(_name(corpus, shards[0]), UNKNOWN)
     part = commit.parts[0]
-    images = unpacked(part.objects[name].read(run.store), part.facts["rows"][name])
+    images = unpacked(part.objects[name].read(store), part.facts["rows"][name])
     for shard in shards:
         at = corpus.shards.index(shard)
         one = replace(corpus, shards=(_now(corpus, shard),))

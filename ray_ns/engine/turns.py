@@ -91,11 +91,13 @@ def carry_out(run: Run) -> Outcome:
         # A method knows of artifacts only what it needs; what it hands back here are those that came from here.
         outcome = noisy_student(cast(MethodTurns, turns), run.config)
     except EndedEarlyError:
+        run.taking.tell()
         return Outcome(turns.made, complete=False)
     finished = report_of(run.store) is not None
     if not finished:
         best.take_down(run.store, run.lease.check)
     run.ensure(f"{run.place}{Report.name}", Report(outcome))
+    run.taking.tell()
     _keep_best(run, finished)
     return outcome
 

@@ -12,7 +12,8 @@ from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import data_of
 from ray_ns.seals import sha256
 from ray_ns.store import layout
-from ray_ns.store.objects import STORE_SECONDS, ObjectStore, open_store
+from ray_ns.store.fork import open_run
+from ray_ns.store.objects import STORE_SECONDS, ObjectStore
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
     Raises ``InputError`` where it is neither, or ray_ns decodes images otherwise than the network is fed;
     ``IntegrityError`` where a run's file is not as it was written.
     """
-    store = open_store(place, seconds)
+    store = open_run(place, seconds)
     if layout.record(store) is not None:
         return of_run(place, store, best_network(store))
     found = {name: content for name in (WEIGHTS, CONFIG) if (content := store.get(name)) is not None}

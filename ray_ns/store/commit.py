@@ -20,6 +20,7 @@ import xxhash
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import digest, seal, sha256, unseal, unseal_with_digest
+from ray_ns.store.fork import place_and_mend
 from ray_ns.store.objects import ObjectStore
 
 _DONE = re.compile(r"\d{6,}\.json", re.ASCII)
@@ -43,9 +44,9 @@ class StoredObject:
         data = store.get(self.key)
         if data is None or (sha256(data) != self.sha256 if xxh3 is None else xxhash.xxh3_64_hexdigest(data) != xxh3):
             state = "is missing" if data is None else f"does not match its hash ({len(data)} bytes read)"
+            place, mend = place_and_mend(store, self.key)
             raise IntegrityError(
-                f"{self.key} in {store.url} {state}; the commit names sha256 {self.sha256}, {self.size} bytes. "
-                f"Restore it from a backup, or delete its stage's folder and run again to make it anew."
+                f"{self.key} in {place} {state}; the commit names sha256 {self.sha256}, {self.size} bytes. {mend}"
             )
         return data
 
@@ -53,7 +54,8 @@ class StoredObject:
         """The object as a file, unchecked: the caller checks what it reads. ``IntegrityError`` where it is missing."""
         file = store.open(self.key)
         if file is None:
-            raise IntegrityError(f"{self.key} in {store.url} is missing; the commit names {self.size} bytes.")
+            place, mend = place_and_mend(store, self.key)
+            raise IntegrityError(f"{self.key} in {place} is missing; the commit names {self.size} bytes. {mend}")
         return file
 
 

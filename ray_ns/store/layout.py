@@ -2,18 +2,19 @@
 
 ``run.json`` holds the settings that decide the result, ``corpora-1.json`` the shards of every corpus with their
 ordinals; both are written once. With ``--grow`` a run takes in a pool that has grown, and ``corpora-2.json`` follows,
-and so on. The stages are in ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; those of a grown pool are
-below ``pool-2/`` and so on.
+and so on. A run that was forked from another one has a ``fork.json`` too (``store.fork``). The stages are in
+``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; those of a grown pool are below ``pool-2/`` and so on.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import digest, seal, unseal
 from ray_ns.store import commit
+from ray_ns.store.fork import FORK, ForkedStore
 from ray_ns.store.objects import ObjectStore
 
 FORMAT = 3  # of new runs; 1 names every setting (``config.results``)
@@ -89,11 +90,24 @@ def begin(
     fence: Callable[[], None],
     classes: Classes | None,
     format: int = FORMAT,
+    later: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Write the records of a new run. ``classes``: None where nothing is learnt (an ingest)."""
+    """Write the records of a new run. ``classes``: None where nothing is learnt (an ingest).
+
+    A forked run takes over the ``format`` of the other one, and the corpora of its ``later`` generations.
+    """
     fence()
-    _write(store, corpora_key(1), {"format": format, "corpora": corpora})
+    records: dict[str, dict[str, Any]] = {
+        corpora_key(at): {"format": format, "corpora": it} for at, it in enumerate((corpora, *later), 1)
+    }
+    if isinstance(store, ForkedStore):
+        records = {FORK: {"from": store.other.url}} | records
+    for key, value in records.items():
+        _write(store, key, value)
     _write(store, RUN, {"format": format, "config": config, "classes": vars(classes) if classes else None})
+    records.pop(corpora_key(1))  # every run has them
+    for key, value in records.items():  # now, since what is registered without run.json has lost it
+        commit.register(store, key, digest(value))
 
 
 def settings(store: ObjectStore) -> dict[str, Any] | None:

@@ -24,6 +24,7 @@ from ray_ns.errors import InputError, IntegrityError
 from ray_ns.seals import digest, sha256, unseal_with_digest
 from ray_ns.store import commit, layout
 from ray_ns.store.commit import Part
+from ray_ns.store.fork import FORK
 from ray_ns.store.lease import EPOCH
 from ray_ns.store.objects import ObjectStore, UnreadableError
 
@@ -59,7 +60,8 @@ def verify(store: ObjectStore) -> Found:
         if value is not None and commit.register_key(value["key"]) == key:
             registered[value["key"]] = value["digest"]
     generations = {int(found[1]) for found in map(_GENERATION.match, (*names, *registered)) if found}
-    for key in (layout.RUN, *map(layout.corpora_key, range(1, max(generations, default=1) + 1))):
+    forked = [FORK] if FORK in names or FORK in registered else []
+    for key in (layout.RUN, *forked, *map(layout.corpora_key, range(1, max(generations, default=1) + 1))):
         yield key, _as_registered(store, key, _sealed(store, key), registered)
     for key in filter(EPOCH.fullmatch, names):
         yield key, _sealed(store, key)[2]

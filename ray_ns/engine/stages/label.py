@@ -30,6 +30,7 @@ from ray_ns.labels import counting, schema
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, Part, planned_inputs
+from ray_ns.store.fork import chain
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Label(Stage[Labels]):
     counted: bool = True
 
     name = "label"
+    within = (Counts.name.partition("/")[2],)
 
     def inputs(self, run: Run) -> dict[str, Any]:
         config = run.config
@@ -133,14 +135,20 @@ class Label(Stage[Labels]):
         return [replace(job, only=stored) for job, stored in zip(jobs, only, strict=True)]
 
     def _made_before(self, run: Run, prefix: str) -> dict[int, Part]:
-        """The same stage's finished parts for the pool as it was, where all other inputs are the same."""
+        """The same stage's finished parts for the pool as it was, where all other inputs are the same.
+
+        A run that was forked has taken a commit without the records of its parts: those are where they were made.
+        """
         if len(run.pools) == 1:
             return {}
-        before = layout.place(len(run.pools) - 1) + prefix.removeprefix(run.place)
-        planned, inputs = planned_inputs(run.store, before), self.inputs(run)
-        if planned is None or {**planned, "pool": inputs["pool"]} != inputs:
-            return {}
-        return Output(run.store, before, run.lease.check).done()
+        before, inputs = layout.place(len(run.pools) - 1) + prefix.removeprefix(run.place), self.inputs(run)
+        for store in chain(run.store):
+            planned = planned_inputs(store, before)
+            if planned is not None and {**planned, "pool": inputs["pool"]} == inputs:
+                made = Output(store, before, run.lease.check).done()
+                if made:
+                    return made
+        return {}
 
 
 def label_shards(pool: Corpus, rows: int) -> list[Job]:

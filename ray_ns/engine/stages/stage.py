@@ -32,9 +32,11 @@ class Stage(ABC, Generic[A]):
     """One stage: a frozen dataclass whose fields are the artifacts it is made from. ``Run.ensure`` carries it out.
 
     ``name``: its folder in a turn, its row in ``status``, its choice of ``--until``, its seconds in the table.
+    ``within``: names of the small stages in its folder that others may ask for.
     """
 
     name: ClassVar[str]
+    within: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def inputs(self, run: "Run") -> dict[str, Any]:

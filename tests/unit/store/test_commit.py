@@ -1,11 +1,12 @@
 """The commit protocol: made once, whole or not at all, the same bytes after any crash, and rot is found."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.watched import Killed, WatchedStore
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.store.commit import Commit, Output, Part, ensure, find_commit
@@ -16,48 +17,6 @@ INPUTS = {"seed": 3, "teacher": "abc", "lr": 0.1}
 PARTS = 3
 OPERATIONS = 20  # calls to the store that one uninterrupted ensure makes; a test below holds it to that
 WRITES = 12  # plan, (2 data objects and a done record) x 3, commit, its register
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
-
-
-class WatchedStore:
-    """A local store that notes each operation, and dies before the one numbered ``die_at`` (from 0)."""
-
-    def __init__(self, root: Path, die_at: int | None = None) -> None:
-        self.inner = LocalStore(root)
-        self.url = self.inner.url
-        self.die_at = die_at
-        self.operations: list[tuple[str, str]] = []
-
-    def _step(self, name: str, key: str) -> None:
-        if len(self.operations) == self.die_at:
-            raise Killed
-        self.operations.append((name, key))
-
-    def writes(self) -> list[str]:
-        return [key for name, key in self.operations if name in {"put", "put_if_absent", "delete"}]
-
-    def get(self, key: str) -> bytes | None:
-        self._step("get", key)
-        return self.inner.get(key)
-
-    def put(self, key: str, data: bytes) -> None:
-        self._step("put", key)
-        self.inner.put(key, data)
-
-    def put_if_absent(self, key: str, data: bytes) -> bool:
-        self._step("put_if_absent", key)
-        return self.inner.put_if_absent(key, data)
-
-    def delete(self, key: str) -> None:
-        self._step("delete", key)
-        self.inner.delete(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        self._step("list", prefix)
-        return self.inner.list(prefix)
 
 
 Work = Callable[[Output], tuple[Mapping[str, Any], int]]
