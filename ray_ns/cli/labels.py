@@ -21,7 +21,9 @@ def labels(
     ] = None,
     link: Annotated[bool, typer.Option("--link", help="With --by-class: as symbolic links.")] = False,
     copy: Annotated[bool, typer.Option("--copy", help="With --by-class: as copies.")] = False,
-    number: Annotated[int | None, typer.Option("--round", help="Whose labels; default: the last whole ones.")] = None,
+    number: Annotated[
+        int | None, typer.Option("--round", help="Whose labels; default: the last round that labelled the whole pool.")
+    ] = None,
     network: Annotated[
         Literal["best"] | None, typer.Option("--network", help="The labels that the best network made.")
     ] = None,
@@ -32,7 +34,8 @@ def labels(
     pool: Annotated[str | None, typer.Option("--pool", help="Where the pool lies now, if elsewhere.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write which image got which label. One row per image, by its path; formats by the file's name."""
+    """Write which image got which label. One row per image, with its path; or a folder per class with the images."""
+    from ray_ns.engine.places import check_apart
     from ray_ns.export import files, runs
     from ray_ns.export.by_class import ByClass
     from ray_ns.export.labels import Labelled, Wanted, check, export
@@ -51,8 +54,10 @@ def labels(
     wanted = Wanted(least, selected)
     of = Labelled.at(store, place, runs.pool_of(store, pool, generation, reporter))
     check(of, wanted)
+    if output is not None:
+        check_apart(output, of.pool.root, "another -o, outside of the pool")
     sorted_in = ByClass(of, by_class, how, wanted, layout.classes(store).count) if by_class and how else None
-    counts, apostrophes = export(of, output, wanted, sorted_in)
+    counts, apostrophes = export(of, output, wanted, sorted_in, reporter)
     if apostrophes:
         reporter.note(f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {output}.")
     for note in sorted_in.notes() if sorted_in else ():

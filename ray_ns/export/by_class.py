@@ -65,7 +65,7 @@ class ByClass:
         names = self._of.names or self.folders
         empty = [names[label] for label in np.flatnonzero(self.images == 0).tolist()]
         if empty:
-            yield f"no image has the label {_some(empty)}: no folder for {'it' if len(empty) == 1 else 'them'}."
+            yield f"classes without an image here, and so without a folder: {_some(empty)}."
         renamed = [f"{name!r}: {it!r}" for name, it in zip(names, self.folders, strict=True) if name != it]
         if renamed:
             yield f"classes whose names cannot be those of folders, and theirs: {_some(renamed)}."

@@ -24,10 +24,12 @@ from ray_ns.export import columns, files
 from ray_ns.export.duplicates import Duplicates
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_numpy
+from ray_ns.observe import Reporter
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit, planned_inputs
 from ray_ns.store.objects import ObjectStore
 
+LONG = 20  # label shards, of about 100,000 images each
 READ = ("image_id", "label", "confidence", "quarantine", *schema.SOFT)
 
 
@@ -143,10 +145,12 @@ def export(
     path: str | None,
     wanted: Wanted = Wanted(),
     also: files.Sink | None = None,
+    reporter: Reporter | None = None,
 ) -> tuple[Counts, int]:
     """Write the labels to the file ``path`` (.csv, .jsonl, .parquet), which is replaced when all is written.
 
-    ``path``: None writes no file. ``also``: what else takes the rows that are written. Returns what was exported, and
+    ``path``: None writes no file. ``also``: what else takes the rows that are written. ``reporter``: what shows how far
+    it is, where there are many. Returns what was exported, and
     how many cells got an apostrophe so that no spreadsheet runs them (CSV).
     """
     check(of, wanted)
@@ -155,7 +159,7 @@ def export(
         sinks = [stack.enter_context(files.writing(path, columns.SCHEMA))] if path is not None else []
         if also is not None:
             sinks.append(also)
-        for table in tables(of):
+        for table in _followed(of, reporter):
             kept = wanted_of(table, wanted)
             counts.add(table, kept)
             for sink in sinks:
@@ -163,6 +167,19 @@ def export(
         if also is not None:
             also.close()
     return counts, sum(sink.apostrophes for sink in sinks)
+
+
+def _followed(of: Labelled, reporter: Reporter | None) -> Iterator[pa.Table]:
+    """``tables``, with progress where it takes longer than a moment."""
+    parts = len(of.labels.parts)
+    if reporter is None or parts < LONG:
+        yield from tables(of)
+        return
+    reporter.begin(f"labels of {of.labels.place}", parts, "label shards")
+    for done, table in enumerate(tables(of), 1):
+        yield table
+        reporter.progress(done)
+    reporter.end("written")
 
 
 def check(of: Labelled, wanted: Wanted) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ray_ns.artifacts import seen
 from ray_ns.artifacts.report import best_network
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.errors import InputError
@@ -26,13 +27,16 @@ def pool_of(store: ObjectStore, given: str | None, generation: int, reporter: Re
         raise InputError(f"{store.url}: it is not known where its pool lies ({layout.PLACES}). Say it: --pool PATH")
     known = [Shard(**it) for it in layout.generations(store)[generation - 1]["pool"]]
     try:
-        pool = Corpus.scan(root, _image_column(layout.settings(store) or {}), None, known)
+        pool = Corpus.scan(root, _image_column(layout.settings(store) or {}), None, known, compared=True)
+        if pool.touched:
+            reporter.note(f"{root}: {len(pool.touched):,} files have another time; their content is compared.")
+            seen.compare_pool(store, pool)
     except InputError as error:
         raise InputError(f"{error} If the pool lies elsewhere now, say where: --pool PATH") from error
     new = len(pool.shards) - len(known)
     if new:
         reporter.note(f"{root}: {new:,} new shards have no labels and are left out; ray-ns run --grow takes them in.")
-    return replace(pool, shards=tuple(known))
+    return replace(pool, shards=tuple(known), touched=())
 
 
 def _image_column(config: Mapping[str, Any]) -> str:

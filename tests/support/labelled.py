@@ -12,7 +12,9 @@ import pyarrow as pa
 from ray_ns.artifacts.labels import label_objects
 from ray_ns.artifacts.selection import SELECTION
 from ray_ns.corpora.corpus import Corpus, image_ids
+from ray_ns.corpora.known import check_of
 from ray_ns.labels import schema
+from ray_ns.labels.files import About
 from ray_ns.store import hints, layout
 from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.objects import LocalStore
@@ -48,19 +50,35 @@ def truth_of(pool: Corpus, classes: int, seed: int = 0) -> Truth:
 
 
 def commit_labels(
-    store: LocalStore, place: str, truth: Truth, parts: int = 2, keep: str = "top", inputs: Mapping[str, Any] = {}
+    store: LocalStore,
+    place: str,
+    truth: Truth,
+    parts: int = 2,
+    keep: str = "top",
+    inputs: Mapping[str, Any] = {},
+    facts: Mapping[str, Any] = {},
+    about: About | None = None,
 ) -> Commit:
-    """The label stage at ``place``."""
+    """The label stage at ``place``; ``facts``: of its first part; ``about``: None in a run of format 1 or 2."""
     classes = truth.probabilities.shape[1]
     table = schema.label_table(truth.ids, truth.probabilities, truth.reasons, keep, min(6, classes))
 
     def work(output: Output) -> tuple[Mapping[str, Any], int]:
         for part, (begin, end) in enumerate(_cut(table.num_rows, parts)):
-            objects, checksum = label_objects(table.slice(begin, end - begin), {})
-            output.publish(part, objects, checksum)
+            objects, checksum = label_objects(table.slice(begin, end - begin), {}, about)
+            output.publish(part, objects, {**checksum, "shards": [], **(facts if part == 0 else {})})
         return {"rows": table.num_rows}, parts
 
     return ensure(store, place, {"teacher": "t", "only": None, **inputs}, work, free)
+
+
+def facts_of(pool: Corpus) -> dict[str, Any]:
+    """What label parts record of a pool's shards and their images, here all in one."""
+    content = []
+    for reader in map(pool.open, pool.shards):
+        images = [image.as_py() for group in range(len(reader.group_rows)) for image in reader.images(group)]
+        content.append(check_of(b"".join(map(check_of, images))).hex())
+    return {"shards": [[it.path, 0, 1] for it in pool.shards], "content": content}
 
 
 def commit_selection(store: LocalStore, place: str, labels: Commit, truth: Truth, parts: int = 2) -> Commit:
@@ -90,7 +108,7 @@ def labelled_run(
     store, truth = LocalStore(folder), truth_of(pool, len(names or "three"))
     seen = {"pool": [vars(it) for it in pool.shards]}
     layout.begin(store, {"data": {}}, seen, free, layout.Classes(len(names or "three"), tuple(names or ()) or None))
-    labels = commit_labels(store, "rounds/1/label", truth, parts, keep)
+    labels = commit_labels(store, "rounds/1/label", truth, parts, keep, facts=facts_of(pool))
     commit_selection(store, "rounds/1/select", labels, truth, parts)
     hints.write(store, layout.PLACES, {"pool": pool.root})
     return store, truth

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_ns.artifacts import seen
 from ray_ns.artifacts.digests import KnownFrom, load
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
@@ -26,7 +27,7 @@ from ray_ns.labels import schema
 from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
-IMAGES, REASONS, CONTENT = "images", "reasons", "content"  # what a decoded slice has beside its place
+IMAGES, REASONS, CONTENT = "images", "reasons", seen.CONTENT  # what a decoded slice has beside its place
 Row = dict[str, Any]  # of Ray Data: a slice and what was made of it
 Batch = dict[str, np.ndarray]  # of Ray Data: one row, each value as an array of length 1
 

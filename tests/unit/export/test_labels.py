@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.in_process import Call
@@ -19,6 +20,7 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.export import columns, labels
 from ray_ns.export.labels import Labelled, Wanted, export
+from ray_ns.labels.files import About
 from ray_ns.store import layout
 from ray_ns.store.objects import LocalStore
 
@@ -139,6 +141,19 @@ def test_the_top_five_come_from_whatever_is_kept(tmp_path: Path, pictures: Pictu
         assert len({*row["top_label"]}) == min(5, classes)
 
 
+@pytest.mark.parametrize("keep", ["hard", "top", "full"])
+@pytest.mark.parametrize("names", [NAMES, None])
+def test_labels_of_every_format_give_the_same(
+    tmp_path: Path, pictures: Pictures, keep: str, names: tuple[str, ...] | None
+) -> None:
+    pool = write_as("folder", tmp_path / "pool", pictures(30))
+    store, truth = labelled_run(tmp_path / "run", pool, names, keep)
+    for place, about in (("two/label", None), ("three/label", About(names, ("pool", "d")))):
+        commit_labels(store, place, truth, 3, keep, about=about)
+    two, three = (pa.concat_tables(labels.tables(Labelled.at(store, f"{it}/label", pool))) for it in ("two", "three"))
+    assert two.equals(three)
+
+
 def test_a_label_is_first_among_classes_that_float16_cannot_tell_apart(tmp_path: Path, pictures: Pictures) -> None:
     pool = write_as("folder", tmp_path / "pool", pictures(4))
     store, truth = labelled_run(tmp_path / "run", pool, keep="full")
@@ -213,6 +228,12 @@ def test_a_part_is_read_only_when_the_one_before_has_left(tmp_path: Path, pictur
         assert sum(it.endswith("selection.parquet") for it in read) == number + 1, "and the last one, at first"
 
 
+def test_many_parts_show_how_far_they_are(tmp_path: Path, pictures: Pictures, ray_ns: Call) -> None:
+    store, _ = labelled_run(tmp_path / "run", write_as("folder", tmp_path / "pool", pictures(40)), parts=20)
+    events = [json.loads(it) for it in ray_ns("labels", store.url, "-o", tmp_path / "l.csv", "--json").err.splitlines()]
+    assert [(it["event"], it["total"]) for it in events] == [("begin", 20), ("end", 20)]
+
+
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, pictures: Pictures) -> None:
     pool = write_as("folder", tmp_path / "pool", pictures(20))
     store, _ = labelled_run(tmp_path / "run", pool)
@@ -281,6 +302,7 @@ def test_the_verb_finds_the_labels_and_the_pool_by_itself(tmp_path: Path, pictur
         (["-o", "l.xlsx"], "expected a file on this machine that ends in .csv, .parquet, .jsonl"),
         (["-o", "s3://b/l.csv"], "expected a file on this machine"),
         (["-o", "none/l.csv"], "there is no folder none"),
+        (["-o", "pool/l.csv"], "one is inside the other. Give another -o, outside of the pool."),
         (["-o", "l.csv", "--min", "70"], "--min 70: expected a confidence from 0 to 1"),
         (["-o", "l.csv", "--round", "7"], "round 7 has no labels"),
         (["-o", "l.csv", "--round", "1", "--network", "best"], "give one of them"),

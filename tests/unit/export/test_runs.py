@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,35 @@ def test_a_pool_of_other_files_is_refused_by_name(made: Made) -> None:
         runs.pool_of(store, None, 1, Reporter("json"))
 
 
+@pytest.mark.parametrize("kind", ["folder", "tar", "plain"])
+def test_a_pool_that_was_copied_without_its_times_is_compared_by_content(
+    tmp_path: Path, pictures: Callable[..., list[bytes]], kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = write_as(kind, tmp_path / "pool", pictures(12))
+    store, _ = labelled_run(tmp_path / "run", pool)
+    shutil.copytree(tmp_path / "pool", tmp_path / "copy", copy_function=shutil.copyfile)
+    found = runs.pool_of(store, str(tmp_path / "copy"), 1, Reporter("json"))
+    assert (found.shards, found.touched) == (pool.shards, ())
+    assert "files have another time; their content is compared" in capsys.readouterr().err
+    first = min((tmp_path / "copy").iterdir())
+    data = bytearray(first.read_bytes())
+    at = data.index(b"IDAT") + 20
+    data[at] ^= 1
+    first.write_bytes(data)
+    with pytest.raises(InputError, match=rf"copy/{first.name}.* has changed \(the same size, another content\)"):
+        runs.pool_of(store, str(tmp_path / "copy"), 1, Reporter("json"))
+
+
 def test_the_image_column_is_the_runs(tmp_path: Path, made: Made) -> None:
-    for data, wanted in (({}, "image"), ({"image_column": "a"}, "a"), ({"image_columns": {"pool": "b"}}, "b")):
+    cases: dict[str, dict[str, Any]] = {
+        "image": {"data": {}},
+        "a": {"data": {"image_column": "a"}},
+        "b": {"data": {"image_columns": {"pool": "b"}}},
+        "c": {"predict": {"data": {"image_column": "c"}}},
+    }
+    for wanted, config in cases.items():
         store = LocalStore(tmp_path / wanted)
-        layout.begin(store, {"data": data}, {"pool": [vars(it) for it in made[2].shards]}, free, layout.Classes(3))
+        layout.begin(store, config, {"pool": [vars(it) for it in made[2].shards]}, free, layout.Classes(3))
         assert runs.pool_of(store, made[2].root, 1, Reporter("json")).image_column == wanted
 
 
