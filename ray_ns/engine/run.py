@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import connection, failures, local_cluster, ray_private
+from ray_ns.engine import cards, connection, failures, local_cluster, ray_private
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
@@ -157,6 +157,7 @@ class Run:
         for made in done:
             if made.then is not None:
                 made.then(committed)
+            cards.keep(self)
         artifact = stage.artifact(self, committed)
         self.until_reached |= prefix == f"{self.place}rounds/1/{self.until}"
         return artifact

@@ -7,6 +7,7 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Training
+from ray_ns.engine import cards
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.engine.stages.evaluate import Evaluate
@@ -92,6 +93,7 @@ def carry_out(run: Run) -> Outcome:
         outcome = noisy_student(cast(MethodTurns, turns), run.config)
     except EndedEarlyError:
         run.taking.tell()
+        cards.keep(run)
         return Outcome(turns.made, complete=False)
     finished = report_of(run.store) is not None
     if not finished:
@@ -99,6 +101,7 @@ def carry_out(run: Run) -> Outcome:
     run.ensure(f"{run.place}{Report.name}", Report(outcome))
     run.taking.tell()
     _keep_best(run, finished)
+    cards.keep(run)
     return outcome
 
 

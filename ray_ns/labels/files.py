@@ -19,7 +19,8 @@ NAMES = {"label": "label_name", "truth": "truth_name"}
 MAY_BE_NULL = frozenset({"label", "label_name", "confidence", "quarantine", *SOFT})
 IMAGE_ID = (
     "shard ordinal << 32 | row; the shards are in corpora-1.json of the run "
-    "(where its pool has grown: in the corpora-N.json with the highest N)"
+    "(where its pool has grown: in the corpora-N.json with the highest N); of a shard with a bitmap `kept`, "
+    "the row counts among the rows that are kept"
 )
 
 
@@ -72,17 +73,18 @@ def to_parquet(table: pa.Table, about: About, lineage: Mapping[str, str]) -> byt
     # A dictionary makes of 32 bits, which is how Parquet has an int16, the 10 that tell 1,000 classes apart.
     words = {*NAMES.values(), "quarantine", "top_label"} | ({"label"} if of_labels else set())
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        table,
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         compression="none",
-        row_group_size=GROUP_ROWS,
         use_dictionary=[_leaf(field) for field in fields if field.name in words],
         column_encoding={name: "DELTA_BINARY_PACKED" for name in table.column_names if name in INTEGERS - words},
         write_page_checksum=of_labels,
         write_statistics=[name for name in table.column_names if name not in SOFT] if of_labels else False,
         store_schema=True,  # without it lists would be of any length
-    )
+    ) as writer:
+        if table.num_rows:  # ``datasets`` fails on a row group without rows
+            writer.write_table(table, row_group_size=GROUP_ROWS)
     return sink.getvalue().to_pybytes()
 
 

@@ -31,6 +31,12 @@ def write(store: ObjectStore, key: str, value: Mapping[str, Any]) -> None:
         store.put(key, canonical(value))
 
 
+def write_text(store: ObjectStore, key: str, text: bytes) -> None:
+    """Write ``text``. Nothing happens where the store cannot be written."""
+    with contextlib.suppress(ResumableError, IntegrityError):
+        store.put(key, text)
+
+
 def number(value: Any) -> TypeGuard[float]:
     """Whether ``value`` is a number to calculate with: no bool, no NaN, not huge."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGE

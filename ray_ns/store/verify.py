@@ -7,9 +7,9 @@ until the stage is committed. It is a fault if any of this is missing, unreadabl
 
 Some files may be missing, because their loss costs time and changes no result: done records (the part is made again;
 once the stage is committed nobody reads them), checkpoints (the training resumes from an earlier one), everything in
-``driver/``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, ``places.json``, and data that no
-record names. A damaged epoch in ``driver/`` is a fault. Names that are not the run's, such as copies by sync clients,
-are ignored.
+``driver/``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, ``places.json``,
+``README.md``, and data that no record names. A damaged epoch in ``driver/`` is a fault. Names that are not the run's,
+such as copies by sync clients, are ignored.
 
 ``best/`` may be missing, or half there while it is being replaced; whoever reads it would take its two files for those
 of the newest report, so it is a fault if they are not.

@@ -13,7 +13,7 @@ from ray_ns.config.ingest import Ingested, Packing
 from ray_ns.corpora import layout
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.corpora.formats.place import UnlabelledError
-from ray_ns.engine import preflight
+from ray_ns.engine import cards, preflight
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.ingest.generation import Generations
 from ray_ns.engine.ingest.settings import Ingest
@@ -71,7 +71,9 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
         elif len(bounds) > len(pinned):
             runs.grow(store, seen, len(bounds), run.lease.check)
         generations = Generations(run, asked)
-        return [generations.pack(number) for number in range(1, len(bounds) + 1)]
+        packed = [generations.pack(number) for number in range(1, len(bounds) + 1)]
+        cards.keep(run)
+        return packed
 
 
 def _check_places(asked: Ingest, store: ObjectStore) -> None:

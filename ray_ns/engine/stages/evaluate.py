@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from ray_ns.artifacts.network import Network
-from ray_ns.artifacts.scores import Scores
+from ray_ns.artifacts.scores import PREDICTIONS, Scores
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -17,6 +18,7 @@ from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.slices import Job, Piece
 from ray_ns.evaluate.metrics import metrics
 from ray_ns.images import decode
+from ray_ns.labels import files
 from ray_ns.seals import canonical, digest
 from ray_ns.store.commit import Commit, Output
 
@@ -25,7 +27,10 @@ CORPORA = ("validation", "test")
 
 @dataclass(frozen=True)
 class Evaluate(Stage[Scores]):
-    """The committed figures of ``network``: ``evaluate.metrics`` of validation and test images."""
+    """The committed figures of ``network``: ``evaluate.metrics`` of validation and test images.
+
+    From FORMAT 3 on with what it predicted for each of them.
+    """
 
     network: Network
 
@@ -49,6 +54,7 @@ class Evaluate(Stage[Scores]):
             found[job.corpus] = table
             run.reporter.progress(len(found))
         summary = {}
+        predictions: dict[str, bytes] = {}
         for name, table in found.items():
             truth = np.concatenate(run.corpora[name].labels(classes))
             predicted = table["label"].fill_null(-1).to_numpy()
@@ -56,9 +62,17 @@ class Evaluate(Stage[Scores]):
             reasons = Counter(table["quarantine"].drop_null().to_pylist())
             check_quarantine(run.config, name, len(truth), reasons)
             summary[name] = metrics(predicted, confidence, truth, classes)
-        output.publish(0, {"metrics.json": canonical(summary)}, {})
+            if about := run.about(name):
+                predictions[PREDICTIONS[name]] = self._predictions(table, truth, about)
+        output.publish(0, {"metrics.json": canonical(summary), **predictions}, {})
         scores = (f"{summary[name]['top1']:.1%} on {name}{_wrong(summary[name])}" for name in CORPORA)
         return Done(summary, 1, f"top-1 {', '.join(scores)}")
+
+    def _predictions(self, table: pa.Table, truth: np.ndarray, about: files.About) -> bytes:
+        """What was predicted for each image, as a file."""
+        kept = table.select(["image_id", "label", "confidence"])
+        kept = kept.add_column(1, "truth", pa.array(truth.astype(np.int16)))
+        return files.to_parquet(kept, about, {"network": self.network.digest, "decode": decode.VERSION})
 
     def artifact(self, run: Run, commit: Commit) -> Scores:
         return Scores(commit)
