@@ -13,6 +13,7 @@ from ray_ns import printed
 from ray_ns.errors import RayNsError, RepeatingError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_guarding: list["_Stops"] = []  # those under way
 LEFT_BEHIND = "left behind"  # name of threads that wait for an answer which is no longer needed
 STOPPED = "stopped; the same command goes on from what is committed"
 
@@ -41,6 +42,11 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
     return 0
 
 
+def is_program() -> bool:
+    """Whether this process is the program ``ray-ns``; else it is somebody's Python, which handles signals itself."""
+    return bool(_guarding)
+
+
 def leave(code: int) -> NoReturn:
     """End the process without waiting for threads that are ``LEFT_BEHIND``; a normal exit would wait."""
     if all(thread.name != LEFT_BEHIND for thread in threading.enumerate()):
@@ -59,6 +65,7 @@ class _Stops:
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "_Stops":
+        _guarding.append(self)
         for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
                 self._before[number] = signal.signal(number, self._stop)
@@ -67,6 +74,7 @@ class _Stops:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        _guarding.remove(self)
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         if self.came:

@@ -23,16 +23,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run the loop, or resume it. The same command goes on from whatever was committed."""
-    from ray_ns.engine.opening import drive
+    from ray_ns.api import run_loop
     from ray_ns.report.terminal.run import show
 
-    with drive(config, overrides or [], "json" if as_json else "auto", grow, until, fork) as opened:
-        from ray_ns.engine.turns import carry_out
-
-        outcome = carry_out(opened)
-        if as_json:
-            printed.give(outcome.as_json())
-        elif outcome.complete:
-            show(outcome, opened.store.url, [opened.seconds_of(it.name) for it in outcome.all])
-        else:
-            printed.say(f"ended after --until {until}; run again without it to go on.")
+    result = run_loop(config, overrides or [], "json" if as_json else "auto", until=until, grow=grow, fork=fork)
+    if as_json:
+        printed.give(result.report)
+    elif result.complete:
+        show(result.outcome, result.url, result.seconds)
+    else:
+        printed.say(f"ended after --until {until}; run again without it to go on.")

@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -31,12 +31,40 @@ _TOLD = 10  # of all that is wrong
 S = TypeVar("S", bound=Section)
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
-    """The config in the YAML file ``path`` with ``dotted.key=value`` overrides laid over it (``pool=`` is data.pool).
+def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Config:
+    """The config in the YAML file ``source`` with ``dotted.key=value`` overrides laid over it (``pool=`` is data.pool).
 
-    Relative paths in it are meant from the working directory. Raises ``InputError``: no such file, not YAML, or any
-    setting that is unknown, of a wrong type, out of range or impossible beside another.
+    ``source`` may be the settings themselves, as nested mappings. Relative paths are meant from the working directory.
+    Raises ``InputError``: no such file, not YAML, or any setting that is unknown, of a wrong type, out of range or
+    impossible beside another.
     """
+    path, values = ("config", {}) if isinstance(source, Mapping) else (source, _settings_in(source))
+    for override in (*(as_overrides(source) if isinstance(source, Mapping) else ()), *overrides):
+        _lay_over(values, override)
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: {_explain(error)}") from error
+
+
+def as_overrides(settings: Mapping[str, Any]) -> list[str]:
+    """Settings as Python has them (``select={"threshold": 0.5}``, ``pool=Path("x")``) as ``dotted.key=value``."""
+    found = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found += as_overrides({f"{name}.{key}": it for key, it in value.items()})
+        else:
+            found.append(f"{name}={json.dumps(value, default=_as_json, ensure_ascii=False)}")
+    return found
+
+
+def _as_json(value: Any) -> Any:
+    """NumPy's numbers as numbers, paths as text."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _settings_in(path: str | Path) -> dict[str, Any]:
+    """What a YAML file says."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(_MAX_BYTES).decode("utf-8-sig")
@@ -52,12 +80,7 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise InputError(f"{path}: {error}") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a mapping of sections (run, data, ...), found {type(values).__name__}")
-    for override in overrides:
-        _lay_over(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error)}") from error
+    return values
 
 
 def laid_over(kind: type[S], values: dict[str, Any], overrides: Sequence[str]) -> S:

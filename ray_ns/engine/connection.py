@@ -54,6 +54,16 @@ def address_of(asked: str | None) -> str:
         ) from error
 
 
+def refuse_connected() -> None:
+    """Raise ``InputError`` where this process uses Ray already: a run connects by itself, and as it needs it."""
+    ray = sys.modules.get("ray")
+    if ray is not None and ray.is_initialized():
+        raise InputError(
+            "this process is connected to Ray already, and a run connects by itself. Call ray.shutdown() first; "
+            "cluster.address (or RAY_ADDRESS) says which cluster the run joins."
+        )
+
+
 def check(address: str) -> None:
     """Raise ``InputError`` where nothing answers at ``address``, or anyone who reaches that cluster can use it."""
     if address == LOCAL:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
-from ray_ns.engine import forking, overlap, precision, preflight, sample, stages, touched
+from ray_ns.engine import connection, forking, overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.places import note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
@@ -20,7 +21,7 @@ from ray_ns.store.status import existing
 
 @contextmanager
 def drive(
-    path: str,
+    given: str | Path | Mapping[str, Any],
     overrides: Sequence[str],
     mode: Mode,
     grow: bool = False,
@@ -34,7 +35,8 @@ def drive(
 
     Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
     """
-    config = load(path, overrides)
+    config = load(given, overrides)
+    connection.refuse_connected()
     if until is not None:
         stages.check_until(until, config)
     store = forking.open_or_fork(config.run.dir, fork, config.cluster.store_seconds)

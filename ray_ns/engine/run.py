@@ -1,5 +1,6 @@
 """A run under way: its settings, store, corpora, lease and connection to Ray, and how a stage is carried out."""
 
+import _thread
 import contextlib
 import logging
 import os
@@ -20,7 +21,7 @@ from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
 from ray_ns.errors import InputError, RayNsError, ResumableError
-from ray_ns.exits import STOPPED
+from ray_ns.exits import STOPPED, is_program
 from ray_ns.labels.files import About
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
@@ -68,7 +69,8 @@ class Run:
     def __enter__(self) -> "Run":
         self.lease.beat_with(self.reporter.snapshot)
         self.lease.when_lost(self._end)
-        self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        if is_program():
+            self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(
@@ -104,6 +106,7 @@ class Run:
         if self._started:
             return
         self.check_cluster()
+        before = signal.getsignal(signal.SIGTERM)
         if self.local:
             local_cluster.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
         else:
@@ -116,7 +119,8 @@ class Run:
                 runtime_env={"env_vars": local_cluster.OF_WORKERS},
             )
             self._warn_of_resources(ray.cluster_resources())
-        signal.signal(signal.SIGTERM, self._stop)  # Ray has put its own in place, which ends with another exit code
+        if threading.current_thread() is threading.main_thread():  # Ray has put its own there, with another exit code
+            signal.signal(signal.SIGTERM, self._stop if is_program() else before)
         self._started = True
 
     def ray_libraries(self) -> None:
@@ -218,6 +222,10 @@ class Run:
 
     def _end(self, error: RayNsError) -> None:
         """End at once, whatever the main thread does: nothing more may be written here."""
+        if not is_program():  # whoever called goes on living; what the run would still write is refused by its fence
+            tell_failure(str(error), error.exit_code)
+            _thread.interrupt_main()
+            return
         try:
             tell_failure(str(error), error.exit_code)
             if self._scratch is not None:

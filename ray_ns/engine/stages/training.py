@@ -150,9 +150,12 @@ def _fit(run: Run, task: Task) -> None:
         ),
     )
     began = time.monotonic()
-    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's.
-    with run.following(lambda: _done(run.store, task.to.prefix)), ThreadPoolExecutor(1) as thread:
+    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's. An interrupt does
+    # not wait for it: it ends when the run disconnects from Ray.
+    thread = ThreadPoolExecutor(1)
+    with run.following(lambda: _done(run.store, task.to.prefix)):
         ended = thread.submit(trainer.fit).result().return_value
+    thread.shutdown()
     for warning in ended.warnings:
         run.reporter.warn(warning)
     if ended.error is not None:

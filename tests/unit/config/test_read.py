@@ -1,14 +1,16 @@
 """A path is the text that was given, in a file as on the command line, and always one from the root."""
 
+import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from support.settings import DEMO, MINIMAL, at, refusal
 
 from ray_ns.config import differences
-from ray_ns.config.read import load, with_classes
+from ray_ns.config.read import as_overrides, load, with_classes
 from ray_ns.config.results import results_of
 from ray_ns.errors import InputError
 
@@ -284,3 +286,33 @@ def test_an_override_changes_the_setting_it_names_and_no_other_that_shares_its_a
         f"student.noise.magnitude: {plain.student.noise.magnitude} -> 2.0",
         f"teacher.optimizer.lr: {plain.teacher.optimizer.lr} -> 0.01",
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [
+        ({"pool": Path("a b/c")}, ['pool="a b/c"']),
+        (
+            {"select": {"threshold": np.float32(0.5), "thresholds": {3: 0.25}}},
+            ["select.threshold=0.5", "select.thresholds.3=0.25"],
+        ),
+        ({"validation": None, "run": {"dir": "true"}}, ["validation=null", 'run.dir="true"']),
+        ({"select": {"quotas": {}}}, ["select.quotas={}"]),
+    ],
+)
+def test_settings_from_python_are_overrides(settings: dict[str, Any], wanted: list[str]) -> None:
+    assert as_overrides(settings) == wanted
+
+
+def test_a_config_may_be_nested_mappings_with_paths(tmp_path: Path, file: Path) -> None:
+    values = yaml.safe_load(file.read_text())
+    before = json.dumps(values)
+    from_python = load({**values, "pool": tmp_path / "#1 it's: 'x'"}, ["run.rounds=1"])
+    assert json.dumps(values) == before
+    assert from_python.data.pool == str(tmp_path / "#1 it's: 'x'")
+    assert results_of(from_python) == results_of(load(file, ["run.rounds=1"]))
+
+
+def test_what_a_mapping_misses_is_named() -> None:
+    with pytest.raises(InputError, match="config: run: missing"):
+        load({"data": {}})

@@ -1,0 +1,92 @@
+"""The same from Python: ``run``, ``predict``, ``load_labels``. The verbs of the command line call what is here.
+
+In a notebook progress is printed below the cell. An interrupt ends the work and gives the run back; the same call goes
+on from what is committed. A run needs Ray for itself: disconnect first (``ray.shutdown()``) where this process uses it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ray_ns.config.read import as_overrides
+from ray_ns.methods.outcome import Outcome
+from ray_ns.observe import Mode
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Source = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run has come to. ``url``: its directory. ``seconds``: of each of ``outcome.all``, of all its stages."""
+
+    url: str
+    outcome: Outcome
+    seconds: Sequence[float]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it came to its end; False where ``until`` ended it early."""
+        return self.outcome.complete
+
+    @cached_property
+    def report(self) -> Mapping[str, Any]:
+        """The report, as ``ray-ns run --json`` prints it."""
+        return self.outcome.as_json()
+
+    @property
+    def rounds(self) -> list[dict[str, Any]]:
+        """A row per round, the teacher's first, then the control: model, labels kept, top-1 (0..1), whether best."""
+        return list(self.report["rounds"])
+
+    @property
+    def best(self) -> str:
+        """The folder of the best network: ``timm.create_model(f"local-dir:{result.best}", pretrained=True)``."""
+        return f"{self.url}/best"
+
+    def labels(self, **options: Any) -> "pa.Table":
+        """The pool's labels, see ``load_labels``."""
+        return load_labels(self.url, **options)
+
+
+def run(
+    config: Source,
+    *,
+    until: str | None = None,
+    grow: bool = False,
+    **overrides: Any,
+) -> Result:
+    """Run the loop, or resume it: ``ray_ns.run("my.yaml", pool="pictures/", select={"threshold": 0.5})``.
+
+    Args:
+        config: a YAML file, or the settings as nested mappings.
+        until: end after this stage of round 1 (label, select, train, ...).
+        grow: take in shards that the pool has gained.
+        overrides: sections with the settings to lay over the config, or labelled, validation, test, pool.
+
+    Raises:
+        InputError: what cannot run, before Ray starts and anything is written; its text says how to mend it.
+        ResumableError: the work was ended; the same call goes on.
+    """
+    return run_loop(config, as_overrides(overrides), "auto", until=until, grow=grow)
+
+
+def run_loop(
+    config: Source, overrides: Sequence[str], mode: Mode, *, until: str | None = None, grow: bool = False
+) -> Result:
+    """``run`` with overrides as the command line has them; ``mode``: how progress is printed."""
+    from ray_ns.engine.opening import drive
+    from ray_ns.engine.turns import carry_out
+
+    with drive(config, overrides, mode, grow, until) as opened:
+        outcome = carry_out(opened)
+        return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all])
+
+
+def load_labels(run: str | Path, **options: Any) -> "pa.Table":
+    """TODO."""
+    raise NotImplementedError
