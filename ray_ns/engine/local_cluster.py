@@ -81,6 +81,7 @@ def start(cpus: int, gpus: int | None, object_store_mb: int) -> None:
     import ray
 
     ray_private.close_imported()
+    ray_private.forget_token()
     with ray_private.lean_start():
         ray.init(
             address="local",

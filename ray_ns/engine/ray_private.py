@@ -59,6 +59,16 @@ def close_imported() -> None:
     Config.initialize("")
 
 
+def forget_token() -> None:
+    """Have Ray read RAY_AUTH_TOKEN anew. It keeps the first one of the process, and a second cluster has another.
+
+    Why: two runs in one notebook. Replaced by: a token as a setting of ``ray.init``.
+    """
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
 def session_folder() -> str:
     """Where Ray keeps what belongs to the cluster this process is connected to; its logs are in ``logs``.
 

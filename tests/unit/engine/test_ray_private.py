@@ -35,6 +35,10 @@ NAMES = {
         "node_addresses: look for the client that 'ray status' asks a cluster's head with. Without one, connection.ask "
         "can no longer tell an open cluster from a closed one, so refuse every cluster that is not on loopback"
     ),
+    "ray._raylet.AuthenticationTokenLoader": (
+        "forget_token: find what keeps the token that ray._raylet read first; without it, use one token for all local "
+        "clusters of a process, and run e2e/test_api, which starts three"
+    ),
     "ray._private.ray_constants.ENABLE_RAY_CLUSTER": (
         "close_imported: find what ray._private.services.get_node_ip_address asks before it returns loopback, and set "
         "that; run test_local_cluster and e2e/test_closed, which look for open ports"
