@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ray_ns.config.read import as_overrides
 from ray_ns.methods.outcome import Outcome
@@ -87,6 +87,44 @@ def run_loop(
         return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all])
 
 
-def load_labels(run: str | Path, **options: Any) -> "pa.Table":
-    """TODO."""
-    raise NotImplementedError
+def load_labels(
+    run: str | Path,
+    *,
+    number: int | None = None,
+    network: Literal["best"] | None = None,
+    minimum: float | None = None,
+    selected: bool = False,
+    pool: str | Path | None = None,
+) -> "pa.Table":
+    """Which image got which label, as ``ray-ns labels`` writes it: a row per image of the pool, by ``image_id``.
+
+    Args:
+        run: the directory of a run or of a prediction.
+        number: whose labels, by the number of the round; None: the last round that labelled the whole pool.
+        network: ``best``: those of the best network.
+        minimum: only labels at least so confident, 0..1.
+        selected: only labels that the selection kept.
+        pool: where the pool lies now, if elsewhere.
+
+    Returns:
+        The columns of ``export.columns.SCHEMA``: path, label, label_name, confidence, margin, selected, copies, ...
+
+    Raises:
+        InputError: no such run or labels, or the pool is not there.
+    """
+    import pyarrow as pa
+
+    from ray_ns.export import columns, labels, runs
+    from ray_ns.observe import Reporter
+    from ray_ns.store.objects import open_store
+    from ray_ns.store.status import existing
+
+    store, reporter = open_store(existing(str(run))), Reporter()
+    place, generation = runs.labels_of(store, number, network == "best", reporter)
+    of = labels.Labelled.at(
+        store, place, runs.pool_of(store, None if pool is None else str(pool), generation, reporter)
+    )
+    wanted = labels.Wanted(minimum, selected)
+    labels.check(of, wanted)
+    parts = [labels.wanted_of(table, wanted) for table in labels.tables(of)]
+    return pa.concat_tables([columns.SCHEMA.empty_table(), *parts])

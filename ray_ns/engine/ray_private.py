@@ -64,7 +64,7 @@ def forget_token() -> None:
 
     Why: two runs in one notebook. Replaced by: a token as a setting of ``ray.init``.
     """
-    from ray._raylet import AuthenticationTokenLoader
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
     AuthenticationTokenLoader.instance().reset_cache()
 

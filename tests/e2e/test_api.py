@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from support.tiny_run import Finished, digests
+from support.tiny_run import Finished, digests, ray_ns
+
+from ray_ns import load_labels
 
 pytestmark = pytest.mark.ray
 
@@ -66,3 +69,12 @@ def test_a_process_that_uses_ray_already_is_told_so(finished: Finished, tmp_path
     done = python(code, str(finished.config), str(tmp_path / "run"))
     assert "ray.shutdown()" in done.stdout
     assert not os.path.exists(tmp_path / "run")
+
+
+def test_labels_from_python_are_those_of_the_verb(finished: Finished, tmp_path: Path) -> None:
+    ray_ns("labels", str(finished.run), "-o", str(tmp_path / "labels.parquet"))
+    assert load_labels(finished.run).equals(pq.read_table(tmp_path / "labels.parquet"))
+    kept = load_labels(finished.run, minimum=0.9, selected=True)
+    assert 0 < len(kept) < len(load_labels(finished.run))
+    assert min(kept["confidence"].to_pylist()) >= 0.9
+    assert set(kept["selected"].to_pylist()) == {True}
