@@ -1,12 +1,12 @@
-"""Noisy Student self-training at pool scale, on Ray. From Python: ``run`` and ``load_labels``."""
+"""Noisy Student self-training at pool scale, on Ray. From Python: ``run``, ``predict``, ``load_labels``."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ray_ns.api import Result, load_labels, run
+    from ray_ns.api import Result, load_labels, predict, run
 
 __version__ = "0.1.0"
-__all__ = ["Result", "__version__", "load_labels", "run"]
+__all__ = ["Result", "__version__", "load_labels", "predict", "run"]
 
 
 def __getattr__(name: str) -> Any:

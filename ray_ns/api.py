@@ -4,6 +4,7 @@ In a notebook progress is printed below the cell. An interrupt ends the work and
 on from what is committed. A run needs Ray for itself: disconnect first (``ray.shutdown()``) where this process uses it.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -112,19 +113,53 @@ def load_labels(
     Raises:
         InputError: no such run or labels, or the pool is not there.
     """
-    import pyarrow as pa
-
-    from ray_ns.export import columns, labels, runs
+    from ray_ns.export import runs
+    from ray_ns.export.labels import Labelled, Wanted, in_memory
     from ray_ns.observe import Reporter
     from ray_ns.store.objects import open_store
     from ray_ns.store.status import existing
 
     store, reporter = open_store(existing(str(run))), Reporter()
     place, generation = runs.labels_of(store, number, network == "best", reporter)
-    of = labels.Labelled.at(
-        store, place, runs.pool_of(store, None if pool is None else str(pool), generation, reporter)
-    )
-    wanted = labels.Wanted(minimum, selected)
-    labels.check(of, wanted)
-    parts = [labels.wanted_of(table, wanted) for table in labels.tables(of)]
-    return pa.concat_tables([columns.SCHEMA.empty_table(), *parts])
+    lies = runs.pool_of(store, None if pool is None else str(pool), generation, reporter)
+    return in_memory(Labelled.at(store, place, lies), Wanted(minimum, selected))
+
+
+def predict(
+    network: str | Path,
+    source: str | Path,
+    output: str | Path | None = None,
+    *,
+    keep: str | Path | None = None,
+    **overrides: Any,
+) -> "pa.Table":
+    """Label new images with a trained network: ``ray_ns.predict("runs/mine", "new/")``. Few of them without Ray.
+
+    Args:
+        network: a run, whose best network labels; or a folder with ``model.safetensors`` and ``config.json``.
+        source: a corpus; labels are not needed.
+        output: also write the table there (.csv, .jsonl, .parquet).
+        keep: where the prediction's run goes, from which the same call goes on; default: beside ``output``
+            (``FILE.run``), and without one a temporary folder.
+        overrides: ``label={"actors": 4}``, ``cluster={...}``, some of ``data``.
+
+    Returns:
+        The columns of ``export.columns.SCHEMA``, a row per image.
+
+    Raises:
+        InputError: what cannot be labelled, before anything is written.
+    """
+    from ray_ns.engine.places import check_apart
+    from ray_ns.engine.prediction import ANOTHER, predict_corpus
+    from ray_ns.export import files
+    from ray_ns.export.labels import Wanted, export, in_memory
+
+    if output is not None:
+        files.check(str(output))
+        check_apart(str(output), str(source), f"{ANOTHER}, outside of SRC")
+    with tempfile.TemporaryDirectory(prefix="ray_ns-") as temporary:
+        place = keep or (temporary if output is None else f"{output}.run")
+        found = predict_corpus(str(network), str(source), str(place), as_overrides(overrides))
+        if output is not None:
+            export(found, str(output))
+        return in_memory(found, Wanted())

@@ -182,6 +182,12 @@ def _followed(of: Labelled, reporter: Reporter | None) -> Iterator[pa.Table]:
     reporter.end("written")
 
 
+def in_memory(of: Labelled, wanted: Wanted) -> pa.Table:
+    """The rows that are wanted as one table, which holds all of them at once."""
+    check(of, wanted)
+    return pa.concat_tables([columns.SCHEMA.empty_table(), *(wanted_of(table, wanted) for table in tables(of))])
+
+
 def check(of: Labelled, wanted: Wanted) -> None:
     """Raise ``InputError`` where what is wanted cannot be had of these labels."""
     if wanted.least is not None and not 0 <= wanted.least <= 1:

@@ -73,7 +73,7 @@ def test_a_process_that_uses_ray_already_is_told_so(finished: Finished, tmp_path
 
 def test_labels_from_python_are_those_of_the_verb(finished: Finished, tmp_path: Path) -> None:
     ray_ns("labels", str(finished.run), "-o", str(tmp_path / "labels.parquet"))
-    assert load_labels(finished.run).equals(pq.read_table(tmp_path / "labels.parquet"))
+    assert load_labels(finished.run).to_pylist() == pq.read_table(tmp_path / "labels.parquet").to_pylist()
     kept = load_labels(finished.run, minimum=0.9, selected=True)
     assert 0 < len(kept) < len(load_labels(finished.run))
     assert min(kept["confidence"].to_pylist()) >= 0.9
