@@ -59,6 +59,7 @@ def run(
     *,
     until: str | None = None,
     grow: bool = False,
+    fork: str | Path | None = None,
     **overrides: Any,
 ) -> Result:
     """Run the loop, or resume it: ``ray_ns.run("my.yaml", pool="pictures/", select={"threshold": 0.5})``.
@@ -67,23 +68,30 @@ def run(
         config: a YAML file, or the settings as nested mappings.
         until: end after this stage of round 1 (label, select, train, ...).
         grow: take in shards that the pool has gained.
+        fork: a run from which a new one takes what it has made from equal inputs.
         overrides: sections with the settings to lay over the config, or labelled, validation, test, pool.
 
     Raises:
         InputError: what cannot run, before Ray starts and anything is written; its text says how to mend it.
         ResumableError: the work was ended; the same call goes on.
     """
-    return run_loop(config, as_overrides(overrides), "auto", until=until, grow=grow)
+    return run_loop(config, as_overrides(overrides), "auto", until=until, grow=grow, fork=fork)
 
 
 def run_loop(
-    config: Source, overrides: Sequence[str], mode: Mode, *, until: str | None = None, grow: bool = False
+    config: Source,
+    overrides: Sequence[str],
+    mode: Mode,
+    *,
+    until: str | None = None,
+    grow: bool = False,
+    fork: str | Path | None = None,
 ) -> Result:
     """``run`` with overrides as the command line has them; ``mode``: how progress is printed."""
     from ray_ns.engine.opening import drive
     from ray_ns.engine.turns import carry_out
 
-    with drive(config, overrides, mode, grow, until) as opened:
+    with drive(config, overrides, mode, grow, until, None if fork is None else str(fork)) as opened:
         outcome = carry_out(opened)
         return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all])
 
@@ -116,10 +124,10 @@ def load_labels(
     from ray_ns.export import runs
     from ray_ns.export.labels import Labelled, Wanted, in_memory
     from ray_ns.observe import Reporter
-    from ray_ns.store.objects import open_store
+    from ray_ns.store.fork import open_run
     from ray_ns.store.status import existing
 
-    store, reporter = open_store(existing(str(run))), Reporter()
+    store, reporter = open_run(existing(str(run))), Reporter()
     place, generation = runs.labels_of(store, number, network == "best", reporter)
     lies = runs.pool_of(store, None if pool is None else str(pool), generation, reporter)
     return in_memory(Labelled.at(store, place, lies), Wanted(minimum, selected))
