@@ -30,6 +30,7 @@ from ray_ns.observe import Mode, Reporter
 from ray_ns.seals import sha256
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit
+from ray_ns.store.fork import open_run
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore, open_store
 
@@ -90,7 +91,7 @@ def predict_corpus(
 
 def _network(place: str, reporter: Reporter) -> Given:
     """The network at ``place``; of a run that has not ended the best one so far, which is said."""
-    store = open_store(place)
+    store = open_run(place)
     if layout.record(store) is None or report_of(store) is not None:
         return given(place)
     best = best_so_far(store)
