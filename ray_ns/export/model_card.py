@@ -267,7 +267,7 @@ def _limits(it: Card) -> Iterator[str]:
     low, high = wilson(best.test, images)
     yield "## Limits"
     yield (
-        f"- The test set has {images:,} images: one image is {100 / max(images, 1):.2g} points, and the interval is "
+        f"- The test set has {images:,} images: one image is {100 / max(images, 1):.2f} points, and the interval is "
         f"{100 * (high - low):.1f} points wide."
     )
     yield (

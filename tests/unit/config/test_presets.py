@@ -11,8 +11,8 @@ from ray_ns.config.read import load
 CONFIGS = sorted((Path(__file__).parents[3] / "configs").glob("*.yaml"))
 
 
-def test_of_the_sources_they_are_the_configs() -> None:
-    assert list(presets().values()) == CONFIGS
+def test_they_are_the_configs_of_the_sources() -> None:
+    assert {name: path.read_text() for name, path in presets().items()} == {it.stem: it.read_text() for it in CONFIGS}
     assert preset("demo") == preset("demo.yaml") == (CONFIGS[0].parent / "demo.yaml").read_text()
 
 

@@ -88,7 +88,7 @@ def test_a_difference_that_the_test_set_can_tell_has_its_interval(made: Callable
 def test_a_difference_that_it_cannot_tell_is_said_in_words(made: Callable[..., Card]) -> None:
     text = card(made(images={"validation": 20, "test": 30}))
     assert text.count("**This is not significant**: the interval includes 0, so 30 test images cannot tell.") == 2
-    assert "one image is 3.3 points" in text
+    assert "one image is 3.33 points" in text
 
 
 def test_the_teacher_as_the_best_is_said_plainly(made: Callable[..., Card]) -> None:
