@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
 from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import files, schema
+from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.seals import digest
 from ray_ns.store.commit import Part
 from ray_ns.store.objects import ObjectStore
@@ -63,7 +65,14 @@ def labelled(store: ObjectStore, part: Part, columns: Sequence[str]) -> pa.Table
 
     Checked by the part's XXH3, or by its sha256 where an earlier version made it.
     """
+    table, rows = with_labelled_rows(store, part, columns)
+    return table if len(rows) == table.num_rows else pc.take(table, as_arrow(rows), boundscheck=False)
+
+
+def with_labelled_rows(store: ObjectStore, part: Part, columns: Sequence[str]) -> tuple[pa.Table, np.ndarray]:
+    """These columns of all rows, and the numbers of those that have a label, int64: taking lists costs time per row."""
     stored = part.objects[LABELS]
-    data = stored.read(store, part.facts.get(XXH3))
-    table = schema.from_parquet(data, stored.key, columns, lists=False)
-    return table.filter(pc.is_valid(table["label"])) if table["label"].null_count else table
+    table = schema.from_parquet(stored.read(store, part.facts.get(XXH3)), stored.key, columns, lists=False)
+    if not table["label"].null_count:
+        return table, np.arange(table.num_rows)
+    return table, np.flatnonzero(as_numpy(pc.cast(pc.is_valid(table["label"]), pa.uint8())))

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ray_ns.artifacts.labels import LABELS, labelled
+from ray_ns.artifacts.labels import LABELS, labelled, with_labelled_rows
 from ray_ns.artifacts.selection import ENDS, SELECTION, Edges, ends_of
 from ray_ns.labels import counting, files, schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
@@ -99,8 +99,8 @@ def choose(
     undecided: list[pa.Table] = []
     with ThreadPoolExecutor(WRITERS) as writers:
         for shard in run:
-            table = labelled(store, shard.labels, (*COLUMNS, *schema.SOFT))
-            ids, labels, confidence = arrays(table, *COLUMNS)
+            table, at = with_labelled_rows(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            ids, labels, confidence = arrays(taken(table.select(COLUMNS), at), *COLUMNS)
             if carried and shard.chosen:
                 rows, copies = carry.carried_over(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
                 left, now = rows[:0], used_of(labels[rows], copies, classes)
@@ -111,13 +111,13 @@ def choose(
                 below += made.below
             used += now
             # Encoded here: in the threads it would compete with this thread for the interpreter's lock.
-            part = encoded(stage, with_copies(table, rows, copies), now)
+            part = encoded(stage, with_copies(table, at[rows], copies), now)
             waiting.append((shard.part, writers.submit(stage.put, shard.part, *part)))
             if len(waiting) > 2 * WRITERS:
                 number, written = waiting.popleft()
                 parts[number] = written.result()
             of_shard = as_arrow(np.full(len(left), shard.part, np.int32))
-            undecided.append(taken(table, left).append_column("part", of_shard))
+            undecided.append(taken(table, at[left]).append_column("part", of_shard))
         parts |= {number: written.result() for number, written in waiting}
     check()
     aside = set_aside(store, prefix, run[0].part, gathered(undecided, quota))
