@@ -9,6 +9,7 @@ them, and uint8 pixels travel through the object store to the teachers; so CPUs 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,9 @@ from ray_ns.artifacts.network import Network
 from ray_ns.engine.run import Run
 from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, list_slices
 from ray_ns.engine.workers.teacher import TABLE, TeacherActor
+
+if TYPE_CHECKING:
+    from torch import nn
 
 # Listing reads a footer and waits for the disk; a whole CPU for it would be one less for decoding.
 LISTING_CPUS = 0.25
@@ -65,18 +69,21 @@ def on_ray_data(
         yield jobs[number], table
 
 
-def in_this_process() -> Execute:
-    """An execution in this process, without Ray: one teacher, which is loaded once, labels slice after slice."""
-    loaded: dict[str, TeacherActor] = {}
+def in_this_process(network: "nn.Module | None" = None) -> Execute:
+    """An execution in this process, without Ray: one teacher labels slice after slice.
+
+    ``network``: the teacher's, where it is loaded already; else it is loaded once.
+    """
+    actors: list[TeacherActor] = []
 
     def execute(
         run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None
     ) -> Iterator[tuple[Job, pa.Table]]:
         config = run.config.at_size(teacher.size or run.config.data.size)
-        if teacher.digest not in loaded:
+        if not actors:
             known_from = known.known_from(run.store) if known else None
-            loaded[teacher.digest] = TeacherActor(run.store, teacher.files, run.corpora, config, known_from)
-        label_it = loaded[teacher.digest]
+            actors.append(TeacherActor(run.store, teacher.files, run.corpora, config, known_from, network))
+        (label_it,) = actors
 
         def rows() -> Iterator[Row]:
             for number, job in enumerate(jobs):

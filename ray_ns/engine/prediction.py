@@ -6,6 +6,7 @@ are ``network``, a copy of the network's two files, and ``label``.
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ray_ns.artifacts.report import report_of
@@ -122,8 +123,15 @@ def _pool(wanted: Asked, store: ObjectStore, reporter: Reporter) -> Corpus:
     source = wanted.data.pool
     pinned = layout.generations(store)
     known = [Shard(**it) for it in pinned[0]["pool"]] if pinned else []
-    pool = Corpus.scan(source, wanted.data.image_column, None, known, compared=True)
-    return preflight.as_known(pool, known, "SRC", ANOTHER, reporter) if pinned else pool
+    try:
+        pool = Corpus.scan(source, wanted.data.image_column, None, known, compared=True)
+    except InputError as error:
+        raise InputError(f"{error} To label other images, give {ANOTHER}." if known else str(error)) from error
+    new = pool.shards[len(known) :] if known else ()
+    if new:
+        images = sum(sum(pool.open(shard).group_rows) for shard in new)
+        reporter.note(f"SRC has gained {images:,} images, which are left out: {ANOTHER} labels all there are")
+    return replace(pool, shards=tuple(known) or pool.shards)
 
 
 def _images(pool: Corpus) -> int:
@@ -142,14 +150,15 @@ def _check(run: Run, found: Given, images: int) -> None:
     run.reporter.note(listed.line("SRC", run.corpora["pool"], None, None))
     if found.names is None:
         run.reporter.note(f"{found.place}: its classes have no names; their numbers are the labels")
-    if found.run is None:
-        network_of(found.files, found.place)
+    network = network_of(found.files, found.place) if found.run is None else None
     cluster, label = run.config.cluster, run.config.label
-    asked_for = cluster.address or os.environ.get("RAY_ADDRESS")
-    if not asked_for and label.actors == 1 and images <= FEW_IMAGES:
-        run.execute = in_this_process()
-        run.reporter.note("labelled in this process, without Ray; cluster.address=local uses it")
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if not address and label.actors == 1 and images <= FEW_IMAGES:
+        run.execute = in_this_process(network)
+        run.reporter.note("labelled in this process, without Ray (cluster.address=local uses it)")
         return
+    actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
+    run.reporter.note(f"labelled through Ray ({f'cluster.address = {address}' if address else actors})")
     run.check_cluster()
     if run.local:
         import torch

@@ -1,6 +1,7 @@
 """The teacher as an actor of Ray Data: it loads the network once and labels slice after slice."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,11 +15,14 @@ from ray_ns.labels import schema
 from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
+if TYPE_CHECKING:
+    from torch import nn
+
 TABLE = "table"
 
 
 class TeacherActor:
-    """One teacher of the pool. ``files``: its network as a commit holds it."""
+    """One teacher of the pool. ``files``: its network as a commit holds it; ``loaded``: where it is loaded already."""
 
     def __init__(
         self,
@@ -27,6 +31,7 @@ class TeacherActor:
         corpora: Mapping[str, Corpus],
         config: Config,
         known_from: KnownFrom | None = None,
+        loaded: "nn.Module | None" = None,
     ) -> None:
         import torch
 
@@ -36,7 +41,7 @@ class TeacherActor:
 
         label = config.label
         keep_memory()
-        network = from_files({name: stored.read(store) for name, stored in files.items()})
+        network = loaded or from_files({name: stored.read(store) for name, stored in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
         self._reader = Reader(config)

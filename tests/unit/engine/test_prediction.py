@@ -229,10 +229,20 @@ def test_files_that_the_source_has_gained_are_told_and_left_out(
     (root / "later.png").write_bytes(images[0])
     capsys.readouterr()
     assert predicted(network, str(root), tmp_path / "out").labels == first.labels
-    assert capsys.readouterr().err == "SRC: new shards left out: 1; another -o takes them in.\n"
+    said = "SRC has gained 1 images, which are left out: another -o labels all there are\n"
+    assert capsys.readouterr().err == said
     (root / "00000.png").write_bytes(images[1])
     with pytest.raises(InputError, match=r"00000\.png.* has changed"):
         predicted(network, str(root), tmp_path / "out")
+
+
+def test_other_images_for_the_same_file_are_refused(
+    network: Path, source: str, images: list[bytes], tmp_path: Path
+) -> None:
+    predicted(network, source, tmp_path / "out")
+    other = write_as("tar", tmp_path / "other", images)
+    with pytest.raises(InputError, match=r"To label other images, give another -o\.$"):
+        predicted(network, other.root, tmp_path / "out")
 
 
 def test_images_that_were_copied_are_compared_and_labelled_on(
