@@ -31,13 +31,14 @@ def predict(
 
     files.check(output)
     check_apart(output, source, f"{ANOTHER}, outside of SRC")
-    found = predict_corpus(network, source, keep or f"{output}.run", overrides or [], "json" if as_json else "auto")
+    place = keep or f"{output}.run"
+    found = predict_corpus(network, source, place, overrides or [], "json" if as_json else "auto")
     _, apostrophes = export(found, output)
     if apostrophes:
         printed.tell(
             f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {output}.", "note"
         )
     if as_json:
-        printed.give(report.as_json(found.labels, output, found.store.url))
+        printed.give(report.as_json(found.labels, output, place))
     else:
-        printed.say(report.line(found.labels, output, found.store.url))
+        printed.say(report.line(found.labels, output, place))

@@ -113,7 +113,12 @@ def test_the_configs_header_gives_the_tutorials_command() -> None:
 @pytest.mark.chaos
 def test_the_tutorial_from_its_first_command_to_its_last_on_digits(here: Path) -> None:
     digits(here, "labelled", "pool")
+    shutil.copytree("pool", "new")
     done = follow(commands(TUTORIAL.read_text()), [*TINY, "teacher.steps=150"])
+    assert (
+        done["predict"].stdout
+        == "400 images labelled, 1 unreadable (not_an_image 1): new.csv; its run is new.csv.run\n"
+    )
     assert "finished" in done["status"].stdout
     assert "digit 7" in done["select"].stdout, "classes are called by their names"
     assert "all as they were written" in done["verify"].stdout
@@ -130,6 +135,7 @@ def test_the_tutorial_on_cifar_10_learns(here: Path) -> None:
     shard = sorted(Path(os.environ["RAY_NS_CIFAR10"]).glob("train-*.parquet"))[0]
     unpack(shard, here / "labelled", slice(0, 2000), CLASSES, "jpg")
     unpack(shard, here / "pool", slice(2000, 6000), None, "jpg")
+    unpack(shard, here / "new", slice(6000, 6500), None, "jpg")
     follow(commands(TUTORIAL.read_text()), SHORT, seconds=1000)
     for run in ("runs/own-data", "runs/packed"):
         best = next(row for row in result(here / run) if row["best"])
