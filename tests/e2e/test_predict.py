@@ -96,14 +96,3 @@ def test_of_a_run_the_best_network_labels_as_the_run_does(finished: Finished, po
     assert settings["data"]["mean"] == recorded["data"]["mean"]
     assert not json.loads(ray_ns("verify", str(inside), "--json").stdout)["faults"]
     assert files(finished.run) == before
-
-
-def test_labels_of_the_best_network_that_labelled_nothing_are_had_by_the_command_that_is_named(
-    finished: Finished, pool: str, tmp_path: Path
-) -> None:
-    asked = ray_ns("labels", str(finished.run), "--network", "best", "-o", str(tmp_path / "x.csv"), check=False)
-    if finished.report["rounds"][0]["best"]:
-        assert asked.returncode == 0, "the teacher has labelled the pool"
-        return
-    assert asked.returncode == 2
-    assert f"ray-ns predict {finished.run} {pool} -o FILE.csv" in asked.stderr
