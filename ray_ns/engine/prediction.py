@@ -15,7 +15,7 @@ from ray_ns.config import Config, Settings, differences
 from ray_ns.config.prediction import Asked, Predicted, Prediction, asked
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
-from ray_ns.engine import precision, preflight, touched
+from ray_ns.engine import cards, precision, preflight, touched
 from ray_ns.engine.places import check_apart, check_free, note_places
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.resources import check_resources, local_cpus
@@ -87,6 +87,7 @@ def predict_corpus(
         note_places(store, run.corpora)
         copy = run.ensure(Copy.name, Copy(found.files))
         run.ensure(Label.name, Label(copy, counted=False))
+        cards.keep(run)
     return Labelled.at(store, Label.name, pool)
 
 
