@@ -33,7 +33,8 @@ _TABLES: dict[str, tuple[str, Mapping[str, str]]] = {
     "evaluate": ("predictions", PREDICTIONS),
     INGEST: ("images", {"train": IMAGES}),
 }
-_PLACE = re.compile(rf"(?:pool-(\d+)/)?(?:(rounds/\d+|control)/)?({'|'.join(_TABLES)})((?:-[0-9a-f]+)?)", re.ASCII)
+_TURN = r"(?:(rounds/\d+|(?:rounds-\d+/)?control)/)?"
+_PLACE = re.compile(rf"(?:pool-(\d+)/)?{_TURN}({'|'.join(_TABLES)})((?:-[0-9a-f]+)?)", re.ASCII)
 
 
 class _Place(NamedTuple):
@@ -50,14 +51,14 @@ class _Place(NamedTuple):
         """What its table is called: ``round-1-labels``."""
         if self.stage == INGEST:
             return _TABLES[INGEST][0]
-        turn = self.turn.replace("rounds/", "round-")
+        turn = self.turn.replace("rounds/", "round-").replace("/", "-")
         words = (f"pool-{self.pool}" if self.pool > 1 else "", turn, _TABLES[self.stage][0] + self.of)
         return "-".join(filter(None, words))
 
     @property
     def order(self) -> tuple[Any, ...]:
         """Labels, then selections, then predictions; of each the newest first. Generations of an ingest in order."""
-        number = int(self.turn.partition("/")[2] or 0)
+        number = int(self.turn.removeprefix("rounds/")) if self.turn.startswith("rounds/") else 0
         return (list(_TABLES).index(self.stage), -self.pool, -number, self.folder)
 
 

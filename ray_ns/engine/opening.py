@@ -7,7 +7,7 @@ from typing import Any
 
 from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
-from ray_ns.engine import connection, forking, overlap, precision, preflight, sample, stages, touched
+from ray_ns.engine import connection, forking, more_rounds, overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.places import note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
@@ -46,7 +46,8 @@ def drive(
     format = record["format"] if record else layout.FORMAT
     config, automatic = precision.decide(config, layout.settings(source))
     named = settings.of(config)
-    begun = layout.check_owner(store, lambda record: differences(record, config))
+    begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(record, config))
+    more = begun and more_rounds.more(layout.settings(store) or {}, config)
     reporter = Reporter(mode)
     if automatic and record is None:
         reporter.note(f"precision auto, decided for the whole run: {precision.in_words(automatic, config)}")
@@ -57,26 +58,46 @@ def drive(
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
         pools.append(len(corpora["pool"].shards))
+    if more and len(pools) == len(pinned):
+        more_rounds.refuse_none(store, config)
+    continued = config.run.rounds if more or layout.continued(store) else None
     with Run(
-        config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings, format=format
+        *(config, store, corpora, tuple(pools), Lease(store), reporter, names, until, settings),
+        format=format,
+        continued=continued,
     ) as run:
         touched.compare(run, source)
-        if find_commit(store, f"{run.place}{stages.Report.name}") is None:
+        if find_commit(store, f"{run.place}{run.ending}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
             preflight.check(run)
         if not pinned:
             sample.check_pool(run)
         found = {} if pinned or record is not None else overlap.divide(run)
-        seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
-            classes = layout.Classes(config.data.classes, names)
-            first, *later = pinned or [seen]
-            layout.begin(store, named, first, run.lease.check, classes, format, later)
+            _begin(run, named, pinned)
             known_images(run, found)
-        if len(pools) > max(len(pinned), 1):
-            layout.grow(store, seen, len(pools), run.lease.check)
+        _grow(run, len(pools) > max(len(pinned), 1), more)
         note_places(store, corpora)
         yield run
+
+
+def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any]]) -> None:
+    """Write the run down. ``pinned``: the corpora by which it goes, of each generation; empty where they are new."""
+    first, *later = pinned or [_seen(run)]
+    classes = layout.Classes(run.config.data.classes, run.class_names)
+    layout.begin(run.store, named, first, run.lease.check, classes, run.format, later)
+
+
+def _grow(run: Run, pool: bool, rounds: bool) -> None:
+    """Write down that the run goes on with a larger pool, or for more rounds."""
+    if pool:
+        layout.grow(run.store, _seen(run), len(run.pools), run.lease.check)
+    if rounds:
+        layout.go_on(run.store, run.config.run.rounds, run.lease.check)
+
+
+def _seen(run: Run) -> dict[str, Any]:
+    return {name: [vars(shard) for shard in corpus.shards] for name, corpus in run.corpora.items()}
 
 
 @contextmanager

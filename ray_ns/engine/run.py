@@ -60,6 +60,7 @@ class Run:
     settings: Settings = field(default_factory=Settings)
     fan_out: Callable[["Run"], Tasks] = FanOut
     format: int = layout.FORMAT
+    continued: int | None = None
     execute: "Execute | None" = None
     until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
@@ -88,6 +89,11 @@ class Run:
     def place(self) -> str:
         """Prefix of the stages that depend on the pool as it is now."""
         return layout.place(len(self.pools))
+
+    @property
+    def ending(self) -> str:
+        """Prefix of the control and, after ``place``, of the report."""
+        return layout.ending(self.continued)
 
     def about(self, corpus: str | None = None) -> About | None:
         """What the run's tables say of themselves, with whose images their rows are; None in formats 1 and 2."""

@@ -77,7 +77,7 @@ class Turns:
 
     def control(self) -> Turn:
         """The control's turn."""
-        return Turn(self, CONTROL, self.run.config.run.rounds + 1)
+        return Turn(self, f"{self.run.ending}{CONTROL}", self.run.config.run.rounds + 1)
 
     def end_here(self) -> None:
         """Raise ``EndedEarlyError`` where the stage that ``--until`` names is done."""
@@ -98,7 +98,7 @@ def carry_out(run: Run) -> Outcome:
     finished = report_of(run.store) is not None
     if not finished:
         best.take_down(run.store, run.lease.check)
-    run.ensure(f"{run.place}{Report.name}", Report(outcome))
+    run.ensure(f"{run.place}{run.ending}{Report.name}", Report(outcome))
     run.taking.tell()
     _keep_best(run, finished)
     cards.keep(run)

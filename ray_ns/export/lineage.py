@@ -11,19 +11,18 @@ from ray_ns.corpora.known import IN
 from ray_ns.errors import IntegrityError
 from ray_ns.export.model_card import Card, Origin, Selected, Trained
 from ray_ns.export.network import data_of_run
+from ray_ns.methods.outcome import is_control
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, find_commit
 from ray_ns.store.objects import ObjectStore
 
-CONTROL = "control"
-
 
 def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
     """The values of the card of ``network``, which ``report`` names as the best."""
     value, classes = report.value(store), layout.classes(store)
-    rows = [row for row in value["rounds"] if not row["round"].startswith(CONTROL)]
-    control = [row for row in value["rounds"] if row["round"].startswith(CONTROL)]
+    rows = [row for row in value["rounds"] if not is_control(row["round"])]
+    control = [row for row in value["rounds"] if is_control(row["round"])]
     best = next(number for number, row in enumerate(rows) if row["best"])
     scores = _commit(store, f"{value['best']}/evaluate").summary
     images = {name: int(of["images"]) for name, of in scores.items()}
@@ -66,7 +65,7 @@ def _trained(row: Mapping[str, Any]) -> Trained:
     """A row of the report. Only those that learned from a pool have figures of it."""
     name = str(row["round"])
     number = name.rpartition("/")[2]
-    control = name.startswith(CONTROL)
+    control = is_control(name)
     title = "control: labels only" if control else "0: teacher" if number == "0" else f"{number}: student"
     of_pool = {} if control or number == "0" else {"kept": row["kept"], "copies": row["kept"] + row["duplicates"]}
     figures = {"validation": row["validation_top1"], "test": row["test_top1"]}

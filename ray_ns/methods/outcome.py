@@ -48,6 +48,11 @@ class Scores(Protocol):
     def top1(self, corpus: str) -> float: ...
 
 
+def is_control(name: str) -> bool:
+    """Whether the turn at that folder of a run is the control's: ``control``, or ``rounds-3/control``."""
+    return name.rpartition("/")[2] == CONTROL
+
+
 @dataclass(frozen=True)
 class Round:
     """A network that was trained: its recipe, its scores, and the selection it learned from, where there was one.

@@ -4,6 +4,8 @@
 ordinals; both are written once. With ``--grow`` a run takes in a pool that has grown, and ``corpora-2.json`` follows,
 and so on. A run that was forked from another one has a ``fork.json`` too (``store.fork``). The stages are in
 ``rounds/<n>/<stage>/``, ``control/<stage>/`` and ``report/``; those of a grown pool are below ``pool-2/`` and so on.
+A run that goes on for more rounds than it began with has a ``continued-1.json``, which names how many, and so on; its
+control and its report are then below ``rounds-3/``, and those before stay.
 """
 
 import re
@@ -25,7 +27,7 @@ PLACES = "places.json"  # a hint: where the corpora lay when a driver last opene
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth
 # Files of a stage, by their names in full: copies that sync clients and users make have other names.
 _STAGE = re.compile(
-    r"((?:pool-\d+/)?(?:(?:rounds/\d+|control)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"
+    r"((?:pool-\d+/)?(?:rounds-\d+/)?(?:(?:rounds/\d+|control)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"
     r"/(?:plan\.json|commit\.json|(?:done|data)/.+)",
     re.ASCII,
 )
@@ -39,6 +41,16 @@ def corpora_key(generation: int) -> str:
 def place(generation: int) -> str:
     """Prefix of the stages that depend on the pool of a generation."""
     return "" if generation == 1 else f"pool-{generation}/"
+
+
+def continued_key(number: int) -> str:
+    """The key of the record that the run goes on for more rounds, for the first time (1), the second, and so on."""
+    return f"continued-{number}.json"
+
+
+def ending(rounds: int | None) -> str:
+    """Prefix of the control and the report of a run that goes on for so many rounds; None: as many as it began with."""
+    return "" if rounds is None else f"rounds-{rounds}/"
 
 
 def read(store: ObjectStore, key: str) -> dict[str, Any] | None:
@@ -111,9 +123,30 @@ def begin(
 
 
 def settings(store: ObjectStore) -> dict[str, Any] | None:
-    """The settings that the run began with, None where none has begun."""
+    """The settings that the run has: those it began with, and the rounds it went on for. None where none has begun."""
     found = record(store)
-    return None if found is None else dict(found["config"])
+    if found is None:
+        return None
+    config, rounds = dict(found["config"]), continued(store)
+    return config | ({"run": {**config["run"], "rounds": rounds[-1]}} if rounds else {})
+
+
+def continued(store: ObjectStore) -> list[int]:
+    """For how many rounds the run went on, each time; empty where it has those that it began with."""
+    found: list[int] = []
+    while (value := read(store, continued_key(len(found) + 1))) is not None:
+        found.append(int(value["rounds"]))
+    return found
+
+
+def go_on(store: ObjectStore, rounds: int, fence: Callable[[], None]) -> None:
+    """Write down that the run goes on for so many rounds in all."""
+    begun = record(store)
+    assert begun is not None, "only a run that has begun goes on"
+    key, value = continued_key(len(continued(store)) + 1), {"format": begun["format"], "rounds": rounds}
+    fence()
+    _write(store, key, value)
+    commit.register(store, key, digest(value))
 
 
 def classes(store: ObjectStore) -> Classes:
@@ -173,7 +206,10 @@ def last_stage(store: ObjectStore) -> str:
     config = (read(store, RUN) or {"config": {}})["config"]
     if "predict" in config:
         return "label"
-    return f"ingest-{newest:04d}" if "ingest" in config else f"{place(newest)}report"
+    if "ingest" in config:
+        return f"ingest-{newest:04d}"
+    rounds = continued(store)
+    return f"{place(newest)}{ending(rounds[-1] if rounds else None)}report"
 
 
 def stage_of(name: str) -> str | None:

@@ -1,9 +1,10 @@
 """Whether all of a run is there and as it was written: the chain from ``run.json`` to every byte a commit names.
 
 What must exist follows from what exists, never from a listing alone. ``run.json`` needs the corpora it began with, a
-stage of a later generation those of that generation; files of a stage need its plan; a plan needs the commits it names
-as its inputs; ``register/`` names every commit, the last one too; a commit names its data, and so does a done record
-until the stage is committed. It is a fault if any of this is missing, unreadable, not a file, or has another digest.
+stage of a later generation those of that generation, one below ``rounds-3/`` the record that the run went on; files of
+a stage need its plan; a plan needs the commits it names as its inputs; ``register/`` names every commit, the last one
+too; a commit names its data, and so does a done record until the stage is committed. It is a fault if any of this is
+missing, unreadable, not a file, or has another digest.
 
 Some files may be missing, because their loss costs time and changes no result: done records (the part is made again;
 once the stage is committed nobody reads them), checkpoints (the training resumes from an earlier one), everything in
@@ -17,7 +18,7 @@ of the newest report, so it is a fault if they are not.
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from ray_ns.errors import InputError, IntegrityError
@@ -34,7 +35,9 @@ UPSTREAM = (
     *("hashes", "duplicates"),
 )
 _REGISTER = re.compile(rf"{commit.REGISTER}[A-Za-z0-9/-]+\.json", re.ASCII)
-_REPORT = re.compile(r"(?:pool-(\d+)/)?report(?:-(\d+))?", re.ASCII)
+_REPORT = re.compile(r"(?:pool-(\d+)/)?(?:rounds-(\d+)/)?report", re.ASCII)
+_CONTINUED = re.compile(r"continued-(\d+)\.json", re.ASCII)
+_ROUNDS = re.compile(r"(?:pool-\d+/)?rounds-(\d+)/", re.ASCII)
 _GENERATION = re.compile(r"(?:corpora-|pool-|hashes-|duplicates-|ingest-)(\d+)(?:\.json$|/)", re.ASCII)
 Found = Iterator[tuple[str, str | None]]
 Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its digest, what is wrong with it
@@ -60,8 +63,8 @@ def verify(store: ObjectStore) -> Found:
         if value is not None and commit.register_key(value["key"]) == key:
             registered[value["key"]] = value["digest"]
     generations = {int(found[1]) for found in map(_GENERATION.match, (*names, *registered)) if found}
-    forked = [FORK] if FORK in names or FORK in registered else []
-    for key in (layout.RUN, *forked, *map(layout.corpora_key, range(1, max(generations, default=1) + 1))):
+    roots = [layout.RUN, *({FORK} & {*names, *registered}), *_continued({*names, *registered})]
+    for key in (*roots, *map(layout.corpora_key, range(1, max(generations, default=1) + 1))):
         yield key, _as_registered(store, key, _sealed(store, key), registered)
     for key in filter(EPOCH.fullmatch, names):
         yield key, _sealed(store, key)[2]
@@ -95,6 +98,13 @@ def _sealed(store: ObjectStore, key: str) -> Sealed:
     except (IntegrityError, UnreadableError) as error:
         return None, None, str(error)
     return None, None, f"{key} in {store.url} is missing, but other files were made with it. Restore it from a backup."
+
+
+def _continued(names: Set[str]) -> list[str]:
+    """The records that a run needs which went on for more rounds: as many as there are prefixes of its endings."""
+    numbers = [int(found[1]) for found in map(_CONTINUED.fullmatch, names) if found]
+    endings = {found[1] for found in map(_ROUNDS.match, filter(layout.stage_of, names)) if found}
+    return list(map(layout.continued_key, range(1, max(len(endings), *numbers, 0) + 1)))
 
 
 def _plan(store: ObjectStore, stage: str, known: set[str], committed: Mapping[str, Any] | None) -> Found:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from ray_ns.corpora.known import in_words
-from ray_ns.methods.outcome import CONTROL, Outcome, Round
+from ray_ns.methods.outcome import Outcome, Round, is_control
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
@@ -47,7 +47,7 @@ def show(outcome: Outcome, url: str, seconds: Sequence[float]) -> None:
 
 
 def _title(it: Round) -> str:
-    if it.name == CONTROL:
+    if is_control(it.name):
         return "control: labels only"
     number = it.name.rsplit("/", 1)[1]
     return "0: teacher" if number == "0" else f"{number}: student"

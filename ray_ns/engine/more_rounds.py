@@ -1,0 +1,37 @@
+"""A run that goes on for more rounds than it has: ``run.rounds`` alone may grow, where a round would still be done."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray_ns.artifacts.report import report_of
+from ray_ns.config import Config, differences
+from ray_ns.config.run import Run as RunSettings
+from ray_ns.errors import InputError
+from ray_ns.methods.outcome import is_control
+from ray_ns.store.objects import ObjectStore
+
+
+def differences_but_more(record: Mapping[str, Any], config: Config) -> list[str]:
+    """What differs from a run's record of its settings, but for more rounds than it has."""
+    return [row for row in differences(record, config) if not (row.startswith("run.rounds:") and more(record, config))]
+
+
+def more(record: Mapping[str, Any], config: Config) -> bool:
+    """Whether ``config`` has more rounds than a run's record of its settings."""
+    before: int = record["run"].get("rounds", RunSettings.model_fields["rounds"].default)
+    return config.run.rounds > before
+
+
+def refuse_none(store: ObjectStore, config: Config) -> None:
+    """Raise ``InputError`` where ``run.patience`` has ended the run, so that no further round would be done."""
+    report = report_of(store)
+    if report is None:
+        return
+    tops = [row["validation_top1"] for row in report.value(store)["rounds"] if not is_control(row["round"])]
+    idle = len(tops) - 1 - tops.index(max(tops))
+    if idle >= config.run.patience:
+        raise InputError(
+            f"run.rounds = {config.run.rounds}: {store.url} ended after round {len(tops) - 1}, since run.patience = "
+            f"{config.run.patience}: {idle} rounds in a row were no better on the validation images. More rounds would "
+            f"change nothing. A new run.dir with a higher run.patience and --fork {store.url} goes on from there."
+        )
