@@ -55,7 +55,7 @@ def test_its_commits_are_those_of_a_run_from_nothing(forked: Forked) -> None:
 
 def test_it_says_what_it_took_and_why_not_the_rest(forked: Forked) -> None:
     lines = forked.said.splitlines()
-    assert f"taken from {forked.other}: 5 stages ({', '.join(TAKEN)}, rounds/1/label/counts)" in lines
+    assert f"taken from {forked.other}: 4 stages ({', '.join(TAKEN)})" in lines
     assert "rounds/1/select is made here: in the other run it differs in select.threshold" in lines
 
 
