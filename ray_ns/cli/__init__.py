@@ -11,7 +11,7 @@ from ray_ns.exits import guarded, leave
 
 VERBS = (
     *("run", "check", "select", "labels", "predict", "export", "ingest"),
-    *("status", "verify", "inspect", "config", "demo_data"),
+    *("status", "compare", "verify", "inspect", "config", "demo_data"),
 )
 
 for _verb in VERBS:

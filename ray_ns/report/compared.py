@@ -1,0 +1,94 @@
+"""Two or more runs, or the rounds of one, against each other: settings that differ, scores, paired differences."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from ray_ns.artifacts.report import report_of
+from ray_ns.artifacts.scores import Scores
+from ray_ns.config import changes
+from ray_ns.errors import InputError
+from ray_ns.evaluate.intervals import difference
+from ray_ns.evaluate.paired import paired
+from ray_ns.methods.outcome import is_control
+from ray_ns.store import layout
+from ray_ns.store.commit import find_commit
+from ray_ns.store.fork import open_run
+from ray_ns.store.objects import ObjectStore
+from ray_ns.store.status import existing
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A row of a run's report, with what was predicted for each test image; None where the run is older."""
+
+    store: ObjectStore
+    row: dict[str, Any]
+    scores: Scores
+    predictions: pa.Table | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.store.url}/{self.row['round']}"
+
+
+def compare(urls: Sequence[str]) -> dict[str, Any]:
+    """``runs``: the report's rows; ``settings``: what differs from the first run; ``differences``: of pairs, on test.
+
+    The best network of each run and the control of the first are compared with the best of the first run; where one
+    run is given, all its other rounds and its control are. Raises ``InputError`` where a run has not ended.
+    """
+    stores = [open_run(existing(url)) for url in urls]
+    scored = [_scored(store) for store in stores]
+    (first,) = (it for it in scored[0] if it.row["best"])
+    others = [it for it in scored[0] if it is not first and (len(scored) == 1 or is_control(it.row["round"]))]
+    others += [it for of in scored[1:] for it in of if it.row["best"]]
+    begun = [layout.settings(store) or {} for store in stores]
+    return {
+        "runs": [{"run": of[0].store.url, "rounds": [it.row for it in of]} for of in scored],
+        "settings": {it.url: changes(begun[0], now) for it, now in zip(stores[1:], begun[1:], strict=True)},
+        "against": first.name,
+        "differences": [_difference(it, first) for it in others],
+    }
+
+
+def _scored(store: ObjectStore) -> list[_Scored]:
+    report = report_of(store)
+    if report is None:
+        raise InputError(f"{store.url}: has no report yet, so there is nothing to compare. Run it to its end.")
+    found = []
+    for row in report.value(store)["rounds"]:
+        commit = find_commit(store, f"{row['round']}/evaluate")
+        if commit is None:
+            raise InputError(f"{store.url}: {row['round']}/evaluate has no commit. See 'ray-ns verify {store.url}'.")
+        scores = Scores(commit)
+        found.append(_Scored(store, dict(row), scores, scores.predictions(store, "test")))
+    return found
+
+
+def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
+    """Top-1 of ``one`` - ``other`` in points with its 95 % interval; paired where the test images are the same."""
+    shares, images = (one.scores.top1("test"), other.scores.top1("test")), _images(one)
+    found: dict[str, Any] = {"network": one.name, "points": round(100 * (shares[0] - shares[1]), 6), "images": images}
+    if one.predictions is None or other.predictions is None:
+        why = "a run of format 1 or 2 has kept no predictions"
+    elif not all(one.predictions[name].equals(other.predictions[name]) for name in ("image_id", "truth")):
+        why = "their test images are not the same"
+    else:
+        pair = paired(_right(one.predictions), _right(other.predictions))
+        interval = {"low": 100 * pair.low, "high": 100 * pair.high}
+        return found | interval | {"only": [pair.only_first, pair.only_second], "p": pair.p, "unpaired": None}
+    if images != _images(other):
+        return found | {"low": None, "high": None, "unpaired": why}
+    low, high = difference(*shares, images)
+    return found | {"low": 100 * low, "high": 100 * high, "unpaired": why}
+
+
+def _images(scored: _Scored) -> int:
+    return int(scored.scores.commit.summary["test"]["images"])
+
+
+def _right(predictions: pa.Table) -> Any:
+    return predictions["truth"].to_numpy() == predictions["label"].fill_null(-1).to_numpy()

@@ -1,0 +1,38 @@
+"""What ``ray-ns compare`` prints: settings that differ, the rounds of all runs, and the differences."""
+
+from typing import Any
+
+from ray_ns.printed import say
+from ray_ns.report.terminal import columns
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print what ``report.compared`` found."""
+    for run, rows in found["settings"].items():
+        say(f"{run} differs in: {'; '.join(rows) or 'no setting'}")
+    rows = [
+        [f"{of['run']}/{row['round']}" + (" *" if row["best"] else ""), *(_percent(row, it) for it in SCORES)]
+        for of in found["runs"]
+        for row in of["rounds"]
+    ]
+    columns.show(("round", "top-1\nval", "top-1\ntest"), rows)
+    say("* the best of its run on the validation images")
+    say("")
+    say(f"top-1 on test against {found['against']}, in points, with the 95 % interval:")
+    for it in found["differences"]:
+        say(f"{it['network']}: {it['points']:+.1f}{_interval(it)}")
+
+
+SCORES = ("validation_top1", "test_top1")
+
+
+def _percent(row: dict[str, Any], name: str) -> str:
+    return f"{100 * row[name]:.1f}"
+
+
+def _interval(it: dict[str, Any]) -> str:
+    words = "" if it["low"] is None else f" ({it['low']:+.1f} to {it['high']:+.1f})"
+    if it["unpaired"] is not None:
+        return f"{words}, not paired: {it['unpaired']}"
+    one, other = it["only"]
+    return f"{words}, {one:,} images right here alone, {other:,} there alone; McNemar's exact p = {it['p']:.3g}"
