@@ -42,7 +42,7 @@ print(json.dumps({"rounds": result.rounds, "again": again.report == result.repor
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=280)
+    return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=560)
 
 
 def test_an_interrupted_cell_gives_the_run_back_and_the_same_call_goes_on(finished: Finished, tmp_path: Path) -> None:

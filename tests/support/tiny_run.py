@@ -71,7 +71,7 @@ def write_tiny(folder: Path) -> Path:
 
 
 def ray_ns(
-    *words: str, env: dict[str, str] | None = None, check: bool = True, seconds: float = 280
+    *words: str, env: dict[str, str] | None = None, check: bool = True, seconds: float = 560
 ) -> subprocess.CompletedProcess[str]:
     """One command line of ray-ns in a process of its own, ended after so many seconds."""
     command = [str(Path(sys.executable).with_name("ray-ns")), *words]
