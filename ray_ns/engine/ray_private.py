@@ -103,6 +103,22 @@ def torch_backend() -> Any:
     return _TorchBackend
 
 
+def trainer() -> Any:
+    """``TorchTrainer``, which leaves Ctrl-C to whoever called ``fit``.
+
+    Why: its own handler takes the place of the run's, and ends the process with another exit code. ``fit`` in a thread
+    sets none, but cannot be interrupted, and the thread that is left crashes the next cluster of its process. Replaced
+    by: a setting of ``TorchTrainer``.
+    """
+    from ray.train.torch import TorchTrainer
+
+    class Trainer(TorchTrainer):
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Nothing: the handler that is there stays."""
+
+    return Trainer
+
+
 def meet(worker_group: Any, backend: str, seconds: int, place: str) -> None:
     """Let training workers form PyTorch's process group by way of ``place`` (a URL that PyTorch knows).
 

@@ -7,13 +7,13 @@ import os
 import time
 import uuid
 from abc import abstractmethod
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, Training
+from ray_ns.engine import ray_private
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
@@ -121,7 +121,6 @@ def _fit(run: Run, task: Task) -> None:
     """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
     run.ray_libraries()
     import ray.train
-    from ray.train.torch import TorchTrainer
 
     from ray_ns.engine.workers.leave import ListeningTorchConfig
 
@@ -131,7 +130,7 @@ def _fit(run: Run, task: Task) -> None:
     resources: dict[str, float] = {"CPU": cluster.train_threads}
     if cluster.train_gpus:
         resources["GPU"] = cluster.train_gpus
-    trainer = TorchTrainer(
+    trainer = ray_private.trainer()(
         work_on,
         train_loop_config={"task": task},
         torch_config=ListeningTorchConfig(
@@ -150,12 +149,8 @@ def _fit(run: Run, task: Task) -> None:
         ),
     )
     began = time.monotonic()
-    # In a thread of its own, because fit() would put its own handler of Ctrl-C in place of the run's. An interrupt does
-    # not wait for it: it ends when the run disconnects from Ray.
-    thread = ThreadPoolExecutor(1)
     with run.following(lambda: _done(run.store, task.to.prefix)):
-        ended = thread.submit(trainer.fit).result().return_value
-    thread.shutdown()
+        ended = trainer.fit().return_value
     for warning in ended.warnings:
         run.reporter.warn(warning)
     if ended.error is not None:

@@ -63,6 +63,9 @@ NAMES = {
     ),
     "ray.train.torch.config._set_torch_distributed_env_vars": "meet: see on_start of TorchConfig's backend",
     "ray.train.torch.config._setup_torch_process_group": "meet: see on_start of TorchConfig's backend",
+    "ray.train.torch.TorchTrainer._register_sigint_handler": (
+        "trainer: see what fit() does with SIGINT now, and run e2e/test_api and faults/test_kill_driver, which send it"
+    ),
     "ray.train.v2._internal.execution.worker_group.WorkerGroup.get_latest_poll_status": (
         "are_well: see how ray.train.v2._internal's controller learns that a worker failed"
     ),
