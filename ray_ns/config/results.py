@@ -54,6 +54,11 @@ def differences(record: Mapping[str, Any], section: BaseModel) -> list[str]:
     return changes(_filled(record, type(section), "", unknown), results_of(section)) + unknown
 
 
+def with_defaults(record: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+    """A run's record of a section, with the default of every setting that it does not name."""
+    return dict(_filled(record, kind, "", []))
+
+
 def changes(old: Any, new: Any, path: str = "") -> list[str]:
     """``path: old -> new`` for every leaf in which two nested mappings, or lists of mappings, differ."""
     if isinstance(old, list) and isinstance(new, list) and all(isinstance(it, Mapping) for it in (*old, *new)):

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pyarrow as pa
 
+from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.scores import Scores
-from ray_ns.config import changes
+from ray_ns.config import Config, changes, with_defaults
 from ray_ns.errors import InputError
 from ray_ns.evaluate.intervals import difference
 from ray_ns.evaluate.paired import paired
 from ray_ns.methods.outcome import is_control
 from ray_ns.store import layout
-from ray_ns.store.commit import find_commit
+from ray_ns.store.commit import find_commit, planned_inputs
 from ray_ns.store.fork import open_run
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import existing
@@ -28,6 +30,15 @@ class _Scored:
     row: dict[str, Any]
     scores: Scores
     predictions: pa.Table | None
+
+    @cached_property
+    def images(self) -> str | None:
+        """What stands for the bytes of the test images in their order: a digest of digests, else of their files."""
+        digests = find_commit(self.store, "digests")
+        if digests is not None:
+            return Digests(digests).objects["test"].sha256
+        planned = planned_inputs(self.store, f"{self.row['round']}/evaluate") or {}
+        return planned.get("corpora")
 
     @property
     def name(self) -> str:
@@ -45,7 +56,7 @@ def compare(urls: Sequence[str]) -> dict[str, Any]:
     (first,) = (it for it in scored[0] if it.row["best"])
     others = [it for it in scored[0] if it is not first and (len(scored) == 1 or is_control(it.row["round"]))]
     others += [it for of in scored[1:] for it in of if it.row["best"]]
-    begun = [layout.settings(store) or {} for store in stores]
+    begun = [with_defaults(layout.settings(store) or {}, Config) for store in stores]
     return {
         "runs": [{"run": of[0].store.url, "rounds": [it.row for it in of]} for of in scored],
         "settings": {it.url: changes(begun[0], now) for it, now in zip(stores[1:], begun[1:], strict=True)},
@@ -74,8 +85,10 @@ def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
     found: dict[str, Any] = {"network": one.name, "points": round(100 * (shares[0] - shares[1]), 6), "images": images}
     if one.predictions is None or other.predictions is None:
         why = "a run of format 1 or 2 has kept no predictions"
-    elif not all(one.predictions[name].equals(other.predictions[name]) for name in ("image_id", "truth")):
-        why = "their test images are not the same"
+    elif one.images is None or one.images != other.images:
+        why = "their test images are not the same, or it is not known"
+    elif not one.predictions["truth"].equals(other.predictions["truth"]):
+        why = "their test images have other labels"
     else:
         pair = paired(_right(one.predictions), _right(other.predictions))
         interval = {"low": 100 * pair.low, "high": 100 * pair.high}

@@ -7,20 +7,33 @@ from ray_ns.report.terminal import columns
 
 
 def show(found: dict[str, Any]) -> None:
-    """Print what ``report.compared`` found."""
+    """Print what ``report.compared`` found; a run is called by its folder where that tells it from the others."""
+    short = _short([of["run"] for of in found["runs"]])
     for run, rows in found["settings"].items():
-        say(f"{run} differs in: {'; '.join(rows) or 'no setting'}")
+        say(f"{short[run]} differs in: {'; '.join(rows) or 'no setting'}")
     rows = [
-        [f"{of['run']}/{row['round']}" + (" *" if row["best"] else ""), *(_percent(row, it) for it in SCORES)]
+        [f"{short[of['run']]}/{row['round']}" + (" *" if row["best"] else ""), *(_percent(row, it) for it in SCORES)]
         for of in found["runs"]
         for row in of["rounds"]
     ]
     columns.show(("round", "top-1\nval", "top-1\ntest"), rows)
     say("* the best of its run on the validation images")
     say("")
-    say(f"top-1 on test against {found['against']}, in points, with the 95 % interval:")
+    say(f"top-1 on test against {_called(found['against'], short)}, in points, with the 95 % interval:")
     for it in found["differences"]:
-        say(f"{it['network']}: {it['points']:+.1f}{_interval(it)}")
+        say(f"{_called(it['network'], short)}: {it['points']:+.1f}{_interval(it)}")
+
+
+def _short(urls: list[str]) -> dict[str, str]:
+    """What each run is called."""
+    last = [url.rstrip("/").rpartition("/")[2] for url in urls]
+    return dict(zip(urls, last if len({*last}) == len(last) else urls, strict=True))
+
+
+def _called(network: str, short: dict[str, str]) -> str:
+    """A network by its run's short name."""
+    run = max((url for url in short if network.startswith(f"{url}/")), key=len)
+    return short[run] + network.removeprefix(run)
 
 
 SCORES = ("validation_top1", "test_top1")

@@ -17,13 +17,15 @@ from ray_ns.store.objects import LocalStore
 TRUTH = [0, 1, 2, 0, 1, 2, 0, 1]
 
 
-def made(root: Path, rounds: dict[str, list[int]], best: str, old: bool = False, first: int = 0, seed: int = 0) -> str:
+def made(
+    root: Path, rounds: dict[str, list[int]], best: str, old: bool = False, images: bytes = b"x", seed: int = 0
+) -> str:
     """A run with these predictions of eight test images, by round."""
     store, rows = LocalStore(root), []
     layout.begin(store, {"run": {"seed": seed}}, {"pool": []}, lambda: None, layout.Classes(3))
     for name, labels in rounds.items():
         columns = {
-            "image_id": pa.array(range(first, first + 8), pa.int64()),
+            "image_id": pa.array(range(8), pa.int64()),
             "truth": pa.array(TRUTH, pa.int16()),
             "label": pa.array([None if it < 0 else it for it in labels], pa.int16()),
             "confidence": pa.array([0.5] * 8, pa.float32()),
@@ -38,6 +40,12 @@ def made(root: Path, rounds: dict[str, list[int]], best: str, old: bool = False,
 
         ensure(store, f"{name}/evaluate", {}, work, lambda: None)
         rows.append({"round": name, "validation_top1": 0.5, "test_top1": top1, "best": name == best})
+
+    def digests(output: Any) -> Any:
+        output.publish(0, {"test": images}, {})
+        return {}, 1
+
+    ensure(store, "digests", {}, digests, lambda: None)
     report = {"report.json": canonical({"rounds": rows})}
 
     def end(output: Any) -> Any:
@@ -73,7 +81,7 @@ def test_the_rounds_of_one_run_are_compared_with_its_best(tmp_path: Path) -> Non
     assert [it["network"] for it in compare([one])["differences"]] == [f"{one}/rounds/0", f"{one}/control"]
 
 
-@pytest.mark.parametrize(("how", "why"), [({"old": True}, "kept no predictions"), ({"first": 8}, "not the same")])
+@pytest.mark.parametrize(("how", "why"), [({"old": True}, "kept no predictions"), ({"images": b"y"}, "not the same")])
 def test_what_cannot_be_paired_is_said(tmp_path: Path, ray_ns: Call, how: dict[str, Any], why: str) -> None:
     one = made(tmp_path / "one", {"rounds/0": WRONG_ONE}, "rounds/0")
     two = made(tmp_path / "two", {"rounds/0": WRONG_THREE}, "rounds/0", **how)
