@@ -46,7 +46,8 @@ class Run:
     ``pools``: how many shards the pool had in each generation, the present one last. ``class_names``: what the classes
     are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
-    tasks over the cluster. ``format``: the one the run began with. ``execute``: what labels images; None: Ray Data.
+    tasks over the cluster. ``format``: the one the run began with. ``continued``: to how many rounds it
+    goes on, where those are more than it began with. ``execute``: what labels images; None: Ray Data.
     """
 
     config: Config
