@@ -14,6 +14,8 @@ import torch
 from PIL import Image
 from support.tiny_run import digests, files, ray_ns
 
+from ray_ns.store.layout import FORMAT
+
 pytestmark = pytest.mark.ray
 
 
@@ -66,7 +68,7 @@ def test_a_rerun_of_a_finished_run_writes_nothing_and_takes_less_than_five_secon
 
 def test_a_run_names_the_settings_that_differ_from_their_default(finished) -> None:
     begun = json.loads((finished.run / "run.json").read_text())
-    assert begun["format"] == 2
+    assert begun["format"] == FORMAT
     assert begun["config"]["select"] == {"threshold": 0.2}
     assert begun["config"]["control"] == {"enabled": False}
     assert begun["config"]["run"] == {"rounds": 1, "seed": 3}
