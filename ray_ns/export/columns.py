@@ -58,13 +58,16 @@ class Top:
             return cls(*_largest(_matrix(rows["probability"]), labels), labelled)
         return None
 
-    def columns(self, names: pa.Array | None) -> Columns:
-        """``top_label``, ``top_name`` (null lists where classes have no ``names``), ``top_probability``, ``margin``."""
+    def columns(self, names: pa.Array | None, confidence: np.ndarray) -> Columns:
+        """``top_label``, ``top_name`` (null lists where classes have no ``names``), ``top_probability``, ``margin``.
+
+        ``confidence``: float32 (n,). The margin is from it, not from the first probability, whose 16 bits may say 1.
+        """
         size = self.labels.shape[1]
         margin = np.full(len(self.labelled), np.nan, np.float32)
         if size > 1:
-            first, second = self.probabilities[:, :2].astype(np.float32).T
-            margin[self.labelled] = first - second
+            second = self.probabilities[:, 1].astype(np.float32)
+            margin[self.labelled] = np.maximum(confidence[self.labelled] - second, 0)
         flat = pa.array(self.labels.reshape(-1))
         return {
             "top_label": self._lists(flat, size),
@@ -86,7 +89,7 @@ def of_labels(table: pa.Table, names: Sequence[str] | None) -> Columns:
     named = None if names is None else pa.array(names, pa.string())
     top = Top.of(table)
     soft: Columns = (
-        top.columns(named)
+        top.columns(named, table["confidence"].to_numpy())
         if top
         else {
             "top_label": _no_lists(count, pa.int16()),

@@ -62,7 +62,7 @@ def by_hand(names: list[dict[str, Any]], truth: Truth) -> list[dict[str, Any]]:
                 "label": None if bad else label,
                 "label_name": None if bad else NAMES[label],
                 "confidence": None if bad else float(p.max()),
-                "margin": None if bad else float(np.float32(halves[0]) - np.float32(halves[1])),
+                "margin": None if bad else float(max(p.max() - np.float32(halves[1]), 0)),
                 "selected": copies > 0,
                 "copies": copies,
                 "reason": why if bad else left,
