@@ -121,16 +121,11 @@ def load_labels(
     Raises:
         InputError: no such run or labels, or the pool is not there.
     """
-    from ray_ns.export import runs
     from ray_ns.export.labels import Labelled, Wanted, in_memory
     from ray_ns.observe import Reporter
-    from ray_ns.store.fork import open_run
-    from ray_ns.store.status import existing
 
-    store, reporter = open_run(existing(str(run))), Reporter()
-    place, generation = runs.labels_of(store, number, network == "best", reporter)
-    lies = runs.pool_of(store, None if pool is None else str(pool), generation, reporter)
-    return in_memory(Labelled.at(store, place, lies), Wanted(minimum, selected))
+    lies = None if pool is None else str(pool)
+    return in_memory(Labelled.of_run(str(run), number, network == "best", lies, Reporter()), Wanted(minimum, selected))
 
 
 def predict(
@@ -157,17 +152,11 @@ def predict(
     Raises:
         InputError: what cannot be labelled, before anything is written.
     """
-    from ray_ns.engine.places import check_apart
-    from ray_ns.engine.prediction import ANOTHER, predict_corpus
-    from ray_ns.export import files
-    from ray_ns.export.labels import Wanted, export, in_memory
+    from ray_ns.engine.prediction import predict_corpus, predict_to
+    from ray_ns.export.labels import Wanted, in_memory
 
+    settings, place = as_overrides(overrides), None if keep is None else str(keep)
     if output is not None:
-        files.check(str(output))
-        check_apart(str(output), str(source), f"{ANOTHER}, outside of SRC")
+        return in_memory(predict_to(str(network), str(source), str(output), place, settings), Wanted())
     with tempfile.TemporaryDirectory(prefix="ray_ns-") as temporary:
-        place = keep or (temporary if output is None else f"{output}.run")
-        found = predict_corpus(str(network), str(source), str(place), as_overrides(overrides))
-        if output is not None:
-            export(found, str(output))
-        return in_memory(found, Wanted())
+        return in_memory(predict_corpus(str(network), str(source), place or temporary, settings), Wanted())

@@ -36,36 +36,30 @@ def labels(
 ) -> None:
     """Write which image got which label. One row per image, with its path; or a folder per class with the images."""
     from ray_ns.engine.places import check_apart
-    from ray_ns.export import files, runs
+    from ray_ns.export import files
     from ray_ns.export.by_class import ByClass
     from ray_ns.export.labels import Labelled, Wanted, check, export
     from ray_ns.observe import Reporter
     from ray_ns.store import layout
-    from ray_ns.store.fork import open_run
-    from ray_ns.store.status import existing
 
     how = _how(output, by_class, link, copy)
-    if number is not None and network:
-        raise InputError("--round and --network: give one of them.")
     if output is not None:
         files.check(output)
-    reporter, store = Reporter("json" if as_json else "auto"), open_run(existing(run))
-    place, generation = runs.labels_of(store, number, network == "best", reporter)
-    wanted = Wanted(least, selected)
-    of = Labelled.at(store, place, runs.pool_of(store, pool, generation, reporter))
+    reporter, wanted = Reporter("json" if as_json else "auto"), Wanted(least, selected)
+    of = Labelled.of_run(run, number, network == "best", pool, reporter)
     check(of, wanted)
     if output is not None:
         check_apart(output, of.pool.root, "another -o, outside of the pool")
-    sorted_in = ByClass(of, by_class, how, wanted, layout.classes(store).count) if by_class and how else None
-    counts, apostrophes = export(of, output, wanted, sorted_in, reporter)
-    if apostrophes:
-        reporter.note(f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {output}.")
+    sorted_in = ByClass(of, by_class, how, wanted, layout.classes(of.store).count) if by_class and how else None
+    counts, _ = export(of, output, wanted, sorted_in, reporter)
     for note in sorted_in.notes() if sorted_in else ():
         reporter.note(note)
     if as_json:
-        printed.give({"labels": place, "file": output, "by_class": by_class, **counts.as_json()})
+        printed.give({"labels": of.labels.place, "file": output, "by_class": by_class, **counts.as_json()})
     else:
-        printed.say(f"{' and '.join(filter(None, (output, by_class)))}: {counts.in_words()}; labels of {place}")
+        printed.say(
+            f"{' and '.join(filter(None, (output, by_class)))}: {counts.in_words()}; labels of {of.labels.place}"
+        )
 
 
 def _how(output: str | None, by_class: str | None, link: bool, copy: bool) -> "How | None":

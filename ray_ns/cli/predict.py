@@ -23,22 +23,11 @@ def predict(
     as_json: AsJson = False,
 ) -> None:
     """Label new images with a trained network. The same command resumes; a finished one writes FILE again."""
-    from ray_ns.engine.places import check_apart
-    from ray_ns.engine.prediction import ANOTHER, predict_corpus
-    from ray_ns.export import files
-    from ray_ns.export.labels import export
+    from ray_ns.engine.prediction import predict_to
     from ray_ns.report.terminal import prediction as report
 
-    files.check(output)
-    check_apart(output, source, f"{ANOTHER}, outside of SRC")
-    place = keep or f"{output}.run"
-    found = predict_corpus(network, source, place, overrides or [], "json" if as_json else "auto")
-    _, apostrophes = export(found, output)
-    if apostrophes:
-        printed.tell(
-            f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {output}.", "note"
-        )
+    found = predict_to(network, source, output, keep, overrides or [], "json" if as_json else "auto")
     if as_json:
-        printed.give(report.as_json(found.labels, output, place))
+        printed.give(report.as_json(found.labels, output, keep or f"{output}.run"))
     else:
-        printed.say(report.line(found.labels, output, place))
+        printed.say(report.line(found.labels, output, keep or f"{output}.run"))

@@ -1,11 +1,11 @@
 """``ray-ns run --fork``: the same run with something changed, begun from what another run has recorded."""
 
-import os
 from typing import Any
 
 from ray_ns.config import Config, differences
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.engine import preflight
+from ray_ns.engine.places import as_path
 from ray_ns.errors import InputError
 from ray_ns.observe import Reporter
 from ray_ns.store import layout
@@ -30,13 +30,13 @@ def open_or_fork(url: str, other: str | None, seconds: float) -> ObjectStore:
         raise InputError(f"--fork {error}") from error
     begun = layout.read(store, layout.RUN) is not None
     if isinstance(store, ForkedStore):
-        if _place(store.other.url) != _place(source.url):
+        if as_path(store.other.url) != as_path(source.url):
             raise InputError(
                 f"--fork {source.url}: {store.url} was forked from {store.other.url}. Leave --fork out to go on with "
                 f"it, or give a new run.dir."
             )
         return store
-    if _place(store.url) in {_place(it.url) for it in chain(source)}:
+    if as_path(store.url) in {as_path(it.url) for it in chain(source)}:
         raise InputError(f"--fork {source.url}: that is the run.dir itself, or was forked from it. Give a new run.dir.")
     if begun:
         raise InputError(
@@ -46,10 +46,6 @@ def open_or_fork(url: str, other: str | None, seconds: float) -> ObjectStore:
     if "run" not in (layout.settings(source) or {}):
         raise InputError(f"--fork {source.url}: that is no run of 'ray-ns run'. Give the run.dir of one.")
     return ForkedStore(store, source)
-
-
-def _place(url: str) -> str:
-    return url if "://" in url else os.path.realpath(url)
 
 
 def source(store: ObjectStore) -> ObjectStore:

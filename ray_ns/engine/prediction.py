@@ -23,7 +23,8 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
-from ray_ns.export.labels import Labelled
+from ray_ns.export import files
+from ray_ns.export.labels import Labelled, export
 from ray_ns.export.network import Given, given, of_run
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import network_of
@@ -89,6 +90,17 @@ def predict_corpus(
         run.ensure(Label.name, Label(copy, counted=False))
         cards.keep(run)
     return Labelled.at(store, Label.name, pool)
+
+
+def predict_to(
+    network: str, source: str, output: str, place: str | None, overrides: Sequence[str] = (), mode: Mode = "auto"
+) -> Labelled:
+    """``predict_corpus``, and its labels as the file ``output``. ``place``: None: beside it (``FILE.run``)."""
+    files.check(output)
+    check_apart(output, source, f"{ANOTHER}, outside of SRC")
+    found = predict_corpus(network, source, place or f"{output}.run", overrides, mode)
+    export(found, output, reporter=Reporter(mode))
+    return found
 
 
 def _network(place: str, reporter: Reporter) -> Given:

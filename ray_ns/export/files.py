@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pc_csv
 import pyarrow.parquet as pq
 
-from ray_ns.errors import InputError, of_system
+from ray_ns.errors import InputError, ResumableError, of_system
 from ray_ns.export.texts import formula_safe, in_json
 
 ROWS = 2**16  # written at once, and in a row group
@@ -111,18 +111,26 @@ def writing(name: str, schema: pa.Schema) -> Iterator[Sink]:
     """
     check(name)
     path = Path(name)
+    with whole(path) as file, contextlib.closing(KINDS[path.suffix.lower()](file, schema)) as sink:
+        yield _Sliced(sink)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that comes to lie at ``path`` when the block ends without an error, and is durable then."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "xb") as file:
-            with contextlib.closing(KINDS[path.suffix.lower()](file, schema)) as sink:
-                yield _Sliced(sink)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise of_system(error, path, "written") or error from None
+        raise of_system(error, path, "written") or ResumableError(f"{path}: cannot be written ({error}).") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class _Sliced:

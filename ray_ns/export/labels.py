@@ -20,14 +20,16 @@ from ray_ns.corpora import origins
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import IN
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.export import columns, files
+from ray_ns.export import columns, files, runs
 from ray_ns.export.duplicates import Duplicates
 from ray_ns.labels import schema
 from ray_ns.labels.arrow import as_numpy
 from ray_ns.observe import Reporter
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit, planned_inputs
+from ray_ns.store.fork import open_run
 from ray_ns.store.objects import ObjectStore
+from ray_ns.store.status import existing
 
 LONG = 20  # label shards, of about 100,000 images each
 READ = ("image_id", "label", "confidence", "quarantine", *schema.SOFT)
@@ -91,6 +93,19 @@ class Labelled:
     names: Sequence[str] | None
 
     @classmethod
+    def of_run(cls, url: str, number: int | None, best: bool, pool: str | None, reporter: Reporter) -> "Labelled":
+        """Those of the run or prediction at ``url`` that are asked for.
+
+        ``number``: the round; None: the last one that labelled the whole pool. ``best``: those of the best network.
+        ``pool``: where the pool lies now, if elsewhere. Raises ``InputError`` where there are none, or no pool.
+        """
+        if number is not None and best:
+            raise InputError("--round (number) and --network: give one of them.")
+        store = open_run(existing(url))
+        place, generation = runs.labels_of(store, number, best, reporter)
+        return cls.at(store, place, runs.pool_of(store, pool, generation, reporter))
+
+    @classmethod
     def at(cls, store: ObjectStore, place: str, pool: Corpus) -> "Labelled":
         """Those of the label stage at ``place`` (``rounds/1/label``), whose images are those of ``pool``."""
         labels = find_commit(store, place)
@@ -150,8 +165,8 @@ def export(
     """Write the labels to the file ``path`` (.csv, .jsonl, .parquet), which is replaced when all is written.
 
     ``path``: None writes no file. ``also``: what else takes the rows that are written. ``reporter``: what shows how far
-    it is, where there are many. Returns what was exported, and
-    how many cells got an apostrophe so that no spreadsheet runs them (CSV).
+    it is, where there are many, and tells what was changed. Returns what was exported, and how many cells got an
+    apostrophe so that no spreadsheet runs them (CSV).
     """
     check(of, wanted)
     counts = Counts()
@@ -166,7 +181,10 @@ def export(
                 sink.write(kept)
         if also is not None:
             also.close()
-    return counts, sum(sink.apostrophes for sink in sinks)
+    apostrophes = sum(sink.apostrophes for sink in sinks)
+    if apostrophes and reporter is not None:
+        reporter.note(f"{apostrophes:,} cells began like a formula and have an apostrophe before them in {path}.")
+    return counts, apostrophes
 
 
 def _followed(of: Labelled, reporter: Reporter | None) -> Iterator[pa.Table]:

@@ -1,13 +1,13 @@
 """Which network is meant by a place: a folder with its two files, or a run, whose best network it is."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import best_network
 from ray_ns.config import Data
-from ray_ns.errors import InputError, ResumableError, of_system
+from ray_ns.errors import InputError
+from ray_ns.export.files import whole
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import data_of
 from ray_ns.seals import sha256
@@ -88,13 +88,7 @@ def folder_for(found: Given, output: Path | None) -> Path:
 
 def write(folder: Path, name: str, content: bytes) -> Path:
     """Write the file into ``folder``, whole or not at all. Returns its path."""
-    path, begun = folder / name, folder / f".{name}.{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        begun.write_bytes(content)
-        begun.replace(path)
-    except OSError as error:
-        raise of_system(error, path, "written") or ResumableError(f"{path}: cannot be written ({error}).") from error
-    finally:
-        begun.unlink(missing_ok=True)
+    path = folder / name
+    with whole(path) as file:
+        file.write(content)
     return path

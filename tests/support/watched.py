@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from support.dying import Killed
+
 from ray_ns.store.objects import LocalStore
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 class WatchedStore:

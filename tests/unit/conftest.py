@@ -1,12 +1,20 @@
 """``ray-ns`` in this process, through the same ``main`` that the installed command calls."""
 
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from support.dying import Die, dying_writes
 from support.in_process import Call, Left
 
 from ray_ns import cli
+
+
+@pytest.fixture
+def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Die]:
+    """See ``support.dying``."""
+    yield from dying_writes(monkeypatch)
 
 
 @pytest.fixture

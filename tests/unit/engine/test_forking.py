@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support import toy_stage
+from support.dying import Killed
 from support.in_process import Call
 from support.tiny_run import write_tiny
 
@@ -98,10 +99,6 @@ def test_a_fork_goes_on_with_the_same_command_and_without_the_word(tiny: Path) -
         with drive(str(tiny), words(tiny.parent, "own"), "plain", **how) as run:  # type: ignore[arg-type]
             assert isinstance(run.store, ForkedStore)
     assert records(tiny.parent / "own") == before
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 @pytest.mark.parametrize("moment", range(1, 6))

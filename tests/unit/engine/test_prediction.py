@@ -3,7 +3,7 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.dying import Killed
 from support.in_process import Call
 from support.networks import SMALL, trained
 from support.shards import KINDS, write_as
@@ -31,10 +32,6 @@ from ray_ns.store.verify import verify
 
 ROWS, OVERRIDES = 8, ("label.slice_rows=8", "label.shard_rows=10", "label.precision=float32")
 NAMES = ("cat", "dog", "eel")
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 @pytest.fixture(scope="module")
@@ -104,32 +101,6 @@ def test_the_labels_are_the_teachers_own_whatever_the_images_lie_in(
     )
     assert found.labels.quarantine == {"empty": 1, "truncated": 1}
     assert found.names == NAMES
-
-
-@pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
-    """Let the process die before the n-th write that is not a heartbeat; returns the keys written."""
-    written: list[str] = []
-    limit: list[int | None] = [None]
-    for name in ("put", "put_if_absent"):
-        original = getattr(LocalStore, name)
-
-        def write(self: LocalStore, key: str, data: bytes, original: Callable[..., Any] = original) -> Any:
-            if not key.startswith("driver/"):
-                if len(written) == limit[0]:
-                    raise Killed
-                written.append(key)
-            return original(self, key, data)
-
-        monkeypatch.setattr(LocalStore, name, write)
-
-    def die(at: int | None) -> list[str]:
-        written.clear()
-        limit[0] = at
-        return written
-
-    yield die
-    limit[0] = None
 
 
 def records(place: Path) -> dict[str, bytes]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.watched import Killed, WatchedStore
+from support.dying import Killed
+from support.watched import WatchedStore
 
 from ray_ns.engine.taking import Taking
 from ray_ns.errors import IntegrityError

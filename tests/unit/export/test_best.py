@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from support.dying import FaultyStore, Killed
 from support.format_1 import unpack
 
 from ray_ns.artifacts.report import Report, network_in, report_of
@@ -112,29 +113,6 @@ def test_a_card_that_was_edited_stays(store: LocalStore, report: Report) -> None
     assert best.is_whole(store, report)
 
 
-class Killed(Exception):
-    """The process is gone."""
-
-
-class Dying(LocalStore):
-    """A store whose process dies before its ``left``-th further change."""
-
-    left = 0
-
-    def _step(self) -> None:
-        if self.left == 0:
-            raise Killed
-        self.left -= 1
-
-    def put(self, key: str, data: bytes) -> None:
-        self._step()
-        super().put(key, data)
-
-    def delete(self, key: str) -> None:
-        self._step()
-        super().delete(key)
-
-
 def killed_everywhere(store: LocalStore, report: Report) -> Iterator[LocalStore]:
     """The run after ``best/`` of an earlier report is being replaced and the process dies, at every moment."""
     best.put(store, report, free)
@@ -147,10 +125,8 @@ def killed_everywhere(store: LocalStore, report: Report) -> Iterator[LocalStore]
     for number in range(100):
         run = store.root.parent / f"killed-{number}"
         shutil.copytree(older, run)
-        dying = Dying(run)
-        dying.left = number
         try:
-            best.put(dying, report, free)
+            best.put(FaultyStore(run, die_at=number), report, free)
         except Killed:
             yield LocalStore(run)
         else:

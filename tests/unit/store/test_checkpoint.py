@@ -1,11 +1,11 @@
 """Checkpoints of a training: atomic, verified, and never without one to fall back to."""
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from support.dying import FaultyStore, Killed
 from support.held import HOLDER, hold
 
 from ray_ns.errors import IntegrityError, ResumableError
@@ -20,36 +20,6 @@ OPERATIONS = 6  # of one save beside two others: put, put, list, list, delete, d
 
 def name(step: int, holder: Holder = HOLDER) -> str:
     return f"{step:09d}-{holder.epoch:06d}-{holder.lease}"
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
-
-
-class FaultyStore(LocalStore):
-    """A local store that dies before the operation numbered ``die_at`` (from 0)."""
-
-    def __init__(self, root: Path, die_at: int | None = None) -> None:
-        super().__init__(root)
-        self.die_at = die_at
-        self.operations = 0
-
-    def _step(self) -> None:
-        if self.operations == self.die_at:
-            raise Killed
-        self.operations += 1
-
-    def put(self, key: str, data: bytes) -> None:
-        self._step()
-        super().put(key, data)
-
-    def delete(self, key: str) -> None:
-        self._step()
-        super().delete(key)
-
-    def list(self, prefix: str) -> Iterator[str]:
-        self._step()
-        return super().list(prefix)
 
 
 def state(step: int, shift: float = 0.0) -> Checkpoint:

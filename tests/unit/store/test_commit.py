@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.watched import Killed, WatchedStore
+from support.dying import Killed
+from support.watched import WatchedStore
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.store.commit import Commit, Output, Part, ensure, find_commit

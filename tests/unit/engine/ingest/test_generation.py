@@ -1,7 +1,7 @@
 """The stages of an ingest without Ray: what is packed and what is left out, and the same bytes after any crash."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.dying import Killed
 from support.fan_out import InProcess
 
 from ray_ns.corpora import pack
@@ -22,10 +23,6 @@ from ray_ns.store.commit import Commit, find_commit
 from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import read_status
 from ray_ns.store.verify import verify
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 @pytest.fixture
@@ -201,32 +198,6 @@ def test_a_finished_ingest_run_again_writes_nothing(source: Path, tmp_path: Path
     stats = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     run(source, tmp_path / "out", append=True)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == stats
-
-
-@pytest.fixture
-def dying(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int | None], list[str]]]:
-    """Let the process die before the n-th write that is not a heartbeat; returns the keys written."""
-    written: list[str] = []
-    limit: list[int | None] = [None]
-    for name in ("put", "put_if_absent"):
-        original = getattr(LocalStore, name)
-
-        def write(self: LocalStore, key: str, data: bytes, original: Callable[..., Any] = original) -> Any:
-            if not key.startswith("driver/"):
-                if len(written) == limit[0]:
-                    raise Killed
-                written.append(key)
-            return original(self, key, data)
-
-        monkeypatch.setattr(LocalStore, name, write)
-
-    def die(at: int | None) -> list[str]:
-        written.clear()
-        limit[0] = at
-        return written
-
-    yield die
-    limit[0] = None
 
 
 def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
