@@ -1,4 +1,4 @@
-"""The same from Python: ``run``, ``predict``, ``load_labels``. The verbs of the command line call what is here.
+"""The same from Python: ``run``, ``predict``, ``load_labels``. The verbs of the command line call the same functions.
 
 In a notebook progress is printed below the cell. An interrupt ends the work and gives the run back; the same call goes
 on from what is committed. A run needs Ray for itself: disconnect first (``ray.shutdown()``) where this process uses it.
