@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
+.PHONY: demo test check chaos cluster-test demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
 
 
 demo: $(READY)
@@ -21,6 +21,10 @@ check: $(READY)
 
 chaos: $(READY)
 	$(BIN)/python -m pytest -m chaos
+
+cluster-test: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
+	$(BIN)/python -m pytest -m cluster
 
 demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds
