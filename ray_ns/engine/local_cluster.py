@@ -37,8 +37,6 @@ ENVIRONMENT = {
     # Ray's C++ side writes to the driver's terminal what it also handles; Python logs stay as they are.
     "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
-# What workers on a cluster of others need too.
-OF_WORKERS = {name: ENVIRONMENT[name] for name in ("OMP_WAIT_POLICY",)}
 # Never as the user has it.
 CLOSED = {
     **ray_private.LISTEN_ON_LOOPBACK,

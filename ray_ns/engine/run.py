@@ -2,8 +2,9 @@
 
 import _thread
 import contextlib
-import logging
+import hashlib
 import os
+import re
 import signal
 import tempfile
 import threading
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import cards, connection, failures, local_cluster, ray_private
+from ray_ns.engine import cards, connection, failures, local_cluster, ray_private, remote_cluster
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
@@ -96,6 +97,15 @@ class Run:
         """Prefix of the control and, after ``place``, of the report."""
         return layout.ending(self.continued)
 
+    @cached_property
+    def id(self) -> str:
+        """What the run is called on a cluster that many share: the last part of its place, and a digest of all of it.
+
+        At most 40 characters, letters, digits and ``_.-`` alone.
+        """
+        name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.store.url.rstrip("/").rpartition("/")[2])[:33]
+        return f"{name}-{hashlib.sha256(self.store.url.encode()).hexdigest()[:6]}"
+
     def about(self, corpus: str | None = None) -> About | None:
         """What the run's tables say of themselves, with whose images their rows are; None in formats 1 and 2."""
         if self.format < layout.READABLE:
@@ -119,12 +129,7 @@ class Run:
         else:
             import ray
 
-            ray.init(
-                address=self._address,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                runtime_env={"env_vars": local_cluster.OF_WORKERS},
-            )
+            remote_cluster.join(self._address, self.id, self.config.cluster.timeout_seconds)
             self._warn_of_resources(ray.cluster_resources())
         if threading.current_thread() is threading.main_thread():  # Ray has put its own there, with another exit code
             signal.signal(signal.SIGTERM, self._stop if is_program() else before)

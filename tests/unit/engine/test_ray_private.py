@@ -21,7 +21,7 @@ import pytest
 import ray
 from packaging.requirements import Requirement
 
-from ray_ns.engine import local_cluster, ray_private
+from ray_ns.engine import local_cluster, ray_private, remote_cluster
 
 ROOT = Path(__file__).parents[3]
 RAY = Path(ray.__file__).parent
@@ -89,6 +89,9 @@ VARIABLES = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "_private/ray_constants.py",
     "RAY_AUTH_MODE": "_raylet.so",
     "RAY_AUTH_TOKEN": "_raylet.so",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "train/constants.py",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "train/v2/_internal/constants.py",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "_private/worker.py",
 }
 
 
@@ -141,13 +144,14 @@ def test_ray_still_reads_the_variable(name: str) -> None:
     assert place.exists(), f"look where Ray names {name} now, and mend VARIABLES"
     assert re.search(rb"\b%s\b" % name.encode(), place.read_bytes()), (
         f"Ray {ray.__version__} does not name {name} in {VARIABLES[name]}: look for what it is called now. "
-        f"local_cluster says what it is set for; where Ray needs it no longer, drop it there"
+        f"local_cluster or remote_cluster says what it is set for; where Ray needs it no longer, drop it there"
     )
 
 
 def test_every_variable_of_rays_that_is_set_is_listed() -> None:
-    ours = {it for it in local_cluster.ENVIRONMENT | local_cluster.CLOSED if it.startswith("RAY_")}
-    assert ours | {"RAY_AUTH_TOKEN"} == set(VARIABLES), "mend VARIABLES: a name and the file of Ray that reads it"
+    here, there = local_cluster.ENVIRONMENT | local_cluster.CLOSED, remote_cluster.OF_DRIVER | remote_cluster.OF_WORKERS
+    ours = {it for it in here | there if it.startswith("RAY_")} | {"RAY_AUTH_TOKEN", remote_cluster.START_SECONDS}
+    assert ours == set(VARIABLES), "mend VARIABLES: a name and the file of Ray that reads it"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""On a cluster of others a run has the settings it needs, and what the user has set stays."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ray_ns.config import Cluster, Config
+from ray_ns.engine import remote_cluster
+from ray_ns.engine.run import Run
+from ray_ns.observe import Reporter
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import LocalStore
+
+
+def test_workers_get_the_settings_of_local_clusters_and_the_users_where_there_are_any() -> None:
+    ours = {"MALLOC_ARENA_MAX": "1", "OMP_WAIT_POLICY": "PASSIVE", "RAY_NS_RUN": "demo-1"}
+    assert remote_cluster.of_workers({"HOME": "/root"}, "demo-1") == ours
+    theirs = {"OMP_WAIT_POLICY": "ACTIVE", "RAY_NS_RUN": "of another"}
+    assert remote_cluster.of_workers(theirs, "demo-1") == ours | {"OMP_WAIT_POLICY": "ACTIVE"}
+
+
+def run_at(place: str | Path) -> Run:
+    store = LocalStore(place)
+    return Run(
+        Config.model_construct(_fields_set=set(), cluster=Cluster()), store, {}, (), Lease(store), Reporter("json")
+    )
+
+
+def test_a_run_is_called_by_its_folder_and_no_two_alike() -> None:
+    name, other = run_at("/data/runs/demo").id, run_at("/data/others/demo").id
+    assert name == run_at("/data/runs/demo/").id
+    assert name.startswith("demo-")
+    assert other.startswith("demo-")
+    assert name != other
+
+
+@pytest.mark.parametrize("folder", ["x" * 200, "ä b\n{}", "\u202e", " "])
+def test_an_id_is_short_and_plain_whatever_the_folder(folder: str) -> None:
+    name = run_at(f"/data/{folder}").id
+    assert len(name) <= 40
+    assert name.isascii()
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+
+
+CODE = """
+import json, os, sys, ray
+from ray_ns.engine import remote_cluster
+ray.init = lambda **given: print(json.dumps(given["runtime_env"]))
+remote_cluster.join("10.0.0.5:6379", "demo-1", 77.0)
+names = [*remote_cluster.OF_DRIVER, remote_cluster.START_SECONDS]
+print(json.dumps({name: os.environ[name] for name in names}))
+"""
+
+
+def test_the_driver_has_what_ray_train_reads_in_it() -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"PYTHONPATH": os.pathsep.join(sys.path), "RAY_DATA_DISABLE_PROGRESS_BARS": "0"}
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=env, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert '"RAY_NS_RUN": "demo-1"' in done.stdout
+    for words in ('TRIAL_DIR": "0"', 'STATE_TRACKING": "1"', 'START_TIMEOUT_S": "77"', 'PROGRESS_BARS": "0"'):
+        assert words in done.stdout, words
