@@ -1,12 +1,36 @@
 """Settings ``cluster``: what the work runs on."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from ray_ns.config.schema import Positive, Section, how
 
 MOST_LOADERS = 16  # by auto: each takes some 300 MB, and 16 decode 5,000 to 10,000 images a second
+# As Kubernetes and Ray have them: a label's key with or without a prefix, and what a selector may ask of its value.
+_NAME = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_KEY = re.compile(rf"([a-z0-9]([a-z0-9.-]{{0,251}}[a-z0-9])?/)?{_NAME}")
+_ASKED = re.compile(rf"!?{_NAME}|!?in\({_NAME}(, ?{_NAME})*\)")
+
+
+def _selector(value: Any) -> Any:
+    """A label selector, as Ray takes it: what its labels must be."""
+    if not isinstance(value, dict):
+        return value
+    for key, asked in value.items():
+        if not isinstance(key, str) or not _KEY.fullmatch(key):
+            raise ValueError(f"found the label {key!r}; expected a name such as ray-ns/decode")
+        if not isinstance(asked, str):
+            raise ValueError(f'found {key}: {asked!r}; a label is text, so write it in quotes, such as {key}: "true"')
+        if not _ASKED.fullmatch(asked):
+            raise ValueError(f"found {key}: {asked!r}; expected a value such as true, !true, in(a, b) or !in(a, b)")
+    if not value:
+        raise ValueError("found no label; null takes any node")
+    return value
+
+
+Selector = Annotated[dict[str, str], BeforeValidator(_selector)]
 
 
 class Cluster(Section):
@@ -37,6 +61,13 @@ class Cluster(Section):
         "most images that go through a worker's network at once: the gradients of its share of the batch are summed "
         "over them, so that it fits a small memory (batch norm sees so many at a time); null: its whole share",
     )
+    decode_on: Selector | None = how(
+        None,
+        "on a cluster: labels of the nodes that list, read and decode images, ingest and select, such as "
+        '{"ray-ns/decode": "true"} (Ray\'s label selectors: also !true, in(a, b), !in(a, b)); null: any node',
+    )
+    teachers_on: Selector | None = how(None, "on a cluster: labels of the nodes of teacher actors; null: any node")
+    train_on: Selector | None = how(None, "on a cluster: labels of the nodes of training workers; null: any node")
     max_failures: Annotated[int, Field(ge=0)] = how(3, "worker losses a training survives before it gives up")
     checkpoint_steps: Positive = how(100, "optimiser steps between two checkpoints of a training")
     checkpoints_kept: Annotated[int, Field(ge=2)] = how(
