@@ -55,6 +55,7 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
     """Write one shard as the label stage does: the part, and its labels by class and confidence bin."""
     from ray_ns.artifacts.labels import label_objects
     from ray_ns.labels import counting
+    from ray_ns.labels.files import About
     from ray_ns.store.commit import Output
     from ray_ns.store.objects import open_store
 
@@ -62,7 +63,7 @@ def publish(job: tuple[str, int, int, int, bool, float]) -> tuple[Any, np.ndarra
     table = labels_of(shard, rows, classes, soft, sure)
     counted = counting.tally(classes)
     counting.add(counted, table, str(shard))
-    objects, checksum = label_objects(table, {"teacher": "synthetic"})
+    objects, checksum = label_objects(table, {"teacher": "synthetic"}, About(None, ("pool", "synthetic")))
     facts = {"shards": [[f"{shard}.parquet", 0, 1]], "rows": rows, "quarantine": {}}
     stage = Output(open_store(folder), LABELS, lambda: None)
     return stage.put(shard, objects, facts | checksum), counted.counts()

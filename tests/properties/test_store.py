@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.dying import Killed
 
 from ray_ns.errors import IntegrityError
 from ray_ns.seals import canonical, check_key, digest, seal, unseal
@@ -119,10 +120,6 @@ def test_a_local_store_is_a_mapping(operations: list[tuple[str, str, bytes]]) ->
                 assert list(store.list(key)) == sorted(found for found in model if found.startswith(key))
         assert {key: store.get(key) for key in store.list("")} == model
         assert list((store.root / ".tmp").glob("*")) == []
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 class FaultyStore(LocalStore):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.dying import Killed
 
 from ray_ns.config.results import changes
 from ray_ns.errors import InputError, IntegrityError, ResumableError
@@ -103,9 +104,6 @@ def test_a_harmed_run_record_is_an_integrity_error(begun: LocalStore) -> None:
 
 
 def test_a_run_killed_while_it_begins_can_begin_again(store: LocalStore) -> None:
-    class Killed(BaseException):
-        pass
-
     class DiesBeforeRun(LocalStore):
         def put_if_absent(self, key: str, data: bytes) -> bool:
             if key == layout.RUN:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.dying import Killed
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.store.objects import LocalStore, open_store
@@ -20,10 +21,6 @@ UNSAFE = [
 
 Write = Callable[[LocalStore, str, bytes], object]
 WRITES = [pytest.param(LocalStore.put, id="put"), pytest.param(LocalStore.put_if_absent, id="put_if_absent")]
-
-
-class Killed(BaseException):
-    """The process is gone: nothing may catch it."""
 
 
 @pytest.fixture
