@@ -17,11 +17,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    from ray_ns.engine.run import Run
+    from ray_ns.observe import Reporter
 
 SHARD_ROWS = 100_000
 LABELS, SELECTION = "rounds/1/label", "rounds/1/select"
@@ -73,6 +77,7 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
     """Commit the synthetic labels, where they are not there yet."""
     from ray_ns.artifacts.labels import Labels
     from ray_ns.engine.stages.counts import Counts
+    from ray_ns.observe import Reporter
     from ray_ns.store.commit import Output, find_commit
     from ray_ns.store.objects import open_store
 
@@ -88,20 +93,19 @@ def generate(folder: Path, rows: int, classes: int, soft: bool, sure: float) -> 
             counted = counted + of_part
     summary = {"rows": rows, "per_class": counted.sum(1).tolist(), "quarantine": {}}
     labels = Output(store, LABELS, lambda: None).commit({"synthetic": [rows, classes, soft, sure]}, summary, parts)
-    counts, no_run = Counts(Labels(labels), classes, lambda: counted), cast(Any, None)
+    counts, run = (
+        Counts(Labels(labels), classes, lambda: counted),
+        run_of(str(folder), classes, 1, 1, Reporter("plain")),
+    )
     beside = Output(store, counts.place, lambda: None)
-    counts.work(no_run, beside)
-    beside.commit(counts.inputs(no_run), {}, 1)
+    counts.work(run, beside)
+    beside.commit(counts.inputs(run), {}, 1)
 
 
-def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
-    """The select stage, on the labels that lie in ``folder``."""
-    from ray_ns.artifacts.labels import Labels
+def run_of(folder: str, classes: int, k: int, cpus: int, reporter: "Reporter") -> "Run":
+    """A run in ``folder`` that selects; it has no images."""
     from ray_ns.config import Config
     from ray_ns.engine.run import Run
-    from ray_ns.engine.stages.select import Select
-    from ray_ns.observe import Reporter
-    from ray_ns.store.commit import find_commit
     from ray_ns.store.lease import Lease
     from ray_ns.store.objects import open_store
 
@@ -118,6 +122,16 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
         }
     )
     store = open_store(folder)
+    return Run(config, store, {}, (0,), Lease(store), reporter)
+
+
+def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
+    """The select stage, on the labels that lie in ``folder``."""
+    from ray_ns.artifacts.labels import Labels
+    from ray_ns.engine.stages.select import Select
+    from ray_ns.observe import Reporter
+    from ray_ns.store.commit import find_commit
+
     seen: list[tuple[float, int]] = []
 
     class Watched(Reporter):
@@ -125,8 +139,8 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
             seen.append((time.monotonic(), done))
             super().progress(done, note)
 
-    with Run(config, store, {}, (0,), Lease(store), Watched("plain")) as run:
-        labels = find_commit(store, LABELS)
+    with run_of(folder, classes, k, cpus, Watched("plain")) as run:
+        labels = find_commit(run.store, LABELS)
         assert labels is not None
         run.ensure(SELECTION, Select(Labels(labels)))
     (begin, first), (end, last) = seen[0], seen[-1]
