@@ -12,10 +12,11 @@ LOG = ROOT / "docs/LOG.md"  # tells of the past, whose files may be gone
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
     *sorted((ROOT / "docs").rglob("*.md")),
+    ROOT / "cluster/README.md",
 ]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TOP = ("ray_ns", "tests", "benchmarks", "configs", "docs", ".ci")
-BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "support")
+TOP = ("ray_ns", "tests", "benchmarks", "cluster/kuberay", "configs", "docs", ".ci")
+BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "cluster_files", "support")
 
 
 def code(document: Path) -> list[str]:
