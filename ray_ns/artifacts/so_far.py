@@ -20,7 +20,7 @@ def best_so_far(store: ObjectStore) -> tuple[str, Network] | None:
     best: tuple[float, str, Network] | None = None
     for found in sorted(rounds, key=lambda it: (int(it[2] or 1), int(it[3]))):
         commit = find_commit(store, found[0])
-        network = _evaluated(store, found[1]) if commit is not None else None
+        network = evaluated(store, found[1]) if commit is not None else None
         if commit is None or network is None:
             continue
         score = Scores(commit).top1("validation")
@@ -29,8 +29,8 @@ def best_so_far(store: ObjectStore) -> tuple[str, Network] | None:
     return None if best is None else best[1:]
 
 
-def _evaluated(store: ObjectStore, turn: str) -> Network | None:
-    """The network of a turn that its evaluation looked at: the fine-tuned one where there is one."""
+def evaluated(store: ObjectStore, turn: str) -> Network | None:
+    """The network of a turn that its evaluation looked at: the fine-tuned one where there is one. None: no such."""
     wanted = (planned_inputs(store, f"{turn}/evaluate") or {}).get("network")
     commits = (find_commit(store, f"{turn}/{stage}") for stage in ("train", "finetune"))
     return next((Network(it) for it in commits if it is not None and it.digest == wanted), None)

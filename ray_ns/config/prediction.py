@@ -1,4 +1,7 @@
-"""What a prediction is asked for, and what of it decides its labels and is recorded as the settings of a run are."""
+"""What a prediction or an evaluation is asked for, and what of it decides its outcome and is recorded.
+
+Both record it as a run records its settings.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,24 +21,27 @@ OF_DATA = ("image_column", "max_quarantined")
 
 
 class Asked(Section):
-    """The settings of a prediction: the sections of a run's config that label a pool."""
+    """The settings of a prediction or an evaluation: the sections of a run's config that label a pool."""
 
     data: Data
     label: Label = Label()
     cluster: Cluster = Cluster()
 
 
-def asked(values: dict[str, Any], overrides: Sequence[str]) -> Asked:
+def asked(
+    values: dict[str, Any], overrides: Sequence[str], of_data: Sequence[str] = OF_DATA, what: str = "a prediction"
+) -> Asked:
     """``values`` (sections by name) with ``section.key=value`` laid over them.
 
-    Raises ``InputError`` for a setting that is none of a prediction's, and for a value that cannot be.
+    Raises ``InputError`` for a setting that is none of ``what`` is asked for, and for a value that cannot be.
+    ``of_data``: the settings of ``data`` that it takes.
     """
     for override in overrides:
         section, dot, key = override.partition("=")[0].partition(".")
-        if not dot or not (section in {"label", "cluster"} or (section == "data" and key in OF_DATA)):
+        if not dot or not (section in {"label", "cluster"} or (section == "data" and key in of_data)):
             raise InputError(
-                f"{yaml_text.shown(override)}: not a setting of a prediction, which takes label.*, cluster.* and "
-                f"{', '.join(f'data.{it}' for it in OF_DATA)}. All else is as the network was trained."
+                f"{yaml_text.shown(override)}: not a setting of {what}, which takes label.*, cluster.* and "
+                f"{', '.join(f'data.{it}' for it in of_data)}. All else is as the network was trained."
             )
     return laid_over(Asked, values, overrides)
 
@@ -53,3 +59,19 @@ class Predicted(Section):
     """The settings of a prediction, in the place where those of a run have their sections."""
 
     predict: Prediction
+
+
+class Evaluation(Section):
+    """What decides the figures of an evaluation beside the images."""
+
+    weights: dict[str, str] = Field(description="by turn of the run (rounds/0, control): sha256 of model.safetensors")
+    networks: dict[str, str] = Field(description="the same of config.json")
+    on: list[str] = Field(description="the suites, each with the name of its corpus")
+    data: Data
+    label: Label
+
+
+class Evaluated(Section):
+    """The settings of an evaluation, in the place where those of a run have their sections."""
+
+    evaluate: Evaluation

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ray_ns.artifacts.judged import JUDGED
 from ray_ns.artifacts.labels import LABELS
 from ray_ns.artifacts.scores import PREDICTIONS
 from ray_ns.artifacts.selection import SELECTION
@@ -31,6 +32,7 @@ _TABLES: dict[str, tuple[str, Mapping[str, str]]] = {
     "label": ("labels", {"train": LABELS}),
     "select": ("selection", {"train": SELECTION}),
     "evaluate": ("predictions", PREDICTIONS),
+    "judge": ("judged", {"test": JUDGED}),
     INGEST: ("images", {"train": IMAGES}),
 }
 _TURN = r"(?:(rounds/\d+|(?:rounds-\d+/)?control)/)?"

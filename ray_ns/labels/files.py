@@ -16,7 +16,7 @@ from ray_ns.labels.arrow import text_as_arrow
 from ray_ns.labels.schema import GROUP_ROWS, INTEGERS, SOFT
 
 NAMES = {"label": "label_name", "truth": "truth_name"}
-MAY_BE_NULL = frozenset({"label", "label_name", "confidence", "quarantine", *SOFT})
+MAY_BE_NULL = frozenset({"label", "label_name", "confidence", "loss", "quarantine", "member", "row", *SOFT})
 IMAGE_ID = (
     "shard ordinal << 32 | row; the shards are in corpora-1.json of the run "
     "(where its pool has grown: in the corpora-N.json with the highest N); of a shard with a bitmap `kept`, "

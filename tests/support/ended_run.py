@@ -35,7 +35,7 @@ def ended_run(
         hints.write(store, layout.PLACES, {"test": test.root})
     network = _stage(store, "rounds/0/train", dict(files), {"parameters": 1, "size": data.size})
     scores = {"images": 30, "unreadable": 0, "top1": 0.9, "calibration_error": 0.02}
-    _stage(store, "rounds/0/evaluate", {}, {"validation": scores, "test": scores})
+    _stage(store, "rounds/0/evaluate", {}, {"validation": scores, "test": scores}, network=network.digest)
     row = {"round": "rounds/0", "model": "resnet10t", "parameters": 1, "kept": 0, "duplicates": 0, "best": True}
     value = {
         "rounds": [{**row, "validation_top1": 0.9, "test_top1": 0.9}],
@@ -50,9 +50,9 @@ def ended_run(
     return store
 
 
-def _stage(store: LocalStore, place: str, objects: dict[str, bytes], summary: dict[str, Any]) -> Commit:
+def _stage(store: LocalStore, place: str, objects: dict[str, bytes], summary: dict[str, Any], **inputs: str) -> Commit:
     def work(output: Output) -> tuple[dict[str, Any], int]:
         output.publish(0, objects, {})
         return summary, 1
 
-    return commit.ensure(store, place, {}, work, free)
+    return commit.ensure(store, place, inputs, work, free)

@@ -15,18 +15,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Copy(Stage[Network]):
-    """The committed copy of a network's two ``files``, so that all that made the labels lies in one place."""
+    """The committed copy of a network's two ``files``, so that all that made the labels lies in one place.
+
+    ``size``: of the images that it sees; None: ``data.size``.
+    """
 
     files: Mapping[str, bytes]
+    size: int | None = None
 
     name = "network"
 
     def inputs(self, run: "Run") -> dict[str, Any]:
-        return {"files": {name: sha256(content) for name, content in self.files.items()}, "size": run.config.data.size}
+        return {"files": {name: sha256(content) for name, content in self.files.items()}, "size": self._size(run)}
 
     def work(self, run: "Run", output: Output) -> Done:
         output.publish(0, self.files, {})
-        return Done({"size": run.config.data.size}, 1)
+        return Done({"size": self._size(run)}, 1)
 
     def artifact(self, run: "Run", commit: Commit) -> Network:
         return Network(commit)
+
+    def _size(self, run: "Run") -> int:
+        return self.size or run.config.data.size

@@ -9,7 +9,7 @@ not depend on how the work was spread, and neither do their labels.
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
@@ -43,11 +43,15 @@ class Piece:
 
 @dataclass(frozen=True)
 class Job:
-    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of those selections."""
+    """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of those selections.
+
+    ``view``: how a network is judged on them (``evaluate.suites``); None: they are labelled.
+    """
 
     corpus: str
     pieces: tuple[Piece, ...]
     only: tuple[StoredObject, ...] = ()
+    view: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,7 @@ class Slice:
 
     ``shard``: its ordinal. ``first``: the row of the shard with which the group begins. ``at``: rows of the group as
     int64 bytes, where not all are wanted. The labels belong to piece ``piece`` of job ``job``, where this is slice
-    ``number`` of ``count``.
+    ``number`` of ``count``. ``view``: the job's.
     """
 
     corpus: str
@@ -70,6 +74,7 @@ class Slice:
     piece: int = 0
     number: int = 0
     count: int = 1
+    view: str | None = None
 
     @property
     def in_group(self) -> np.ndarray:
@@ -107,7 +112,7 @@ def list_slices(
     piece, corpus = job.pieces[row["piece"]], corpora[job.corpus]
     wanted = selected_rows(job.only, store, piece.shard) if job.only else None
     found = cut(job.corpus, piece, corpus.open(piece.shard).group_rows, slice_rows, wanted)
-    return [it.as_row() | row for it in found]
+    return [replace(it, view=job.view).as_row() | row for it in found]
 
 
 def cut(

@@ -1,4 +1,4 @@
-"""The teacher as an actor of Ray Data: it loads the network once and labels slice after slice."""
+"""The teacher as an actor of Ray Data: it loads the network once and labels, or is judged on, slice after slice."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -35,6 +35,7 @@ class TeacherActor:
     ) -> None:
         import torch
 
+        from ray_ns.engine.workers.judging import Judge
         from ray_ns.models.files import from_files
         from ray_ns.models.memory import keep_memory
         from ray_ns.models.predictor import Teacher
@@ -44,6 +45,7 @@ class TeacherActor:
         network = loaded or from_files({name: stored.read(store) for name, stored in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
+        self._judge = Judge(self._teacher, corpora, config.data)
         self._reader = Reader(config)
         self._corpora = corpora
         self._known = known_from and load(*known_from)
@@ -57,7 +59,11 @@ class TeacherActor:
         torch.set_num_threads(self._threads)  # OpenMP keeps it per thread, and Ray calls in threads of its own
         slice_ = Slice.of_batch(batch)
         images, reasons, content = decoded(batch) or self._decoded(slice_)
-        table = schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
+        table = (
+            schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
+            if slice_.view is None
+            else self._judge(slice_, images, reasons)
+        )
         table = table.append_column(CONTENT, _fixed(content))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:

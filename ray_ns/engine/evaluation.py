@@ -1,0 +1,240 @@
+"""Networks that are there, judged on labelled images: each on each suite, and the report of them all.
+
+An evaluation is a run of its own (``store``): begun once, resumed by the same command, verified as any other. Its
+stages are ``network``, a copy of each network's two files, ``judge-...``, one per network and suite, and ``report``.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray_ns.artifacts.judged import JudgedOn
+from ray_ns.config import Config, Data, Settings, differences
+from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked
+from ray_ns.corpora import layout as listed
+from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
+from ray_ns.engine import cards, precision, preflight
+from ray_ns.engine.judged import Rival, rivals
+from ray_ns.engine.places import check_apart, check_free, note_places
+from ray_ns.engine.predict import in_this_process
+from ray_ns.engine.prediction import FEW_IMAGES
+from ray_ns.engine.resources import check_resources, local_cpus
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.judge import Judge
+from ray_ns.engine.stages.judged_report import JudgedReport
+from ray_ns.engine.stages.network import Copy
+from ray_ns.errors import InputError
+from ray_ns.evaluate.suites import OWN, Suite, parse_all
+from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.given import network_of
+from ray_ns.observe import Mode, Reporter
+from ray_ns.seals import digest, sha256
+from ray_ns.store import hints, layout
+from ray_ns.store.commit import find_commit
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import ObjectStore, open_store
+
+ANOTHER = "another -o"
+OF_DATA = ("image_column", "label_column", "max_quarantined")
+SHARD_ROWS = 10_000  # at most so many images in one view are the unit that is committed
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an evaluation came to: ``url``, its directory, and ``report``, JSON values (``stages.judged_report``).
+
+    ``names``: what each suite is called, by the folder of its figures, and the classes, by number.
+    """
+
+    url: str
+    report: dict[str, Any]
+    names: dict[str, Any]
+
+
+def evaluate(
+    place: str,
+    on: Sequence[str],
+    output: str | None = None,
+    networks: Sequence[str] = (),
+    overrides: Sequence[str] = (),
+    mode: Mode = "auto",
+) -> Found:
+    """Judge the networks at ``place`` on every suite, or go on with that; a finished evaluation is only read.
+
+    ``place``: a run, or a folder with the two files of a network. ``on``: suites (``evaluate.suites.GRAMMAR``).
+    ``output``: its directory; None: in ``RUN.evaluations/``. ``networks``: which of a run (``engine.judged``).
+    ``overrides``: ``label.*``, ``cluster.*``, some of ``data.*``.
+
+    Raises ``InputError`` for whatever cannot be judged, before anything is written.
+    """
+    reporter = Reporter(mode)
+    suites, judged = parse_all(on), rivals(place, networks)
+    wanted = asked(_values(judged[0], suites), overrides, OF_DATA, "an evaluation")
+    label = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
+    if not any(it.startswith("label.shard_rows=") for it in overrides):
+        label = label.model_copy(update={"shard_rows": min(label.shard_rows, SHARD_ROWS)})
+    wanted = wanted.model_copy(update={"label": label})
+    corpora = _names(suites)
+    decides = _decides(judged, suites, corpora, wanted)
+    store = open_store(output or _place(place, judged, decides, suites))
+    for source in corpora:
+        if source not in OWN:
+            check_apart(store.url, source, f"{ANOTHER}, outside of {source}")
+    check_free(store, ANOTHER)
+    _check_kind(store)
+    layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
+    opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
+    with _run(wanted, store, opened, judged[0], reporter) as run:
+        if find_commit(store, JudgedReport.name) is None:
+            _check(run, judged, corpora)
+        if layout.record(store) is None:
+            seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
+            classes = layout.Classes(wanted.data.classes, run.class_names)
+            layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
+        note_places(store, opened)
+        rows = _judge(run, judged, suites, corpora)
+        report = run.ensure(JudgedReport.name, JudgedReport(rows))
+        cards.keep(run)
+    called = {on.place: suite.name for _, suite, on in rows}
+    return Found(store.url, report, {"suites": called, "classes": run.class_names})
+
+
+def _judge(
+    run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]
+) -> list[tuple[Rival, Suite, JudgedOn]]:
+    """Each network on each suite."""
+    found = []
+    here = run.execute is not None
+    for rival in judged:
+        copy = run.ensure(rival.place(Copy.name), Copy(rival.given.files, rival.given.data.size))
+        if here:
+            run.execute = in_this_process()  # which holds one network
+        for suite in suites:
+            stage = Judge(copy, suite, corpora[suite.source])
+            found.append((rival, suite, run.ensure(rival.place(stage.folder), stage)))
+    return found
+
+
+def _names(suites: Sequence[Suite]) -> dict[str, str]:
+    """What each source is called in the evaluation's records, which hold no path of this machine."""
+    folders = [it for it in dict.fromkeys(suite.source for suite in suites) if it not in OWN]
+    return {it.source: it.source for it in suites if it.own} | {it: f"folder-{at}" for at, it in enumerate(folders, 1)}
+
+
+def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
+    """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
+    data = first.given.data
+    fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
+    recorded = {} if first.given.run is None else (layout.settings(first.given.run) or {}).get("label", {})
+    images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
+    return {"data": {**fed, **images}, "label": dict(recorded)}
+
+
+def _decides(judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked) -> Evaluated:
+    of = {rival.turn or "network": rival.given.files for rival in judged}
+    return Evaluated(
+        evaluate=Evaluation(
+            weights={name: sha256(files[WEIGHTS]) for name, files in of.items()},
+            networks={name: sha256(files[CONFIG]) for name, files in of.items()},
+            on=[f"{corpora[suite.source]}: {', '.join(suite.views)}" for suite in suites],
+            data=wanted.data,
+            label=wanted.label,
+        )
+    )
+
+
+def _place(place: str, judged: Sequence[Rival], decides: Evaluated, suites: Sequence[Suite]) -> str:
+    """Where an evaluation of a run goes that is not told: the same command finds it again."""
+    if judged[0].given.run is None:
+        raise InputError(f"{place}: is no run. Say where the evaluation goes: -o DIR")
+    named = digest([Settings().of(decides), [suite.name for suite in suites]])[:12]
+    return f"{place.rstrip('/')}.evaluations/{named}"
+
+
+def _check_kind(store: ObjectStore) -> None:
+    record = layout.record(store)
+    if record is not None and "evaluate" not in record["config"]:
+        raise InputError(f"{store.url} holds a run that is no evaluation. Give {ANOTHER}.")
+
+
+def _corpus(source: str, first: Rival, data: Data, store: ObjectStore, name: str) -> Corpus:
+    """The images of a source, with labels by the network's classes; those that the evaluation began with."""
+    pinned = layout.generations(store)
+    known = [Shard(**it) for it in pinned[0][name]] if pinned else []
+    names = first.given.names
+    if source in OWN:
+        return _own(source, first, known)
+    try:
+        corpus = Corpus.scan(source, data.image_column, data.label_column, known, names)
+        if not known:
+            listed.refuse(corpus, f"--on {source}", 1.0)
+    except InputError as error:
+        raise InputError(f"{error} To judge on other images, give {ANOTHER}." if known else str(error)) from error
+    own = corpus.class_names()
+    if names is None and corpus.labels_are_names and len(own or ()) != data.classes:
+        raise InputError(
+            f"--on {source}: has {len(own or ())} classes by name; the network has {data.classes}, and its "
+            f"{CONFIG} names none (label_names), so nothing says which is which. Give labels as numbers, or names."
+        )
+    return replace(corpus, shards=tuple(known) or corpus.shards)
+
+
+def _own(source: str, first: Rival, known: Sequence[Shard]) -> Corpus:
+    """The ``source`` images of the run that the network is of, from where its driver last saw them."""
+    store = first.given.run
+    if store is None:
+        raise InputError(f"--on {source}: {first.given.place} is no run and has no such images. Give --on FOLDER.")
+    root = hints.read(store, layout.PLACES).get(source)
+    if not isinstance(root, str):
+        raise InputError(f"--on {source}: it is not known where these images lie ({layout.PLACES}). Give --on FOLDER.")
+    data, shards = first.given.data, layout.generations(store)[-1][source]
+    settings = (layout.settings(store) or {}).get("data", {})
+    # Where the run has held them out, they lie in its labelled corpus, and are read as that is.
+    own = source if root != hints.read(store, layout.PLACES).get("labelled") else "labelled"
+    columns = [
+        (settings.get(f"{kind}_columns") or {}).get(own) or getattr(data, f"{kind}_column")
+        for kind in ("image", "label")
+    ]
+    if known and [vars(it) for it in known] != shards:
+        raise InputError(f"--on {source}: the run's images are not those that were begun with. Give {ANOTHER}.")
+    shards = [Shard(**it) for it in shards]
+    corpus = Corpus.scan(root, columns[0], columns[1], shards, first.given.names)
+    return replace(corpus, shards=tuple(shards))
+
+
+def _run(wanted: Asked, store: ObjectStore, corpora: dict[str, Corpus], first: Rival, reporter: Reporter) -> Run:
+    parts: dict[str, Any] = {"data": wanted.data, "label": wanted.label, "cluster": wanted.cluster}
+    config = Config.model_construct(**parts)
+    shards = (len(next(iter(corpora.values())).shards),)
+    return Run(config, store, corpora, shards, Lease(store), reporter, first.given.names)
+
+
+def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:
+    """Decide where the work is done, and raise ``InputError`` for what would fail later."""
+    preflight.check_writable(run.store.url, "-o")
+    images, classes = 0, run.config.data.classes
+    for source, name in corpora.items():
+        corpus = run.corpora[name]
+        counts = count_per_class(corpus.labels(classes), classes)
+        if not counts.sum():
+            raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
+        images += int(counts.sum())
+        run.reporter.note(listed.line(source, corpus, counts, run.class_names))
+    for rival in judged:
+        if rival.given.run is None:
+            network_of(rival.given.files, rival.given.place)
+    cluster, label = run.config.cluster, run.config.label
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if not address and label.actors == 1 and images <= FEW_IMAGES:
+        run.execute = in_this_process()
+        run.reporter.note("judged in this process, without Ray (cluster.address=local uses it)")
+        return
+    actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
+    run.reporter.note(f"judged through Ray ({f'cluster.address = {address}' if address else actors})")
+    run.check_cluster()
+    if run.local:
+        import torch
+
+        gpus = torch.cuda.device_count() if cluster.gpus is None else cluster.gpus
+        check_resources(run.config, local_cpus(run.config), gpus)

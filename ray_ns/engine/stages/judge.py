@@ -1,0 +1,117 @@
+"""Judge a network on a suite: every image of a corpus in every view, by the very way that labels a pool."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow as pa
+
+from ray_ns import __version__
+from ray_ns.artifacts.judged import JUDGED, JudgedOn
+from ray_ns.artifacts.network import Network
+from ray_ns.corpora.unreadable import refuse_above
+from ray_ns.engine.predict import predict
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.label import label_shards
+from ray_ns.engine.stages.stage import Done, Stage
+from ray_ns.engine.workers.slices import CONTENT, Job
+from ray_ns.evaluate.figures import Judged, of_table, stacked
+from ray_ns.evaluate.kinds import KINDS
+from ray_ns.evaluate.suites import Suite
+from ray_ns.export.labels import names_of
+from ray_ns.images import decode
+from ray_ns.labels import files
+from ray_ns.seals import digest
+from ray_ns.store.commit import Commit, Output
+
+NAMES = ("path", "member", "row")  # of an image, below the root of its corpus
+
+
+@dataclass(frozen=True)
+class Judge(Stage[JudgedOn]):
+    """The committed figures of ``network`` on ``suite``, and what they are made of: one part per view and shard.
+
+    ``corpus``: the suite's, by its name in the evaluation.
+    """
+
+    network: Network
+    suite: Suite
+    corpus: str
+
+    name = "judge"
+
+    @property
+    def folder(self) -> str:
+        """The stage's folder in a turn: its name and what the suite is."""
+        return f"{self.name}-{digest(self._identity())[:12]}"
+
+    def inputs(self, run: Run) -> dict[str, Any]:
+        return {
+            **self._identity(),
+            "network": self.network.digest,
+            "shards": digest([vars(shard) for shard in run.corpora[self.corpus].shards]),
+            "label": run.settings.of(run.config.label),
+            "data": run.settings.of(run.config.data),
+            "decode": decode.VERSION,
+        }
+
+    def _identity(self) -> dict[str, Any]:
+        return {"corpus": self.corpus, "kind": self.suite.kind, "views": list(self.suite.views)}
+
+    def work(self, run: Run, output: Output) -> Done:
+        jobs, done = self._jobs(run), output.done()
+        left = {job: part for part, job in enumerate(jobs) if part not in done}
+        run.reporter.begin(output.prefix, len(jobs), "parts", len(done))
+        lineage = {"network": self.network.digest, "decode": decode.VERSION, "ray_ns": __version__}
+        about = run.about(self.corpus)
+        assert about is not None, "an evaluation is of the newest format"
+        for job, table in predict(run, self.network, list(left)):
+            stored = files.to_parquet(self._named(run, table.drop_columns(CONTENT)), about, lineage)
+            facts = {"view": job.view, "rows": table.num_rows, "unreadable": _reasons(table)}
+            done[left[job]] = output.publish(left[job], {JUDGED: stored}, facts)
+            run.reporter.progress(len(done))
+        parts = [done[part] for part in range(len(jobs))]
+        reasons: Counter[str] = Counter()
+        for part in parts[: len(parts) // len(self.suite.views)]:
+            reasons.update(part.facts["unreadable"])
+        images = sum(part.facts["rows"] for part in parts) // len(self.suite.views)
+        refuse_above(run.config.data.max_quarantined, images, reasons, self.suite.source, "data.max_quarantined")
+        views = views_of(JudgedOn(Commit(output.prefix, "", "", tuple(parts), {})).tables(output.store))
+        found = KINDS[self.suite.kind].figures(views, run.config.data.classes)
+        told = f"{self.suite.name}: {_headline(self.suite, found)} on {images:,} images"
+        return Done({"corpus": self.corpus, "figures": found}, parts, told)
+
+    def artifact(self, run: Run, commit: Commit) -> JudgedOn:
+        return JudgedOn(commit)
+
+    def _jobs(self, run: Run) -> list[Job]:
+        """A job per view and label shard, all shards of the first view first."""
+        shards = label_shards(run.corpora[self.corpus], run.config.label.shard_rows)
+        return [replace(job, corpus=self.corpus, view=view) for view in self.suite.views for job in shards]
+
+    def _named(self, run: Run, table: pa.Table) -> pa.Table:
+        """The table with the names of its images, where there is one view of them."""
+        if len(self.suite.views) > 1:
+            return table
+        lie = names_of(run.corpora[self.corpus], table["image_id"].to_numpy())
+        for at, name in enumerate(NAMES):
+            table = table.add_column(1 + at, name, lie[name])
+        return table
+
+
+def views_of(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Judged]:
+    """The rows of each view, from the tables of its parts in order."""
+    found: dict[str, list[Judged]] = {}
+    for view, table in tables:
+        found.setdefault(view, []).append(of_table(table))
+    return {view: stacked(parts) for view, parts in found.items()}
+
+
+def _headline(suite: Suite, found: Mapping[str, Any]) -> str:
+    name = KINDS[suite.kind].headline
+    return f"{name} {100 * found[name]:.1f} %"
+
+
+def _reasons(table: pa.Table) -> dict[str, int]:
+    return dict(Counter(table["quarantine"].drop_null().to_pylist()))

@@ -1,0 +1,51 @@
+"""What a network says of the images of a slice, beside what they are: the rows that an evaluation is made of."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.config import Data
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.workers.slices import Slice
+from ray_ns.labels import schema
+from ray_ns.models.predictor import Teacher
+
+TOP = 5
+TRUTH, LOSS = "truth", "loss"
+LEAST = float(np.finfo(np.float32).tiny)  # a smaller probability of the truth counts as this: a loss of 87.3
+
+
+class Judge:
+    """Judges slices of labelled corpora, whose classes are the network's."""
+
+    def __init__(self, teacher: Teacher, corpora: Mapping[str, Corpus], data: Data) -> None:
+        self._teacher, self._corpora, self._data = teacher, corpora, data
+        self._labels = lru_cache(4)(self._labels_of)
+
+    def __call__(self, slice_: Slice, images: np.ndarray, reasons: Sequence[str | None]) -> pa.Table:
+        """A row per image: ``image_id``, ``truth``, the columns of a label table with its ``top_label``, ``loss``.
+
+        ``images``: uint8 (n, size, size, channels). ``reasons``: why an image is unreadable, or None (n,).
+        """
+        truth = self._truth(slice_)
+        probabilities = self._teacher(images)
+        table = schema.label_table(slice_.image_ids, probabilities, reasons, "top", min(TOP, self._data.classes))
+        bad = np.array([reason is not None for reason in reasons], bool)
+        of_truth = probabilities[np.arange(len(truth)), truth]
+        loss = -np.log(np.maximum(of_truth, LEAST), dtype=np.float32)
+        table = table.add_column(1, TRUTH, pa.array(truth.astype(np.int16)))
+        return table.append_column(LOSS, pa.array(loss, mask=bad))
+
+    def _truth(self, slice_: Slice) -> np.ndarray:
+        """The true classes of a slice, int64 (rows,)."""
+        if not slice_.rows:
+            return np.zeros(0, np.int64)
+        found: np.ndarray = self._labels(slice_.corpus, slice_.shard)[slice_.first + slice_.in_group]
+        return found
+
+    def _labels_of(self, name: str, ordinal: int) -> np.ndarray:
+        corpus = self._corpora[name]
+        labels = corpus.open(corpus.shard(ordinal)).labels()
+        return labels.to_numpy(zero_copy_only=False).astype(np.int64)

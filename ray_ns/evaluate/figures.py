@@ -1,0 +1,132 @@
+"""Every figure of a network on a labelled corpus, with its interval: from one row per image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ray_ns.evaluate.intervals import Z, wilson
+
+BINS = 15  # of the reliability table (Guo et al. 2017)
+MATRIX = 100  # classes up to which the whole confusion matrix is given
+CONFUSED = 100  # pairs of classes that are given beyond that, the most frequent ones
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a network says of images, a row each.
+
+    ``truth``, ``label``: int (n,), ``label`` -1 where the image cannot be read. ``confidence``: float (n,), of the
+    label; ``loss``: float (n,), -ln of the true class's probability; both mean nothing where it cannot. ``top``: int
+    (n, k), the most probable classes, the first of which is the label.
+    """
+
+    truth: np.ndarray
+    label: np.ndarray
+    confidence: np.ndarray
+    loss: np.ndarray
+    top: np.ndarray
+
+    @property
+    def right(self) -> np.ndarray:
+        """Bool (n,): whether the label is the truth. An unreadable image is wrong."""
+        return self.truth == self.label
+
+
+def figures(judged: Judged, classes: int) -> dict[str, Any]:
+    """JSON values: shares are 0..1, intervals 95 % (Wilson's).
+
+    Unreadable images count as wrong in ``top1``, ``top5`` and per class; ``calibration_error``, ``reliability`` and
+    ``nll`` are of those that can be read, None where there are none. ``top5`` is None with five classes or fewer.
+    """
+    images, readable = len(judged.truth), judged.label >= 0
+    found = {"images": images, "unreadable": int((~readable).sum())} | share("top1", judged.right)
+    found |= share("top5", (judged.top == judged.truth[:, None]).any(1) & readable) if classes > 5 else {"top5": None}
+    table = reliability(judged.confidence[readable], judged.right[readable])
+    gaps = [row["images"] * abs(row["confidence"] - row["top1"]) for row in table]
+    some = int(readable.sum())
+    found |= {
+        "calibration_error": round(sum(gaps) / some, 6) if some else None,
+        "reliability": table,
+        "nll": round(float(judged.loss[readable].mean()), 6) if some else None,
+    }
+    return found | per_class(judged, classes)
+
+
+def share(name: str, right: np.ndarray) -> dict[str, Any]:
+    """The share of bool (n,) with its Wilson interval, by ``name``."""
+    value = float(right.mean()) if len(right) else 0.0
+    return {name: round(value, 6), f"{name}_interval": [round(it, 6) for it in wilson(value, len(right))]}
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any]]:
+    """The bins of equal width that hold images, lowest first: mean confidence and share right, with its interval."""
+    at = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    found = []
+    for number in np.unique(at).tolist():
+        these = at == number
+        mean = round(float(confidence[these].mean()), 6)
+        found.append({"from": round(number / BINS, 6), "images": int(these.sum()), "confidence": mean})
+        found[-1] |= share("top1", right[these])
+    return found
+
+
+def per_class(judged: Judged, classes: int) -> dict[str, Any]:
+    """Images and top-1 of each class, and which class is taken for which.
+
+    ``confusion``: rows are true classes, columns labels; None with more than ``MATRIX`` classes. ``confused``: the most
+    frequent mistakes as [truth, label, images].
+    """
+    total = np.bincount(judged.truth, minlength=classes)
+    hits = np.bincount(judged.truth[judged.right], minlength=classes)
+    read = judged.label >= 0
+    pairs, counts = np.unique(np.stack([judged.truth[read], judged.label[read]], 1), axis=0, return_counts=True)
+    wrong = pairs[:, 0] != pairs[:, 1]
+    order = np.argsort(-counts[wrong], kind="stable")[:CONFUSED]
+    matrix = np.zeros((classes, classes), int) if classes <= MATRIX else None
+    if matrix is not None:
+        matrix[pairs[:, 0], pairs[:, 1]] = counts
+    return {
+        "images_per_class": total.tolist(),
+        "top1_per_class": [round(hit / of, 6) if of else None for hit, of in zip(hits, total, strict=True)],
+        "confusion": None if matrix is None else matrix.tolist(),
+        "confused": [
+            [*pair, count]
+            for pair, count in zip(pairs[wrong][order].tolist(), counts[wrong][order].tolist(), strict=True)
+        ],
+    }
+
+
+def mean(values: np.ndarray) -> dict[str, Any]:
+    """The mean of one value per image, float (n,), with its 95 % interval (normal; the images are what is drawn).
+
+    Values of many views of one image hang together, so they have to be one value here.
+    """
+    many = len(values)
+    value = float(values.mean())
+    half = Z * float(values.std(ddof=1)) / many**0.5 if many > 1 else float("inf")
+    interval = [round(value - half, 6), round(value + half, 6)] if many > 1 else None
+    return {"value": round(value, 6), "interval": interval}
+
+
+def of_table(table: pa.Table) -> Judged:
+    """The rows of a table with ``truth``, ``label``, ``confidence``, ``loss`` and ``top_label``."""
+    top = table["top_label"].combine_chunks()
+    size = top.type.list_size
+    labels = np.full((len(table), size), -1, np.int64)
+    labels[table["label"].is_valid().to_numpy()] = top.flatten().to_numpy().reshape(-1, size)
+    return Judged(
+        table["truth"].to_numpy().astype(np.int64),
+        table["label"].fill_null(-1).to_numpy().astype(np.int64),
+        table["confidence"].fill_null(0).to_numpy(),
+        table["loss"].fill_null(0).to_numpy(),
+        labels,
+    )
+
+
+def stacked(parts: Sequence[Judged]) -> Judged:
+    """The rows of all parts."""
+    names = ("truth", "label", "confidence", "loss", "top")
+    return Judged(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

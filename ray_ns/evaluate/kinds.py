@@ -1,0 +1,55 @@
+"""The kinds of suites: which figures each gives, and the one value per image by which two networks are compared."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ray_ns.evaluate.figures import Judged, figures, mean
+from ray_ns.evaluate.paired import paired
+from ray_ns.evaluate.suites import CLEAN
+
+Views = Mapping[str, Judged]  # the same images in every view, in one order
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of suites.
+
+    ``figures``: of the views and the number of classes, JSON values. ``values``: one per image, bool or float in 0..1
+    (n,), whose mean is the kind's ``headline``. ``higher``: whether more of it is better.
+    """
+
+    headline: str
+    figures: Callable[[Views, int], dict[str, Any]]
+    values: Callable[[Views], np.ndarray]
+    higher: bool = True
+
+
+def difference(first: np.ndarray, second: np.ndarray, higher: bool) -> dict[str, Any]:
+    """``first`` - ``second``, values of a kind on the same images, in points with its 95 % interval, and a verdict.
+
+    Of bool values as ``evaluate.paired`` has it, with McNemar's ``p``; else of the mean of the images' differences.
+    """
+    images = len(first)
+    found: dict[str, Any] = {"images": images}
+    if first.dtype == bool and images:
+        pair = paired(first, second)
+        found |= {"points": pair.difference, "interval": [pair.low, pair.high], "p": round(pair.p, 6)}
+    else:
+        of = mean(first.astype(float) - second.astype(float))
+        found |= {"points": of["value"], "interval": of["interval"], "p": None}
+    found["points"] = round(100 * found["points"], 4)
+    found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]
+    low, high = found["interval"] or (-1, 1)
+    verdict = "better" if (low > 0) is higher else "worse"
+    return found | {"verdict": f"cannot tell on {images:,} images" if low <= 0 <= high else verdict}
+
+
+def _one(views: Views) -> Judged:
+    (found,) = views.values()
+    return found
+
+
+KINDS = {CLEAN: Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)}

@@ -1,0 +1,182 @@
+"""Networks judged without Ray: the figures are those of what they say of each image, whatever dies and is asked."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from support.dying import Killed
+from support.ended_run import ended_run
+from support.in_process import Call
+from support.judged import DATA, NAMES, by_hand, network_files, write_classes, write_network
+
+from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.evaluation import Found, evaluate
+from ray_ns.errors import InputError
+from ray_ns.store.objects import LocalStore
+from ray_ns.store.verify import verify
+
+ROWS = 8
+OVERRIDES = ("label.slice_rows=8", "label.shard_rows=10", "label.precision=float32")
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_network(tmp_path_factory.mktemp("network") / "best")
+
+
+@pytest.fixture
+def images(pictures: Callable[..., list[bytes]]) -> list[bytes]:
+    """Thirty in the order of their classes, ten of each, one of them empty."""
+    found = sorted(range(30), key=lambda at: at % 3)
+    made = pictures(30)
+    made[found[3]] = b""
+    return [made[at] for at in found]
+
+
+@pytest.fixture
+def folder(images: list[bytes], tmp_path: Path) -> Path:
+    return write_classes(tmp_path / "images", images, LABELS)
+
+
+LABELS = [0] * 10 + [1] * 10 + [2] * 10
+
+
+def judged(network: Path | str, place: Path | None, *on: str | Path, **options: Any) -> Found:
+    where = None if place is None else str(place)
+    return evaluate(str(network), [str(it) for it in on], where, overrides=OVERRIDES, mode="plain", **options)
+
+
+def table(place: Path) -> pa.Table:
+    """All rows of the one suite."""
+    found = sorted(place.rglob("predictions.parquet"))
+    return pa.concat_tables([pq.read_table(path) for path in found]).combine_chunks()
+
+
+def test_the_rows_and_the_figures_are_the_networks_own(
+    network: Path, images: list[bytes], folder: Path, tmp_path: Path
+) -> None:
+    found = judged(network, tmp_path / "out", folder)
+    files = {it.name: it.read_bytes() for it in network.iterdir()}
+    probabilities, readable = by_hand(files, images, ROWS)
+    rows, labels = table(tmp_path / "out"), np.array(LABELS)
+    assert rows["truth"].to_pylist() == LABELS
+    assert rows["truth_name"].to_pylist() == [NAMES[it] for it in LABELS]
+    assert rows["path"].to_pylist() == [f"{NAMES[it]}/{at:03d}.png" for at, it in enumerate(LABELS)]
+    said = [int(it) if ok else None for it, ok in zip(probabilities.argmax(1), readable, strict=True)]
+    assert rows["label"].to_pylist() == said
+    assert rows["top_label"][0].as_py() == (-probabilities[0]).argsort(kind="stable").tolist()
+    loss = -np.log(probabilities[np.arange(30), labels])[readable]
+    assert np.allclose(rows["loss"].drop_null().to_numpy(), loss)
+    (row,) = found.report["rows"]
+    figures = row["figures"]
+    right = (probabilities.argmax(1) == labels) & readable
+    assert (figures["images"], figures["unreadable"], figures["top5"]) == (30, 1, None)
+    assert figures["top1"] == pytest.approx(right.mean(), abs=1e-6)
+    assert figures["nll"] == pytest.approx(loss.mean(), abs=1e-6)
+    assert np.array(figures["confusion"]).sum() == 29
+    assert not [fault for _, fault in verify(LocalStore(tmp_path / "out")) if fault]
+
+
+def records(place: Path) -> dict[str, bytes]:
+    """Everything but who drove, how long it took, and where the images lay."""
+    found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+    hints = ("driver/", "places.json")
+    return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
+
+
+def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
+    network: Path, folder: Path, tmp_path: Path, dying: Callable[..., list[str]]
+) -> None:
+    written = dying(None)
+    whole = judged(network, tmp_path / "whole", folder)
+    writes = len(written)
+    for at in range(writes):
+        dying(at)
+        with pytest.raises(Killed):
+            judged(network, tmp_path / "killed", folder)
+        dying(None)
+        again = judged(network, tmp_path / "killed", folder)
+        assert again.report == whole.report
+        assert records(tmp_path / "killed") == records(tmp_path / "whole")
+        (tmp_path / "killed").rename(tmp_path / f"killed-{at}")
+
+
+@pytest.fixture
+def run(images: list[bytes], write_corpus: Callable[..., Corpus], tmp_path: Path) -> Path:
+    """A run that has ended, with test images."""
+    test = write_corpus("test", [images[:15], images[15:]], [LABELS[:15], LABELS[15:]])
+    ended_run(tmp_path / "run", DATA, network_files(NAMES, 0.5), NAMES, test)
+    return tmp_path / "run"
+
+
+def test_of_a_run_its_networks_are_judged_on_its_own_test_images_beside_it(run: Path, tmp_path: Path) -> None:
+    found = judged(run, None, "test")
+    (row,) = found.report["rows"]
+    assert (row["network"], row["turn"], row["corpus"]) == ("teacher", "rounds/0", "test")
+    assert row["figures"]["images"] == 30
+    assert Path(found.url).parent == tmp_path / "run.evaluations"
+    assert judged(run, None, "test") == found
+    assert judged(run, None, "test", "validation" if False else str(tmp_path / "test")).url != found.url
+
+
+@pytest.mark.parametrize(
+    ("on", "options", "said"),
+    [
+        (["nowhere"], {}, "nowhere"),
+        (["test", "test"], {}, "--on test: is given twice"),
+        (["test"], {"networks": ["student"]}, "--network student: .* has none. Expected teacher, best, all, rounds/0"),
+        (["validation"], {}, "--on validation: it is not known where these images lie"),
+    ],
+)
+def test_what_cannot_be_judged_is_refused_before_anything_is_written(
+    run: Path, tmp_path: Path, on: list[str], options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        judged(run, tmp_path / "out", *on, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_other_classes_or_a_network_without_a_run_is_refused(
+    network: Path, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"is no run and has no such images\. Give --on FOLDER"):
+        judged(network, tmp_path / "out", "test")
+    with pytest.raises(InputError, match="Say where the evaluation goes: -o DIR"):
+        judged(network, None, folder)
+    with pytest.raises(InputError, match="is no run, and has one network"):
+        judged(network, None, folder, networks=["teacher"])
+    (folder / "cat").rename(folder / "cow")
+    with pytest.raises(InputError, match="class 'cow' is none of"):
+        judged(network, tmp_path / "out", folder)
+    plain = write_network(tmp_path / "plain", None)
+    (folder / "dog").rename(folder / "cow2")
+    (folder / "cow2").rename(folder / "cow" / "dog")
+    with pytest.raises(InputError, match="has 2 classes by name; the network has 3"):
+        judged(plain, tmp_path / "out", folder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_evaluation_in_the_same_place_is_refused_by_name(network: Path, folder: Path, tmp_path: Path) -> None:
+    judged(network, tmp_path / "out", folder)
+    write_classes(tmp_path / "more", [(folder / "cat/000.png").read_bytes()], [0])
+    with pytest.raises(InputError, match="another -o"):
+        judged(network, tmp_path / "out", tmp_path / "more")
+    with pytest.raises(InputError, match=r"evaluate\.on: .* Give another -o"):
+        judged(network, tmp_path / "out", folder, tmp_path / "more")
+
+
+def test_the_command_prints_a_table_or_json(run: Path, ray_ns: Call) -> None:
+    left = ray_ns("evaluate", run, "--on", "test", *OVERRIDES)
+    assert left.code == 0
+    assert "judged in this process, without Ray" in left.err
+    assert "teacher" in left.out
+    assert "95 % interval" in left.out
+    told = json.loads(ray_ns("evaluate", run, "--on", "test", *OVERRIDES, "--json").out)
+    assert told["rows"][0]["figures"]["unreadable"] == 1
+    assert ray_ns("verify", told["evaluation"]).code == 0
+    assert ray_ns("status", told["evaluation"]).out.splitlines()[-1] == "finished"

@@ -1,0 +1,71 @@
+"""Figures on a few rows, against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ray_ns.evaluate.figures import BINS, Judged, figures, mean, reliability, stacked
+from ray_ns.evaluate.intervals import wilson
+from ray_ns.evaluate.kinds import difference
+
+
+def judged() -> Judged:
+    """Five images of six classes; the last one cannot be read."""
+    top = [[0, 1, 2, 3, 4], [1, 0, 2, 3, 4], [5, 4, 3, 2, 0], [2, 1, 0, 3, 4], [-1] * 5]
+    truth, confidence = [0, 0, 1, 2, 2], [0.95, 0.6, 0.5, 0.98, 0]
+    return Judged(
+        np.array(truth),
+        np.array([row[0] for row in top]),
+        np.array(confidence),
+        np.array([0.05, 1.2, 4.0, 0.02, 0]),
+        np.array(top),
+    )
+
+
+def test_shares_with_their_intervals() -> None:
+    found = figures(judged(), 6)
+    assert (found["images"], found["unreadable"], found["top1"], found["top5"]) == (5, 1, 0.4, 0.6)
+    assert found["top1_interval"] == pytest.approx(wilson(0.4, 5), abs=1e-6)
+    assert found["nll"] == pytest.approx((0.05 + 1.2 + 4.0 + 0.02) / 4)
+    assert found["top1_per_class"] == [0.5, 0.0, 0.5, None, None, None]
+    assert found["images_per_class"] == [2, 1, 2, 0, 0, 0]
+    assert found["confusion"][0] == [1, 1, 0, 0, 0, 0]
+    assert found["confused"] == [[0, 1, 1], [1, 5, 1]]
+    assert figures(judged(), 101)["confusion"] is None
+
+
+def test_calibration_is_of_the_images_that_can_be_read() -> None:
+    found = figures(judged(), 6)
+    # 0.95 and 0.98 share the bin from 14/15 on; both are right
+    assert [row["images"] for row in found["reliability"]] == [1, 1, 2]
+    assert found["calibration_error"] == pytest.approx((0.5 + 0.6 + 2 * (1 - 0.965)) / 4, abs=1e-6)
+    assert figures(Judged(*(it[4:] for it in vars(judged()).values())), 6)["calibration_error"] is None
+
+
+def test_a_calibrated_network_has_no_error_and_the_last_bin_holds_one() -> None:
+    confidence = np.repeat([0.25, 0.75, 1.0], 400)
+    right = np.concatenate([np.arange(400) < 100, np.arange(400) < 300, np.full(400, True)])
+    table = reliability(confidence, right)
+    assert [row["top1"] for row in table] == [0.25, 0.75, 1.0]
+    assert table[-1]["from"] == pytest.approx((BINS - 1) / BINS, abs=1e-6)
+
+
+def test_the_mean_of_many_views_is_of_images() -> None:
+    found = mean(np.array([0.0, 0.5, 1.0, 0.5]))
+    half = 1.959964 * math.sqrt(0.5 / 3 / 4)
+    assert found["value"] == 0.5
+    assert found["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-5)
+    assert mean(np.array([1.0]))["interval"] is None
+
+
+def test_a_difference_says_better_only_where_its_interval_holds_it() -> None:
+    right = np.arange(100) < 90
+    few = difference(right[:8], ~right[:8] | (np.arange(8) < 7), True)
+    assert few["verdict"] == "cannot tell on 8 images"
+    assert difference(right, np.arange(100) < 60, True)["verdict"] == "better"
+    assert difference(np.arange(100) < 60, right, True)["verdict"] == "worse"
+    flips = difference(np.full(50, 0.1) + np.arange(50) / 1e4, np.full(50, 0.4), False)
+    assert flips["verdict"] == "better"
+    assert flips["points"] == pytest.approx(-29.755, abs=1e-6)
+    assert stacked([judged(), judged()]).right.sum() == 4
