@@ -15,9 +15,10 @@ from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ray_ns import measures
 from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import cards, connection, failures, local_cluster, ray_private, remote_cluster
+from ray_ns.engine import cards, connection, failures, local_cluster, metrics, ray_private, remote_cluster
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
@@ -66,6 +67,7 @@ class Run:
     execute: "Execute | None" = None
     until_reached: bool = field(default=False, init=False)
     _started: bool = field(default=False, init=False)
+    _metrics: metrics.OfDriver | None = field(default=None, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
@@ -79,6 +81,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._metrics is not None:
+            self._metrics.end(well=kind is None)
         if self._started:
             import ray
 
@@ -130,6 +134,7 @@ class Run:
             import ray
 
             remote_cluster.join(self._address, self.id, self.config.cluster.timeout_seconds)
+            self._metrics = metrics.OfDriver(self.id, self.reporter.snapshot)
             self._warn_of_resources(ray.cluster_resources())
         if threading.current_thread() is threading.main_thread():  # Ray has put its own there, with another exit code
             signal.signal(signal.SIGTERM, self._stop if is_program() else before)
@@ -168,7 +173,8 @@ class Run:
             hints.write(self.store, f"{prefix}/{TIMING}", {"seconds": round(time.monotonic() - began, 3)})
             return made.summary, made.parts
 
-        committed = commit.ensure(self.store, prefix, inputs, work, self.lease.check)
+        with measures.during(stage.name):
+            committed = commit.ensure(self.store, prefix, inputs, work, self.lease.check)
         self.taking.along(prefix, committed, stage.within, self.lease.check)
         for made in done:
             if made.then is not None:

@@ -16,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_ns import measures
 from ray_ns.errors import IntegrityError
 from ray_ns.seals import seal, sha256, unseal
 from ray_ns.store.commit import StoredObject
@@ -87,7 +88,7 @@ class Writer:
         self.wait()
         began = time.monotonic()
         self._under_way = self._thread.submit(self._save, take())
-        self.waited += time.monotonic() - began
+        self._waited_since(began)
 
     def check(self) -> None:
         """Raise the error of the last write, if it has ended with one."""
@@ -100,11 +101,17 @@ class Writer:
         if ended is not None:
             began = time.monotonic()
             ended.result()
-            self.waited += time.monotonic() - began
+            self._waited_since(began)
+
+    def _waited_since(self, began: float) -> None:
+        seconds = time.monotonic() - began
+        self.waited += seconds
+        measures.count("ns_checkpoint_stall_seconds", seconds)
 
     def _save(self, checkpoint: Checkpoint) -> None:
         self._fence()
         save(self._store, self._place, self._holder, checkpoint, self._keep)
+        measures.count("ns_checkpoints")
 
 
 def clear(store: ObjectStore, prefix: str) -> None:

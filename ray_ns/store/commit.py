@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import xxhash
 
+from ray_ns import measures
 from ray_ns.errors import InputError, IntegrityError, ResumableError
 from ray_ns.seals import digest, seal, sha256, unseal, unseal_with_digest
 from ray_ns.store.fork import place_and_mend
@@ -195,6 +196,7 @@ def ensure(
         stage = Output(store, prefix, fence)
         summary, parts = work(stage)
         commit = stage.commit(inputs, summary, parts)
+        measures.count("ns_commits")
     if commit.inputs != digest(inputs):
         _refuse_other_inputs(store, prefix, digest(inputs))
     if not registered(store, f"{prefix}/commit.json", commit.digest):  # it is new, or a driver was killed before this

@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError, of_system
 from ray_ns.seals import check_key
+from ray_ns.store.requests import as_request
 
 TEMPORARY = ".tmp"
 STORE_SECONDS = 300.0
@@ -91,6 +92,7 @@ class LocalStore:
         """Where ``key`` lies on disk."""
         return self.root / check_key(key)
 
+    @as_request("get")
     def get(self, key: str) -> bytes | None:
         try:
             return self.path(key).read_bytes()
@@ -99,6 +101,7 @@ class LocalStore:
         except OSError as error:
             raise _unreadable(self.path(key), error) from None
 
+    @as_request("get")
     def open(self, key: str) -> BinaryIO | None:
         try:
             return open(self.path(key), "rb")
@@ -107,10 +110,12 @@ class LocalStore:
         except OSError as error:
             raise _unreadable(self.path(key), error) from None
 
+    @as_request("put")
     def put(self, key: str, data: bytes) -> None:
         with self._written(key, data) as (temporary, target):
             os.replace(temporary, target)
 
+    @as_request("put")
     def put_if_absent(self, key: str, data: bytes) -> bool:
         with self._written(key, data) as (temporary, target):
             try:
@@ -119,9 +124,11 @@ class LocalStore:
                 return self.get(key) == data
         return True
 
+    @as_request("delete")
     def delete(self, key: str) -> None:
         self.path(key).unlink(missing_ok=True)
 
+    @as_request("list")
     def list(self, prefix: str) -> Iterator[str]:
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
         keys = sorted(path.relative_to(self.root).as_posix() for path in _files(folder))

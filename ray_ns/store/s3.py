@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, TypeVar
 
+from ray_ns import measures
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.seals import check_key
 from ray_ns.store.objects import STORE_SECONDS
+from ray_ns.store.requests import Verb, request
 
 _T = TypeVar("_T")
 FIRST_SECONDS = 15.0  # the deadline until a call has succeeded
@@ -39,6 +41,7 @@ MENDS = {
     "NoRegionError": "set AWS_REGION",
     "ParamValidationError": "give a bucket's name: s3://bucket/folder",
 }
+VERBS: dict[str, Verb] = {"read": "get", "written": "put", "listed": "list", "deleted": "delete"}
 TAKEN = {"PreconditionFailed", "ConditionalRequestConflict"}
 
 
@@ -162,7 +165,8 @@ class S3Store:
         pause, longest = PAUSES
         while True:
             try:
-                found = call()
+                with request(VERBS[what]):
+                    found = call()
                 self._answered = True
                 return found
             except (ClientError, BotoCoreError, OSError, _GarbledError) as error:
@@ -170,6 +174,7 @@ class S3Store:
                     raise self._refused(key, what, error) from None
                 if time.monotonic() + pause > until:
                     raise (self._failed if self._answered else self._refused)(key, what, error) from None
+            measures.count("ns_retries", what="store")
             time.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - no secret
             pause = min(2 * pause, longest)
 

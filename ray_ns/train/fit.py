@@ -1,14 +1,16 @@
 """The training loop: batches in their order, steps, scores, checkpoints, progress."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ray_ns import measures
 from ray_ns.config import Data
 from ray_ns.errors import ResumableError
-from ray_ns.train.data import Steps, batches
+from ray_ns.train.data import Batch, Steps, batches
 from ray_ns.train.objective import Objective
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import Step
@@ -50,10 +52,13 @@ def fit(
     if state.finished(recipe):
         return
     step = Step(objective, data, worker.key, worker.device, worker.rank, worker.microbatch, worker.told)
+    ready = time.perf_counter()
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
+        began = time.perf_counter()
         for net in state.nets.values():
             net.schedule.step_update(state.step)
         loss = step(state, batch)
+        _measure(batch, began - ready, time.perf_counter() - began)
         due = recipe.eval_steps and (state.step % recipe.eval_steps == 0 or state.step == recipe.steps)
         if score is not None and due:
             state.score(score(state.result), keep=recipe.patience is not None)
@@ -62,3 +67,12 @@ def fit(
             return
         if step.leaving:
             raise LeavingError(f"a worker was told to leave at step {state.step}. The same command goes on from there.")
+        ready = time.perf_counter()
+
+
+def _measure(batch: Batch, waited: float, stepped: float) -> None:
+    """Count a step of this worker. ``waited``: seconds for its batch; ``stepped``: of the step itself."""
+    measures.count("ns_input_wait_seconds", waited)
+    measures.timed("ns_step_seconds", stepped)
+    measures.count("ns_train_images", len(batch.images))
+    measures.count("ns_bytes_read", batch.bytes_read)

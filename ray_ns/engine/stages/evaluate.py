@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_ns import measures
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import PREDICTIONS, Scores
 from ray_ns.engine.bench import Bench, Finding
@@ -75,6 +76,8 @@ class Evaluate(Stage[Scores]):
         return files.to_parquet(kept, about, {"network": self.network.digest, "decode": decode.VERSION})
 
     def artifact(self, run: Run, commit: Commit) -> Scores:
+        for name in CORPORA:
+            measures.level("ns_top1", commit.summary[name]["top1"], corpus=name)
         return Scores(commit)
 
     @classmethod

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_ns import measures
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import differences
@@ -89,6 +90,7 @@ class Select(Stage[Selection]):
         for key in filter(tasks.is_aside, run.store.list(tasks.place_aside(commit.stage))):
             run.lease.check()
             run.store.delete(key)
+        measures.level("ns_kept_images", commit.summary["images"])
         return Selection(commit)
 
     @classmethod

@@ -13,7 +13,7 @@ from typing import Any
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, Training
-from ray_ns.engine import ray_private
+from ray_ns.engine import metrics, ray_private
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
@@ -123,6 +123,7 @@ def _fit(run: Run, task: Task) -> None:
     import ray.train
 
     from ray_ns.engine.workers.leave import ListeningTorchConfig
+    from ray_ns.engine.workers.restarts import Restarts
 
     cluster = run.config.cluster
     counts = cluster.worker_counts
@@ -143,6 +144,7 @@ def _fit(run: Run, task: Task) -> None:
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
             name=f"{task.to.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
             storage_path=run.scratch(),
+            callbacks=[Restarts(metrics.of_prefix(task.to.prefix))],
             failure_config=ray.train.FailureConfig(
                 max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
             ),

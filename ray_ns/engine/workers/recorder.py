@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ray_ns import measures
 from ray_ns.config import Cluster, Data, Training
 from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Output
@@ -63,6 +64,8 @@ class Recorder:
         """Note the step; save a checkpoint where one is due. Raises what an earlier one met in its thread."""
         self._useful += time.monotonic() - self._ready
         self._losses.append(loss)
+        measures.count("ns_train_steps")
+        measures.level("ns_loss", loss)
         self._writer.check()
         leaving = self._leaving(state.step) and not self._left
         self._left |= leaving

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from ray_ns.artifacts.labels import LABELS, labelled, with_labelled_rows
 from ray_ns.artifacts.selection import ENDS, SELECTION, Edges, ends_of
+from ray_ns.engine import metrics
 from ray_ns.labels import counting, files, schema
 from ray_ns.labels.arrow import as_arrow, as_numpy
 from ray_ns.labels.selection import carry, passes, rules, terms, ties
@@ -60,6 +61,7 @@ def ready() -> None:
 
 def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarray:
     """Labels by class and bin, int64 (classes, bins)."""
+    metrics.in_worker("select")
     counted = passes.Tally(asked)
     for shard in run:
         key = shard.labels.objects[LABELS].key
@@ -69,6 +71,7 @@ def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarra
 
 def count_ties(run: list[Shard], store: ObjectStore, quota: rules.Quotas) -> list[ties.Ties]:
     """The ties of each shard that has labels (``ties.Ties``), for the classes that have too many of them."""
+    metrics.in_worker("select")
     found = []
     for shard in run:
         ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
@@ -89,6 +92,7 @@ def choose(
 
     They are set aside in the store, so that no process has to hold them all.
     """
+    metrics.in_worker("select")
     check = fence(store, holder)
     stage = Output(store, prefix, check)
     carried = run[0].chosen and Edges(store, run[0].chosen[1], CARRIED)
@@ -127,6 +131,7 @@ def choose(
 
 def churn(run: list[Shard], store: ObjectStore, classes: int) -> np.ndarray:
     """How labels changed, int64 (3, classes)."""
+    metrics.in_worker("select")
     found = np.zeros((3, classes), np.int64)
     for shard in run:
         assert shard.before is not None

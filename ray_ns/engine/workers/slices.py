@@ -7,6 +7,7 @@ not depend on how the work was spread, and neither do their labels.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -16,11 +17,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ray_ns import measures
 from ray_ns.artifacts import seen
 from ray_ns.artifacts.digests import KnownFrom, load
 from ray_ns.config import Config
-from ray_ns.corpora.corpus import Corpus, Shard, image_ids, split_ids
+from ray_ns.corpora.corpus import Corpus, Shard, ShardReader, image_ids, split_ids
 from ray_ns.corpora.known import Known, check_of
+from ray_ns.engine import metrics
 from ray_ns.images import decode
 from ray_ns.images.isolate import SafeDecode
 from ray_ns.labels import schema
@@ -75,6 +78,13 @@ class Slice:
     number: int = 0
     count: int = 1
     view: str | None = None
+
+    @property
+    def stage(self) -> str:
+        """The stage it is for: the pool is labelled, other images are for figures of a network."""
+        if self.view is not None:
+            return "judge"
+        return "label" if self.corpus == "pool" else "evaluate"
 
     @property
     def in_group(self) -> np.ndarray:
@@ -155,9 +165,11 @@ def decode_slice(
 
     The pixels are uint8.
     """
+    slice_ = Slice.of_batch(batch)
+    metrics.in_worker(slice_.stage)
     known = known_from and load(*known_from)
     content: list[bytes] = []
-    images, reasons = Reader.of_process(config).read(corpora, Slice.of_batch(batch), known, content)
+    images, reasons = Reader.of_process(config).read(corpora, slice_, known, content)
     found = {REASONS: np.array([[reason or "" for reason in reasons]], object)}
     return {**batch, IMAGES: images[None], **found, CONTENT: np.array([b"".join(content)], object)}
 
@@ -224,6 +236,7 @@ class Reader:
                     content.append(check_of(image))
                 yield image if reasons[place] is None else None
 
+        began = time.perf_counter()
         with self._one_run:
             for place, pixels in enumerate(self._decode(run, unknown())):
                 if isinstance(pixels, decode.Reason):
@@ -231,13 +244,15 @@ class Reader:
                     images[place] = 0
                 else:
                     images[place] = pixels
+        measures.timed("ns_decode_seconds", time.perf_counter() - began)
+        measures.count("ns_images_decoded", slice_.rows)
         return images, reasons
 
     def _encoded(self, corpus: Corpus, shard: Shard, slice_: Slice) -> pa.Array:
         """The bytes of a slice's images. A whole row group is read at once, and the next one begun."""
         reader = self._shard(corpus, shard)
         if slice_.at is not None and reader.reads_rows:
-            return self._ahead.submit(reader.images, slice_.group, slice_.in_group).result()
+            return self._ahead.submit(_images, reader, slice_.group, slice_.in_group).result()
         whole = self._group(corpus, shard, slice_.group).result()
         encoded = whole.slice(slice_.begin, slice_.rows) if slice_.at is None else whole.take(pa.array(slice_.in_group))
         if slice_.group + 1 < len(reader.group_rows):
@@ -245,7 +260,15 @@ class Reader:
         return encoded
 
     def _begin_group(self, corpus: Corpus, shard: Shard, group: int) -> Any:
-        return self._ahead.submit(self._shard(corpus, shard).images, group)
+        return self._ahead.submit(_images, self._shard(corpus, shard), group)
+
+
+def _images(reader: ShardReader, *which: Any) -> pa.Array:
+    """The images that ``reader`` reads; the bytes of the shard that it takes are counted."""
+    before = reader.bytes_read
+    images = reader.images(*which)
+    measures.count("ns_bytes_read", reader.bytes_read - before)
+    return images
 
 
 _reader: Reader | None = None

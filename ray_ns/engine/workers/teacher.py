@@ -1,15 +1,21 @@
 """The teacher as an actor of Ray Data: it loads the network once and labels, or is judged on, slice after slice."""
 
-from collections.abc import Mapping
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
+from ray_ns import measures
 from ray_ns.artifacts.digests import KnownFrom, load
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.corpora.known import DIGEST_BYTES
+from ray_ns.corpora.known import DIGEST_BYTES, parted
+from ray_ns.engine import metrics
 from ray_ns.engine.workers.slices import CONTENT, Batch, Reader, Slice, decoded
 from ray_ns.labels import schema
 from ray_ns.store.commit import StoredObject
@@ -51,6 +57,7 @@ class TeacherActor:
         self._known = known_from and load(*known_from)
         self._keep = label.keep, min(label.top, config.data.classes)
         self._threads = label.threads
+        self._busy = Busy()
 
     def __call__(self, batch: Batch) -> Batch:
         """One slice in, decoded already or not; the slice and its label table as Arrow IPC bytes out."""
@@ -58,12 +65,15 @@ class TeacherActor:
 
         torch.set_num_threads(self._threads)  # OpenMP keeps it per thread, and Ray calls in threads of its own
         slice_ = Slice.of_batch(batch)
+        metrics.in_worker(slice_.stage)
         images, reasons, content = decoded(batch) or self._decoded(slice_)
-        table = (
-            schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
-            if slice_.view is None
-            else self._judge(slice_, images, reasons)
-        )
+        with self._busy.on_slice():
+            table = (
+                schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
+                if slice_.view is None
+                else self._judge(slice_, images, reasons)
+            )
+        _count(reasons)
         table = table.append_column(CONTENT, _fixed(content))
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
@@ -75,6 +85,40 @@ class TeacherActor:
         content: list[bytes] = []
         images, reasons = self._reader.read(self._corpora, slice_, self._known, content)
         return images, reasons, b"".join(content)
+
+
+class Busy:
+    """Tells how long a network works on each slice and idles before it. Two threads may have slices at once.
+
+    Where they overlap, a slice's work counts from the end of the one before: working and idling add up to the time.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._at_work = threading.Lock(), 0
+        self._ended = time.perf_counter()
+
+    @contextmanager
+    def on_slice(self) -> Iterator[None]:
+        """While the block runs, the network works on a slice."""
+        with self._lock:
+            began = time.perf_counter()
+            measures.timed("ns_slice_wait_seconds", 0.0 if self._at_work else began - self._ended)
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                before, self._ended = self._ended, time.perf_counter()
+                measures.timed("ns_forward_seconds", self._ended - max(began, before))
+                self._at_work -= 1
+
+
+def _count(reasons: Sequence[str | None]) -> None:
+    """Count a slice's images. Those that another corpus has get no label and are no quarantine."""
+    unreadable, _ = parted(Counter(reason for reason in reasons if reason is not None))
+    measures.count("ns_images_labelled", reasons.count(None))
+    for reason, images in unreadable.items():
+        measures.count("ns_images_quarantined", images, reason=reason)
 
 
 def _fixed(content: bytes) -> pa.Array:

@@ -13,6 +13,7 @@ from ray_ns.artifacts import selection
 from ray_ns.config import Config, Student, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import in_words
+from ray_ns.engine import metrics
 from ray_ns.engine.resources import local_cpus
 from ray_ns.engine.workers.recorder import Destination, Recorder
 from ray_ns.errors import RayNsError
@@ -64,6 +65,7 @@ def work_on(settings: dict[str, Any]) -> Ended:
     from ray_ns.train.fit import LeavingError
     from ray_ns.train.step import NotFiniteError
 
+    metrics.in_worker(metrics.of_prefix(settings["task"].to.prefix))
     context = ray.train.get_context()
     world = context.get_world_size()
     warnings: list[str] = []

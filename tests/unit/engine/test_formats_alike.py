@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.measured import measured
 from support.shards import KINDS, write_as
 
 from ray_ns.config import Config
@@ -25,7 +26,10 @@ def test_pixels_and_reasons_are_those_of_the_bytes(
     reader = Reader(config)
     pixels, reasons, ids = [], [], []
     for it in cut("pool", Piece(shard), group_rows, 64):
-        some, why = reader.read(corpora, it)
+        with measured() as found:
+            some, why = reader.read(corpora, it)
+        assert found.total("ns_images_decoded") == it.rows
+        assert found.times("ns_decode_seconds") == 1
         pixels.append(some)
         reasons += why
         ids.append(it.image_ids)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.measured import measured
 
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.store import s3
@@ -164,6 +165,16 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "list": lambda store: list(store.list("")),
 }
 WANTED = {"get": b"data", "put": None, "put_if_absent": True, "new": True, "taken": False, "list": ["k"]}
+
+
+def test_each_try_is_a_request_and_each_further_one_a_retry(server: Server, store: ObjectStore) -> None:
+    server.faults = [(503, ERROR.format("SlowDown"))] * 3
+    with measured() as found:
+        assert store.get("k") == b"data"
+    assert found.total("ns_store_requests", verb="get", outcome="failed") == 3
+    assert found.total("ns_store_requests", verb="get", outcome="ok") == 1
+    assert found.total("ns_retries", what="store") == 3
+    assert found.times("ns_store_seconds") == 4
 
 
 @pytest.mark.parametrize("trouble", TROUBLES, ids=str)

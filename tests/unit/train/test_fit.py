@@ -1,4 +1,5 @@
 import copy
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from support.held import HOLDER
+from support.measured import measured
 
 from ray_ns.config import Config, Data, Student
 from ray_ns.corpora.corpus import Corpus
@@ -55,6 +57,17 @@ def train(
 ) -> TrainState:
     fit(NoisyStudent(recipe), data, steps, state, Worker(CPU, KEY, 0, loaders), after_step)
     return state
+
+
+def test_a_worker_tells_of_its_steps_and_of_its_waits_for_images(config: Config, steps: Steps) -> None:
+    began = time.perf_counter()
+    with measured() as found:
+        train(config.student, config.data, steps, fresh(config.student, config.data))
+    whole = time.perf_counter() - began
+    assert found.times("ns_step_seconds") == STEPS
+    assert found.total("ns_train_images") == STEPS * (4 + 8)
+    assert found.total("ns_bytes_read") == steps.bytes_read > 0
+    assert 0 < found.total("ns_step_seconds") + found.total("ns_input_wait_seconds") < whole
 
 
 def differing(one: TrainState, two: TrainState) -> list[str]:

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load
 from support import tiny_training
 from support.held import HOLDER, hold
+from support.measured import measured
 
 from ray_ns.config import Config
 from ray_ns.engine.workers.recorder import Destination, Recorder
@@ -71,6 +72,16 @@ def test_a_checkpoint_comes_every_so_many_steps_and_none_after_the_last(made: Ma
     walk(recorder, state, 12)
     assert pointers(store) == [4, 8]
     assert newest(store).facts["losses"] == [0.5 + step for step in range(1, 9)]
+
+
+def test_steps_loss_and_checkpoints_are_measured(made: Made) -> None:
+    recorder, state = made()
+    with measured() as found:
+        walk(recorder, state, 12)
+    assert found.total("ns_train_steps") == 12
+    assert [value for name, value, _ in found.values if name == "ns_loss"] == [0.5 + step for step in range(1, 13)]
+    assert found.total("ns_checkpoints") == 2
+    assert found.total("ns_checkpoint_stall_seconds") == pytest.approx(recorder.cost()["waited_seconds"])
 
 
 def test_a_notice_is_worth_one_checkpoint_at_once(made: Made, store: LocalStore) -> None:
