@@ -165,6 +165,8 @@ MISTAKES: dict[str, tuple[Plant, str]] = {
         "legacy onSuccess/onFailure",
     ),
     "deletion by rules and a shutdown": (at("spec.deletionStrategy", {"deletionRules": [RULE]}), "mutually exclusive"),
+    "no cluster": (at(CLUSTER_SPEC, GONE), "one of RayClusterSpec or ClusterSelector must be set"),
+    "a deadline of 0": (at("spec.activeDeadlineSeconds", 0), "activeDeadlineSeconds must be a positive integer"),
     "least over most": (at(f"{CPU}.minReplicas", 9), "minReplicas 9 greater than maxReplicas 8"),
     "no most without an autoscaler": (
         both(at(f"{CLUSTER_SPEC}.enableInTreeAutoscaling", False), at(f"{GPU}.maxReplicas", GONE)),
@@ -215,6 +217,8 @@ MISTAKES: dict[str, tuple[Plant, str]] = {
         at(f"{GPU}.rayStartParams.object-spilling-directory", GONE),
         "spills into no volume",
     ),
+    "scratch on the root disk": (put("ConfigMap", "ray-ns-env", {"data.TMPDIR": "/tmp"}), "TMPDIR is no volume"),
+    "logs that follow TMPDIR": (put("ConfigMap", "ray-ns-env", {"data.RAY_TMPDIR": GONE}), "Ray's logs follow TMPDIR"),
     "a ConfigMap under its old name": (
         at(f"{GPU}.{POD}.volumes.0.configMap.name", "ray-ns"),
         "ConfigMap ray-ns not found",
@@ -238,3 +242,12 @@ def test_a_mistake_is_refused(mistake: str) -> None:
     plant, line = MISTAKES[mistake]
     plant(objects)
     assert any(re.search(re.escape(line), it) for it in refusals(objects)), refusals(objects)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"), [("r" * 54, "no more than 53 characters"), ("ray_ns", "valid DNS1035 label")]
+)
+def test_a_name_of_a_cluster_is_refused(name: str, line: str) -> None:
+    objects = rendered(CLUSTER / "kuberay/raycluster")
+    put("RayCluster", "", {"metadata.name": name})(objects)
+    assert any(line in it for it in refusals(objects))

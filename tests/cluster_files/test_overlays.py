@@ -149,6 +149,16 @@ def test_what_a_run_needs_of_its_cluster(overlay: Path) -> None:
     assert len(of_kind(objects, "RayJob")) == (overlay.name != "raycluster")
 
 
+@each
+def test_nobody_empties_a_node_under_a_run(overlay: Path) -> None:
+    for pod in pods(rendered(overlay)):
+        if pod.name != "submitter":
+            assert pod.template["metadata"]["annotations"] == {
+                "cluster-autoscaler.kubernetes.io/safe-to-evict": "false",
+                "karpenter.sh/do-not-disrupt": "true",
+            }
+
+
 def _pinned(name: str) -> str:
     found = re.search(rf"^{name}==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
     assert found is not None
