@@ -19,7 +19,8 @@ def evaluate(
         list[str],
         typer.Option(
             help="What to judge on, once or several times: test or validation, the run's own images; a FOLDER or URL "
-            "of labelled images.",
+            "of labelled images; fgsm:EPS or pgd:EPS[:STEPS], attacks of strength EPS (0 to 1, or such as 8/255) on "
+            "the test images, or with @FOLDER on others.",
             metavar="SUITE",
         ),
     ],

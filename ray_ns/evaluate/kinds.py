@@ -8,7 +8,7 @@ import numpy as np
 
 from ray_ns.evaluate.figures import Judged, figures, mean
 from ray_ns.evaluate.paired import paired
-from ray_ns.evaluate.suites import CLEAN
+from ray_ns.evaluate.suites import CLEAN, FGSM, PGD
 
 Views = Mapping[str, Judged]  # the same images in every view, in one order
 
@@ -52,4 +52,5 @@ def _one(views: Views) -> Judged:
     return found
 
 
-KINDS = {CLEAN: Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)}
+_ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
+KINDS = dict.fromkeys((CLEAN, FGSM, PGD), _ONE_VIEW)

@@ -1,6 +1,7 @@
 """The teacher: class probabilities of images, in batches of fixed size."""
 
 import threading
+from collections.abc import Callable
 from typing import cast
 
 import numpy as np
@@ -9,6 +10,9 @@ from torch import nn
 
 from ray_ns.config import Data, decided
 
+# What changes images against the network: of its logits, float32 pixels (n, channels, H, W) in 0..1 and their classes,
+# int64 (n,), the changed pixels.
+Attack = Callable[[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor], torch.Tensor]
 # On a CPU so many pixels go through the network at once, which suits its caches: 16 images of 224 x 224.
 CPU_PIXELS = 16 * 224 * 224
 
@@ -50,6 +54,32 @@ class Teacher:
             return self._forward(images)
         begins = range(0, len(images), self._batch)
         return np.concatenate([self._forward(images[begin : begin + self._batch]) for begin in begins])
+
+    def attacked(self, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
+        """As ``__call__``, of the images that ``attack`` makes of these, whose classes are ``truth``, int64 (n,)."""
+        if not len(images):
+            return self(images)
+        found = []
+        for begin in range(0, len(images), self._batch):
+            some, of = images[begin : begin + self._batch], truth[begin : begin + self._batch]
+            missing = self._batch - len(some)
+            some = np.concatenate([some, np.zeros((missing, *some.shape[1:]), np.uint8)])
+            classes = torch.from_numpy(np.concatenate([of, np.zeros(missing, np.int64)])).to(self._device)
+            pixels = torch.from_numpy(some).to(self._device).permute(0, 3, 1, 2).float().div_(255)
+            with self._turn:
+                changed = attack(self._logits, pixels, classes)
+                with torch.inference_mode():
+                    probabilities = torch.softmax(self._logits(changed).float(), 1)
+            found.append(probabilities[: len(of)].cpu().numpy())
+        return np.concatenate(found)
+
+    def _logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Of float pixels (n, channels, H, W) in 0..1."""
+        channels = pixels.shape[1]
+        mean, std = (it[:channels].view(1, -1, 1, 1) / 255 for it in (self._mean, self._std))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            logits: torch.Tensor = self._network((pixels - mean) / std)
+        return logits
 
     def _forward(self, images: np.ndarray) -> np.ndarray:
         count = len(images)

@@ -1,0 +1,43 @@
+"""The words after --on."""
+
+import pytest
+
+from ray_ns.errors import InputError
+from ray_ns.evaluate.attacks import Attack
+from ray_ns.evaluate.suites import Suite, attack_of, parse, parse_all
+
+
+@pytest.mark.parametrize(
+    ("word", "kind", "source", "view"),
+    [
+        ("test", "clean", "test", "clean"),
+        ("./test", "clean", "./test", "clean"),
+        ("a@b", "clean", "a@b", "clean"),
+        ("s3://bucket/x", "clean", "s3://bucket/x", "clean"),
+        ("fgsm:0.03", "fgsm", "test", "fgsm:0.03"),
+        ("fgsm:8/255@s3://b/x", "fgsm", "s3://b/x", "fgsm:0.0313725"),
+        ("pgd:0.1@validation", "pgd", "validation", "pgd:0.1:10:0.025"),
+        ("pgd:0.1:5", "pgd", "test", "pgd:0.1:5:0.05"),
+    ],
+)
+def test_a_word_is_a_suite(word: str, kind: str, source: str, view: str) -> None:
+    assert parse(word) == Suite(word, kind, source, (view,))
+
+
+@pytest.mark.parametrize(
+    "word", ["", "fgsm", "fgsm:", "fgsm:2", "fgsm:0", "fgsm:nan", "fgsm:1:2", "pgd:0.1:0", "pgd:0.1:x", "fgsm:0.1@"]
+)
+def test_a_word_that_cannot_be_is_refused_with_what_was_expected(word: str) -> None:
+    with pytest.raises(InputError, match=r"--on.*Expected"):
+        parse(word)
+
+
+def test_the_same_twice_is_refused_however_it_is_written() -> None:
+    with pytest.raises(InputError, match=r"--on fgsm:0\.50@test: is given twice"):
+        parse_all(["fgsm:0.5", "test", "fgsm:0.50@test"])
+
+
+def test_a_view_is_its_attack() -> None:
+    assert attack_of("clean") is None
+    assert attack_of("fgsm:0.03") == Attack(0.03)
+    assert attack_of(parse("pgd:0.1:5").views[0]) == Attack(0.1, 5, 0.05)
