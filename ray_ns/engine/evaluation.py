@@ -69,7 +69,8 @@ def evaluate(
     Raises ``InputError`` for whatever cannot be judged, before anything is written.
     """
     reporter = Reporter(mode)
-    suites, judged = parse_all(on), rivals(place, networks)
+    judged = rivals(place, networks)
+    suites = parse_all(on, min(it.given.data.size for it in judged), judged[0].given.data.channels)
     wanted = asked(_values(judged[0], suites), overrides, OF_DATA, "an evaluation")
     label = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
     if not any(it.startswith("label.shard_rows=") for it in overrides):

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ray_ns.evaluate import corruptions
 from ray_ns.evaluate.figures import Judged, figures, mean
 from ray_ns.evaluate.paired import paired
-from ray_ns.evaluate.suites import CLEAN, FGSM, PGD
+from ray_ns.evaluate.suites import CLEAN, CORRUPTIONS, FGSM, PGD, corruption_of
 
+IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
 
 
@@ -52,5 +54,44 @@ def _one(views: Views) -> Judged:
     return found
 
 
+def _corrupted(views: Views, classes: int) -> dict[str, Any]:
+    """Errors of each corruption by severity, and their means.
+
+    ``error``: the mean of the 15 of ImageNet-C, with the interval by images; ``error_all``: of all that there are.
+    ``mce``: normalised by AlexNet's errors on ImageNet-C; None where the images are not ImageNet's by their classes.
+    """
+    by_name: dict[str, list[float]] = {}
+    for view, judged in views.items():
+        found = corruption_of(view)
+        assert found is not None, "every view is a corruption"
+        by_name.setdefault(found[1], []).append(round(1 - float(judged.right.mean()), 6))
+    of, _, _ = corruption_of(next(iter(views))) or ("", "", 0)
+    means = {name: float(np.mean(errors)) for name, errors in by_name.items()}
+    of_15 = mean(1 - _right_of_common(views))
+    imagenet = classes == IMAGENET and of != corruptions.CIFAR
+    return {
+        "images": len(next(iter(views.values())).truth),
+        "unreadable": int((next(iter(views.values())).label < 0).sum()),
+        "variant": of,
+        "error": of_15["value"],
+        "error_interval": of_15["interval"],
+        "error_all": round(float(np.mean([*means.values()])), 6),
+        "corruptions": by_name,
+        "left_out": [it for it in (*corruptions.COMMON, *corruptions.EXTRA) if it not in by_name],
+        "mce": round(corruptions.mce(means), 6) if imagenet else None,
+    }
+
+
+def _right_of_common(views: Views) -> np.ndarray:
+    """Of each image the share of the 15 corruptions at all severities in which it is right."""
+    common = [
+        judged.right for view, judged in views.items() if (corruption_of(view) or ("", ""))[1] in corruptions.COMMON
+    ]
+    return np.mean(common, 0)
+
+
 _ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
-KINDS = dict.fromkeys((CLEAN, FGSM, PGD), _ONE_VIEW)
+KINDS = {
+    **dict.fromkeys((CLEAN, FGSM, PGD), _ONE_VIEW),
+    CORRUPTIONS: Kind("error", _corrupted, lambda views: 1 - _right_of_common(views), higher=False),
+}

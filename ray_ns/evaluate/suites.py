@@ -1,6 +1,7 @@
 """What a network is judged on: the words after ``--on``, and the views of images that each of them asks for.
 
-A **view** is how an image is shown to the network, as one word that a worker understands: ``clean``, ``fgsm:0.03``.
+A **view** is how an image is shown to the network, as one word that a worker understands: ``clean``, ``fgsm:0.03``,
+``corrupt:cifar-1:fog:5``.
 A **suite** is a corpus and the views of it.
 """
 
@@ -9,12 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_ns.errors import InputError
+from ray_ns.evaluate import corruptions
 from ray_ns.evaluate.attacks import Attack
 
-CLEAN, FGSM, PGD = "clean", "fgsm", "pgd"
+CLEAN, FGSM, PGD, CORRUPTIONS, ROBUSTNESS = "clean", "fgsm", "pgd", "corruptions", "robustness"
 OWN = ("test", "validation")  # the images that a run has of its own
 STEPS = 10
-GRAMMAR = "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS], the last ones with @FOLDER for other images"
+_CORRUPT = "corrupt"
+GRAMMAR = (
+    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | corruptions | robustness, "
+    "the last four with @FOLDER for other images"
+)
+ALL = (CORRUPTIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
 
 
 @dataclass(frozen=True)
@@ -32,22 +39,33 @@ class Suite:
         return self.source in OWN
 
 
-def parse(word: str) -> Suite:
-    """The suite that a word after ``--on`` names. A folder that is called like a suite is given as ``./test``."""
+def parse(word: str, size: int, channels: int) -> list[Suite]:
+    """The suites that a word after ``--on`` names. A folder that is called like a suite is given as ``./test``.
+
+    ``size``, ``channels``: of the images that the network sees, by which corruptions are chosen.
+    """
     if not word:
         raise InputError(f"--on: is empty. Expected {GRAMMAR}.")
     said, at, source = word.partition("@")
     kind, *values = said.split(":")
+    if kind not in {FGSM, PGD, CORRUPTIONS, ROBUSTNESS}:
+        return [Suite(word, CLEAN, word, (CLEAN,))]
+    if at and not source:
+        raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
+    source = source or OWN[0]
     if kind in {FGSM, PGD}:
-        if at and not source:
-            raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
-        return Suite(word, kind, source or OWN[0], (_attack(word, kind, values),))
-    return Suite(word, CLEAN, word, (CLEAN,))
+        return [Suite(word, kind, source, (_attack(word, kind, values),))]
+    if values:
+        raise InputError(f"--on {word}: {kind} takes no value. Expected {kind} or {kind}@FOLDER.")
+    if kind == CORRUPTIONS:
+        return [Suite(word, kind, source, _corruptions(size, channels))]
+    parts = [parse(f"{it}@{source}", size, channels) for it in ALL]
+    return [Suite(source, CLEAN, source, (CLEAN,)), *(it for part in parts for it in part)]
 
 
-def parse_all(words: Sequence[str]) -> list[Suite]:
+def parse_all(words: Sequence[str], size: int, channels: int) -> list[Suite]:
     """Those of all words, in order; ``InputError`` where one comes twice."""
-    found = [parse(word) for word in words]
+    found = [it for word in words for it in parse(word, size, channels)]
     asked = [(it.source, it.views) for it in found]
     twice = next((it.name for at, it in enumerate(found) if asked[at] in asked[:at]), None)
     if twice is not None:
@@ -61,6 +79,18 @@ def attack_of(view: str) -> Attack | None:
     if kind == FGSM:
         return Attack(float(values[0]))
     return Attack(float(values[0]), int(values[1]), float(values[2])) if kind == PGD else None
+
+
+def corruption_of(view: str) -> tuple[str, str, int] | None:
+    """The variant, the corruption and the severity that a view is; None where it is none."""
+    kind, *values = view.split(":")
+    return (values[0], values[1], int(values[2])) if kind == _CORRUPT else None
+
+
+def _corruptions(size: int, channels: int) -> tuple[str, ...]:
+    of = corruptions.variant(size)
+    names = corruptions.names(size, channels)
+    return tuple(f"{_CORRUPT}:{of}:{name}:{it}" for name in names for it in corruptions.SEVERITIES)
 
 
 def _attack(word: str, kind: str, values: Sequence[str]) -> str:

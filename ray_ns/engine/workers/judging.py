@@ -9,7 +9,8 @@ import pyarrow as pa
 from ray_ns.config import Data
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Slice
-from ray_ns.evaluate.suites import CLEAN, attack_of
+from ray_ns.evaluate.corruptions import corrupted
+from ray_ns.evaluate.suites import CLEAN, attack_of, corruption_of
 from ray_ns.labels import schema
 from ray_ns.models.predictor import Teacher
 
@@ -31,7 +32,7 @@ class Judge:
         ``images``: uint8 (n, size, size, channels). ``reasons``: why an image is unreadable, or None (n,).
         """
         truth = self._truth(slice_)
-        probabilities = self._probabilities(slice_.view or CLEAN, images, truth)
+        probabilities = self._probabilities(slice_, images, truth)
         table = schema.label_table(slice_.image_ids, probabilities, reasons, "top", min(TOP, self._data.classes))
         bad = np.array([reason is not None for reason in reasons], bool)
         of_truth = probabilities[np.arange(len(truth)), truth]
@@ -39,10 +40,15 @@ class Judge:
         table = table.add_column(1, TRUTH, pa.array(truth.astype(np.int16)))
         return table.append_column(LOSS, pa.array(loss, mask=bad))
 
-    def _probabilities(self, view: str, images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-        """Of what the view makes of the images, float32 (n, classes)."""
-        attack = attack_of(view)
-        return self._teacher(images) if attack is None else self._teacher.attacked(images, truth, attack)
+    def _probabilities(self, slice_: Slice, images: np.ndarray, truth: np.ndarray) -> np.ndarray:
+        """Of what the slice's view makes of the images, float32 (n, classes)."""
+        view = slice_.view or CLEAN
+        attack, corruption = attack_of(view), corruption_of(view)
+        if attack is not None:
+            return self._teacher.attacked(images, truth, attack)
+        if corruption is not None:
+            images = corrupted(images, slice_.image_ids.tolist(), *corruption)
+        return self._teacher(images)
 
     def _truth(self, slice_: Slice) -> np.ndarray:
         """The true classes of a slice, int64 (rows,)."""

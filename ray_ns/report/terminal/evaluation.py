@@ -1,6 +1,6 @@
 """What ``ray-ns evaluate`` prints: a table per kind of suites, then how the student differs from the others."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_ns.printed import say
@@ -15,22 +15,57 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
     ``names``: ``suites``, what each row's suite is called, by its folder; ``classes``, by number, or None.
     """
     rows = report["rows"]
+    single = [row for row in rows if "top1" in row["figures"]]
+    corrupted = [row for row in rows if "corruptions" in row["figures"]]
+    if single:
+        _top1(single, names)
+    for suite in dict.fromkeys(_name(row, names) for row in corrupted):
+        _corruptions(suite, [row for row in corrupted if _name(row, names) == suite])
+    unreadable = max(row["figures"]["unreadable"] for row in rows)
+    if unreadable:
+        say(f"up to {unreadable:,} images cannot be read: they count as wrong, and in ECE and NLL not at all")
+    for row in single:
+        if row["kind"] == "clean":
+            _mistakes(row, names)
+    _differences(report, names)
+    say(f"what was said of each image, confusion and reliability tables: {url}")
+
+
+def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
     columns.show(
         ("on", "network", "images", "top-1", "95 % interval", "top-5", "ECE", "NLL"),
-        [[names["suites"][row["folder"]], row["network"], *_cells(row["figures"])] for row in rows],
+        [[_name(row, names), row["network"], *_cells(row["figures"])] for row in rows],
         names=2,
     )
     say("top-1 and top-5 in %, with Wilson's interval; ECE: calibration error in 15 bins, in points; NLL: in nats")
-    unreadable = max(row["figures"]["unreadable"] for row in rows)
-    if unreadable:
-        say(f"up to {unreadable:,} images cannot be read: they count as wrong in top-1 and top-5, and in nothing else")
-    for row in rows:
-        _mistakes(row, names)
-    differences(report, names)
-    say(f"tables of what was said of each image, confusion and reliability: {url}")
+    if any(row["kind"] in {"fgsm", "pgd"} for row in rows):
+        say("fgsm, pgd: on images changed against that very network, no pixel further than so far of its range 0 to 1")
 
 
-def differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line per corruption: the mean error of its severities, of each network."""
+    figures = [row["figures"] for row in rows]
+    lines = [
+        [name, *(f"{100 * sum(it['corruptions'][name]) / len(it['corruptions'][name]):.1f}" for it in figures)]
+        for name in figures[0]["corruptions"]
+    ]
+    lines.append(["mean of ImageNet-C's 15", *(f"{100 * it['error']:.1f}" for it in figures)])
+    lines.append(["95 % interval", *(_interval(it["error_interval"]) for it in figures)])
+    lines.append([f"mean of all {len(figures[0]['corruptions'])}", *(f"{100 * it['error_all']:.1f}" for it in figures)])
+    if figures[0]["mce"] is not None:
+        lines.append(["mCE, AlexNet is 100", *(f"{100 * it['mce']:.1f}" for it in figures)])
+    columns.show((suite, *(row["network"] for row in rows)), lines)
+    left_out = figures[0]["left_out"]
+    made = "CIFAR-10-C" if figures[0]["variant"].startswith("cifar") else "ImageNet-C"
+    say(
+        f"errors in %, mean of 5 severities, on {figures[0]['images']:,} images made here with {made}'s constants "
+        f"({figures[0]['variant']}) as the network sees them, after its crop"
+        + (f"; without {' and '.join(left_out)}" if left_out else "")
+        + ("" if figures[0]["mce"] is not None else "; not normalised: AlexNet's errors are of ImageNet's classes")
+    )
+
+
+def _differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     """Print by how much the student differs from the others."""
     for it in report["differences"]:
         interval = "no interval" if it["interval"] is None else f"{it['interval'][0]:+.1f} to {it['interval'][1]:+.1f}"
@@ -41,15 +76,18 @@ def differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
-    low, high = figures["top1_interval"]
     return [
         f"{figures['images']:,}",
         f"{100 * figures['top1']:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
+        _interval(figures["top1_interval"]),
         _number(figures["top5"], 100, 1),
         _number(figures["calibration_error"], 100, 1),
         _number(figures["nll"], 1, 3),
     ]
+
+
+def _interval(shares: Sequence[float] | None) -> str:
+    return "-" if shares is None else f"{100 * shares[0]:.1f} to {100 * shares[1]:.1f}"
 
 
 def _number(value: float | None, scale: float, places: int) -> str:
@@ -60,7 +98,11 @@ def _mistakes(row: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     found = row["figures"]["confused"][:MISTAKES]
     if found:
         said = ", ".join(f"{_called(true, names)} as {_called(label, names)} {count:,}" for true, label, count in found)
-        say(f"{names['suites'][row['folder']]}, {row['network']}: most often takes {said}")
+        say(f"{_name(row, names)}, {row['network']}: most often takes {said}")
+
+
+def _name(row: Mapping[str, Any], names: Mapping[str, Any]) -> str:
+    return str(names["suites"][row["folder"]])
 
 
 def _called(label: int, names: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from support.dying import Killed
 from support.ended_run import ended_run
 from support.in_process import Call
@@ -17,6 +18,11 @@ from support.judged import DATA, NAMES, by_hand, network_files, write_classes, w
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.evaluation import Found, evaluate
 from ray_ns.errors import InputError
+from ray_ns.evaluate import corruptions
+from ray_ns.evaluate.attacks import Attack
+from ray_ns.images.decode import Decode
+from ray_ns.models.files import from_files
+from ray_ns.models.predictor import Teacher
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
 
@@ -121,7 +127,7 @@ def test_of_a_run_its_networks_are_judged_on_its_own_test_images_beside_it(run: 
     assert row["figures"]["images"] == 30
     assert Path(found.url).parent == tmp_path / "run.evaluations"
     assert judged(run, None, "test") == found
-    assert judged(run, None, "test", "validation" if False else str(tmp_path / "test")).url != found.url
+    assert judged(run, None, "test", tmp_path / "test").url != found.url
 
 
 @pytest.mark.parametrize(
@@ -180,3 +186,25 @@ def test_the_command_prints_a_table_or_json(run: Path, ray_ns: Call) -> None:
     assert told["rows"][0]["figures"]["unreadable"] == 1
     assert ray_ns("verify", told["evaluation"]).code == 0
     assert ray_ns("status", told["evaluation"]).out.splitlines()[-1] == "finished"
+
+
+def test_attacks_and_corruptions_are_judged_on_what_they_make_of_the_images(
+    network: Path, pictures: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    images, labels = pictures(6), [0, 1, 2] * 2
+    folder = write_classes(tmp_path / "images", images, labels)
+    order = np.argsort(labels, kind="stable")
+    truth = np.array(labels)[order]
+    found = judged(network, tmp_path / "out", f"fgsm:0.2@{folder}", f"corruptions@{folder}")
+    attacked, corrupted = (row["figures"] for row in found.report["rows"])
+    files = {it.name: it.read_bytes() for it in network.iterdir()}
+    teacher = Teacher(from_files(files), DATA, ROWS, "float32", torch.device("cpu"))
+    pixels = np.stack([Decode(16, 1)(images[at]) for at in order])
+    said = teacher.attacked(pixels, truth, Attack(0.2))
+    assert attacked["top1"] == pytest.approx((said.argmax(1) == truth).mean(), abs=1e-6)
+    assert attacked["nll"] == pytest.approx(-np.log(said[np.arange(6), truth]).mean(), abs=1e-5)
+    noisy = corruptions.corrupted(pixels, range(6), corruptions.CIFAR, "impulse_noise", 5)
+    wrong = (teacher(noisy).argmax(1) != truth).mean()
+    assert corrupted["corruptions"]["impulse_noise"][4] == pytest.approx(wrong, abs=1e-6)
+    assert corrupted["left_out"] == ["spatter", "saturate"]
+    assert len(list((tmp_path / "out").glob("judge-*/data/*/predictions.parquet"))) == 1 + 5 * 17

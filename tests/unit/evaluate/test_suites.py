@@ -4,7 +4,7 @@ import pytest
 
 from ray_ns.errors import InputError
 from ray_ns.evaluate.attacks import Attack
-from ray_ns.evaluate.suites import Suite, attack_of, parse, parse_all
+from ray_ns.evaluate.suites import Suite, attack_of, corruption_of, parse, parse_all
 
 
 @pytest.mark.parametrize(
@@ -21,23 +21,49 @@ from ray_ns.evaluate.suites import Suite, attack_of, parse, parse_all
     ],
 )
 def test_a_word_is_a_suite(word: str, kind: str, source: str, view: str) -> None:
-    assert parse(word) == Suite(word, kind, source, (view,))
+    assert parse(word, 32, 3) == [Suite(word, kind, source, (view,))]
 
 
 @pytest.mark.parametrize(
-    "word", ["", "fgsm", "fgsm:", "fgsm:2", "fgsm:0", "fgsm:nan", "fgsm:1:2", "pgd:0.1:0", "pgd:0.1:x", "fgsm:0.1@"]
+    "word",
+    [
+        "",
+        "fgsm",
+        "fgsm:",
+        "fgsm:2",
+        "fgsm:0",
+        "fgsm:nan",
+        "fgsm:1:2",
+        "pgd:0.1:0",
+        "pgd:0.1:x",
+        "fgsm:0.1@",
+        "corruptions:3",
+    ],
 )
 def test_a_word_that_cannot_be_is_refused_with_what_was_expected(word: str) -> None:
     with pytest.raises(InputError, match=r"--on.*Expected"):
-        parse(word)
+        parse(word, 32, 3)
 
 
 def test_the_same_twice_is_refused_however_it_is_written() -> None:
     with pytest.raises(InputError, match=r"--on fgsm:0\.50@test: is given twice"):
-        parse_all(["fgsm:0.5", "test", "fgsm:0.50@test"])
+        parse_all(["fgsm:0.5", "test", "fgsm:0.50@test"], 32, 3)
 
 
 def test_a_view_is_its_attack() -> None:
     assert attack_of("clean") is None
     assert attack_of("fgsm:0.03") == Attack(0.03)
-    assert attack_of(parse("pgd:0.1:5").views[0]) == Attack(0.1, 5, 0.05)
+    assert attack_of(parse("pgd:0.1:5", 32, 3)[0].views[0]) == Attack(0.1, 5, 0.05)
+
+
+def test_corruptions_are_those_of_the_images_size_and_channels() -> None:
+    (suite,) = parse("corruptions@x", 28, 1)
+    assert (suite.kind, suite.source, len(suite.views)) == ("corruptions", "x", 5 * 17)
+    assert corruption_of(suite.views[7]) == ("cifar-1", "shot_noise", 3)
+    assert corruption_of("clean") is None
+
+
+def test_robustness_is_all_of_them_on_the_same_images() -> None:
+    found = parse("robustness@x", 32, 3)
+    assert [it.kind for it in found] == ["clean", "corruptions", "fgsm", "pgd"]
+    assert {it.source for it in found} == {"x"}
