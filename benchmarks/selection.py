@@ -135,9 +135,9 @@ def run_ours(folder: str, classes: int, k: int, cpus: int) -> None:
     seen: list[tuple[float, int]] = []
 
     class Watched(Reporter):
-        def progress(self, done: int, note: str = "") -> None:
+        def progress(self, done: int, note: str = "", **figures: float) -> None:
             seen.append((time.monotonic(), done))
-            super().progress(done, note)
+            super().progress(done, note, **figures)
 
     with run_of(folder, classes, k, cpus, Watched("plain")) as run:
         labels = find_commit(run.store, LABELS)

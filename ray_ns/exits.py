@@ -14,6 +14,7 @@ from ray_ns.errors import RayNsError, RepeatingError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _guarding: list["_Stops"] = []  # those under way
+LONG = frozenset({"run", "select", "predict", "ingest"})  # their stderr is a log, where it is no terminal
 LEFT_BEHIND = "left behind"  # name of threads that wait for an answer which is no longer needed
 STOPPED = "stopped; the same command goes on from what is committed"
 
@@ -24,7 +25,7 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
     An error is printed as one line on stderr; as JSON if ``words`` ask for it. An unexpected error is printed with its
     traceback. Ctrl-C, SIGTERM and SIGHUP stop the work; the exit code is then 3.
     """
-    with _Stops() as stops, printed.only_door("--json" in words):
+    with _Stops() as stops, printed.only_door("--json" in words, log=not LONG.isdisjoint(words[:1])):
         try:
             command()
             if stops.came:  # typer has swallowed the KeyboardInterrupt

@@ -11,8 +11,9 @@ import io
 import json
 import os
 import sys
+import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ray_ns.errors import ResumableError
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 
 
 class _Door:
-    """Where output goes. ``out``, ``err``: the real streams while ``sys`` has ``_Strays``; ``live``: the live line."""
+    """Where output goes. ``out``, ``err``: the real streams while ``sys`` has ``_Strays``; ``live``: the live line.
+
+    ``log``: stderr is the log of a long command: its lines have the time, and a failure says the exit code.
+    """
 
     out: TextIO | None = None
     err: TextIO | None = None
     for_machines = False
+    log = False
     live: "Progress | None" = None
 
 
@@ -51,8 +56,17 @@ def give(value: Any) -> None:
     _write(_results(), json.dumps(value))
 
 
-def tell(line: str, event: str = "note") -> None:
-    """Print one line that is no result, on stderr; as JSON with ``event`` if the program writes for machines."""
+def now() -> str:
+    """The time (UTC) for machines, in ISO 8601: ``2026-11-30T00:42:16.125Z``."""
+    seconds, milliseconds = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{milliseconds:03}Z"
+
+
+def tell(line: str, event: str = "note", dated: bool = False) -> None:
+    """Print one line that is no result, on stderr; as JSON with ``event`` if the program writes for machines.
+
+    ``dated``: with the time (UTC) before it, unless stderr is a terminal; so is every line of a long command.
+    """
     if _Door.for_machines:
         tell_event({"event": event, "text": line})
     elif _Door.live is not None:
@@ -60,12 +74,15 @@ def tell(line: str, event: str = "note") -> None:
 
         _Door.live.console.print(Text(plain(line)), soft_wrap=True)
     else:
-        _write(_notes(), plain(line))
+        time_ = (
+            time.strftime("%Y-%m-%d %H:%M:%S ", time.gmtime()) if _is_log() or (dated and not _on_terminal()) else ""
+        )
+        _write(_notes(), time_ + plain(line))
 
 
-def tell_event(value: dict[str, Any]) -> None:
-    """Print an event for machines: one line of JSON on stderr, in ASCII."""
-    _write(_notes(), json.dumps(value))
+def tell_event(value: Mapping[str, Any]) -> None:
+    """Print an event for machines: one line of JSON on stderr, in ASCII, which begins with the ``time``."""
+    _write(_notes(), json.dumps({"time": now(), **value}))
 
 
 def tell_failure(line: str, code: int, trace: str = "") -> None:
@@ -76,7 +93,7 @@ def tell_failure(line: str, code: int, trace: str = "") -> None:
         return
     for words in trace.rstrip("\n").split("\n") if trace else ():
         tell(f"  {words}")  # indented, so that no line of a library's message looks like one of ours
-    tell(f"ray-ns: {line}")
+    tell(f"ray-ns: {line} (exit code {code})" if _is_log() else f"ray-ns: {line}")
 
 
 def terminal() -> "Console":
@@ -101,10 +118,10 @@ def show_live(progress: "Progress | None") -> None:
 
 
 @contextlib.contextmanager
-def only_door(for_machines: bool) -> Iterator[None]:
+def only_door(for_machines: bool, log: bool = False) -> Iterator[None]:
     """While the block runs, print here what libraries print too, line by line with ``tell``.
 
-    ``for_machines``: print nothing but JSON.
+    ``for_machines``: print nothing but JSON. ``log``: a long command runs, whose stderr is a log unless on a terminal.
     """
     before = sys.stdout, sys.stderr, warnings.showwarning
     for stream in before[:2]:
@@ -116,7 +133,7 @@ def only_door(for_machines: bool) -> Iterator[None]:
         except OSError:
             os.open(os.devnull, os.O_RDWR)
     _Door.out, _Door.err = (it or open(os.devnull, "w") for it in before[:2])  # noqa: SIM115 - for the whole program
-    _Door.for_machines = for_machines
+    _Door.for_machines, _Door.log = for_machines, log
     sys.stdout = _Strays(_tell_stray if for_machines else say)
     sys.stderr = _Strays(_tell_stray)
     warnings.showwarning = lambda message, *_, **__: tell(f"warning: {message}", "warning")
@@ -127,7 +144,7 @@ def only_door(for_machines: bool) -> Iterator[None]:
         for strays in (sys.stdout, sys.stderr):
             strays.close()
         sys.stdout, sys.stderr, warnings.showwarning = before
-        _Door.out, _Door.err, _Door.for_machines = None, None, False
+        _Door.out, _Door.err, _Door.for_machines, _Door.log = None, None, False, False
 
 
 class _Strays(io.TextIOBase):
@@ -157,6 +174,14 @@ class _Strays(io.TextIOBase):
 
     def fileno(self) -> int:
         return 2
+
+
+def _is_log() -> bool:
+    return _Door.log and not _on_terminal()
+
+
+def _on_terminal() -> bool:
+    return _Door.live is not None or _notes().isatty()
 
 
 def _tell_stray(line: str) -> None:

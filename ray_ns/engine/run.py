@@ -214,15 +214,16 @@ class Run:
         return sum(self.seconds(f"{turn}/{stage.name}") for stage in stages.of_turn())
 
     @contextlib.contextmanager
-    def following(self, done: Callable[[], tuple[int, str] | None]) -> Iterator[None]:
-        """While the block runs, show what ``done`` returns (how many, a note) as the stage's progress each second."""
+    def following(self, done: Callable[[], tuple[int, str, Mapping[str, float]] | None]) -> Iterator[None]:
+        """While the block runs, show each second what ``done`` returns: how many are done, a note, figures."""
         stop = threading.Event()
 
         def follow() -> None:
             while not stop.wait(1.0):
                 now = done()
                 if now is not None:
-                    self.reporter.progress(*now)
+                    made, note, figures = now
+                    self.reporter.progress(made, note, **figures)
 
         thread = threading.Thread(target=follow, name="progress", daemon=True)
         thread.start()

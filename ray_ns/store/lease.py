@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.errors import IntegrityError, RayNsError, ResumableError
+from ray_ns.observe import FIGURES
 from ray_ns.seals import seal, unseal
 from ray_ns.store import hints
 from ray_ns.store.objects import ObjectStore
@@ -48,7 +49,8 @@ def heartbeat(store: ObjectStore) -> dict[str, Any]:
         numbers.append("time")
     if "stage" in beat:
         numbers += ["done", "total", *(["rate", "seconds_left"] if beat.get("seconds_left") is not None else [])]
-        words = ["stage", "unit", *(["note"] if "note" in beat else [])]
+        numbers += [name for name in ("img_s", *FIGURES) if name in beat]
+        words = ["stage", "unit", *(name for name in ("note", "waiting") if name in beat)]
     right = all(hints.number(beat.get(name)) for name in numbers) and all(isinstance(beat.get(it), str) for it in words)
     return {"seconds_left": None, **beat} if right and "stage" in beat else beat if right else {}
 

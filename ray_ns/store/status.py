@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ray_ns.errors import InputError
-from ray_ns.observe import in_time
+from ray_ns.observe import in_time, in_words
 from ray_ns.store import hints, layout
 from ray_ns.store.commit import done_keys, find_commit
 from ray_ns.store.lease import STALE_SECONDS, heartbeat
@@ -86,9 +86,4 @@ def _at_work(beat: dict[str, Any]) -> str:
         return f"the driver (epoch {beat['epoch']}) has been silent for {in_time(age)}; the same command takes over"
     if "stage" not in beat:
         return f"driver at work (epoch {beat['epoch']}), between stages"
-    left = ""
-    if beat["seconds_left"] is not None:
-        left = f", {beat['rate']:.3g} a second, {in_time(beat['seconds_left'])} left"
-    note = f", {beat['note']}" if "note" in beat else ""
-    done = f"{beat['done']:,} of {beat['total']:,} {beat['unit']}{left}{note}"
-    return f"driver at work (epoch {beat['epoch']}): {beat['stage']}, {done}"
+    return f"driver at work (epoch {beat['epoch']}): {beat['stage']}, {in_words(beat)}"

@@ -281,6 +281,11 @@ class Steps(Dataset["Batch | RayNsError"]):
         return self.of_loader(step, 0, 1)
 
     @property
+    def per_step(self) -> int:
+        """How many images a step has, over all workers."""
+        return sum(len(order.share(0, 1)) for _, order in self._sources)
+
+    @property
     def most_loaders(self) -> int:
         """Among how many loader processes the worker's share can be divided so that each has an image."""
         return max(len(order.share(self._rank, self._world)) for _, order in self._sources)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from support.in_process import undated
 from support.tiny_run import Finished, digests, faulty, files, ray_ns
 
 pytestmark = pytest.mark.ray
@@ -54,7 +55,7 @@ def test_its_commits_are_those_of_a_run_from_nothing(forked: Forked) -> None:
 
 
 def test_it_says_what_it_took_and_why_not_the_rest(forked: Forked) -> None:
-    lines = forked.said.splitlines()
+    lines = undated(forked.said).splitlines()
     assert f"taken from {forked.other}: 4 stages ({', '.join(TAKEN)})" in lines
     assert "rounds/1/select is made here: in the other run it differs in select.threshold" in lines
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from support.dying import Die, dying_writes
-from support.in_process import Call, Left
+from support.in_process import Call, Left, undated
 
 from ray_ns import cli
 
@@ -27,6 +27,7 @@ def ray_ns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
             cli.main()
         except SystemExit as left:
             code = left.code or 0
-        return Left(code, *capsys.readouterr())
+        out, err = capsys.readouterr()
+        return Left(code, out, undated(err, code))
 
     return call

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.in_process import Call, Left
+from support.in_process import Call, Left, undated
 
 from ray_ns import exits
 from ray_ns.corpora.corpus import Corpus
@@ -37,7 +38,7 @@ def refused(left: Left, code: int = 2) -> str:
     """The one line with which a command left."""
     assert left.code == code, left
     assert left.out == ""
-    *told, last = left.err.splitlines()
+    *told, last = undated(left.err, code).splitlines()
     assert last.startswith("ray-ns: ")
     assert "Traceback" not in left.err
     assert "unexpected" not in left.err
@@ -272,7 +273,21 @@ def test_an_error_of_ours_is_one_line_of_json_for_machines(
 
     assert exits.guarded(fail, ["run", "--json"]) == error.exit_code
     out, err = capsys.readouterr()
-    assert (out, json.loads(err)) == ("", {"event": "error", "text": "x", "exit_code": error.exit_code})
+    event = json.loads(err)
+    assert event.pop("time").endswith("Z")
+    assert (out, event) == ("", {"event": "error", "text": "x", "exit_code": error.exit_code})
+
+
+def test_a_log_ends_with_the_time_our_line_and_the_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ResumableError("lost") from ValueError("within\nlines")
+
+    assert exits.guarded(fail, ["run", "my.yaml"]) == 3
+    *trace, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ray-ns: lost \(exit code 3\)", last)
+    assert any("ValueError: within" in line for line in trace)
+    assert exits.guarded(fail, ["status", "run"]) == 3
+    assert capsys.readouterr().err.splitlines()[-1] == "ray-ns: lost", "short commands keep no log"
 
 
 def started(*words: str, **options: Any) -> "subprocess.Popen[str]":
@@ -320,7 +335,7 @@ def test_a_signal_while_it_reads_is_exit_3_and_one_line(number: signal.Signals, 
     out, err = running.communicate(timeout=60)
     os.close(writer)
     assert (running.returncode, out) == (3, "")
-    assert err == f"ray-ns: {exits.STOPPED}\n"
+    assert undated(err, 3) == f"ray-ns: {exits.STOPPED}\n"
 
 
 def _opened(fifo: Path) -> int:
@@ -349,4 +364,4 @@ sys.meta_path.insert(0, Press())
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([*COMMAND, "run", str(tmp_path / "none.yaml")], capture_output=True, text=True, env=env)
     assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == f"ray-ns: {exits.STOPPED}\n"
+    assert undated(done.stderr, 3) == f"ray-ns: {exits.STOPPED}\n"

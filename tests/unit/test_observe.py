@@ -2,6 +2,9 @@
 
 import io
 import json
+import math
+import re
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,14 +32,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
     captured = capsys.readouterr()
     assert captured.out == "", "stdout belongs to the result"
     return captured.err.splitlines()
 
 
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The lines of a log without the time that each begins with."""
+    found = told(capsys)
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ", line) for line in found), found
+    return [line[20:] for line in found]
+
+
 def events(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in lines(capsys)]
+    return [json.loads(line) for line in told(capsys)]
 
 
 def test_the_rate_leaves_out_what_came_before_the_first_progress(clock: Clock) -> None:
@@ -121,8 +131,103 @@ def test_every_json_line_is_one_object_with_its_event(clock: Clock, capsys: pyte
     found = events(capsys)
     assert [event["event"] for event in found] == ["note", "begin", "progress", "warning", "end"]
     assert "stage" not in found[0]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", event["time"]) for event in found)
     assert {event["stage"] for event in found[1:]} == {"train"}
     assert (found[2]["done"], found[2]["total"], found[4]["seconds"]) == (5, 20, 11)
+
+
+def test_images_a_second_stand_in_for_units_a_second(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("label", 40, "label shards", done=10)
+    clock.now += 60  # Ray starts
+    reporter.progress(11, images=1000)
+    assert "img_s" not in reporter.snapshot()
+    clock.now += 20
+    reporter.progress(13, images=31_000)
+    assert lines(capsys)[-1] == "label: 13 of 40 label shards, 1,500 img/s, 4 min left"
+    assert reporter.snapshot()["img_s"] == 1500
+    assert "images" not in reporter.snapshot()
+
+
+def test_units_that_are_images_need_no_second_count(clock: Clock) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("inspect", 1000, "images")
+    reporter.progress(100)
+    clock.now += 10
+    reporter.progress(400)
+    assert reporter.snapshot()["img_s"] == 30
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_counts_its_rate_anew(clock: Clock) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("train", 1000, "steps")
+    reporter.progress(100, images=6400, loss=2.0)
+    clock.now += 10
+    reporter.progress(200, images=12_800, loss=1.0)
+    assert (reporter.snapshot()["rate"], reporter.snapshot()["img_s"]) == (10, 640)
+    clock.now += 300  # a worker was lost
+    reporter.progress(150, images=9600, loss=1.5)
+    assert reporter.snapshot()["seconds_left"] is None
+    clock.now += 10
+    reporter.progress(250, images=16_000, loss=1.0)
+    assert (reporter.snapshot()["rate"], reporter.snapshot()["img_s"]) == (10, 640)
+
+
+def test_figures_go_to_the_line_the_events_and_the_heartbeat(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    came: list[Any] = []
+    reporter = Reporter("plain")
+    reporter.sinks.append(came.append)
+    reporter.begin("train", 1000, "steps")
+    clock.now += 11
+    figures: dict[str, Any] = {"loss": 0.123456, "gap": math.nan, "size": math.inf, "name": "x", "right": True}
+    reporter.progress(100, "top-1 50.0% at step 90", **figures)
+    assert lines(capsys)[-1] == "train: 100 of 1,000 steps, loss 0.1235, top-1 50.0% at step 90"
+    for found in (came[-1], reporter.snapshot()):
+        assert (found["loss"], found["note"]) == (0.123456, "top-1 50.0% at step 90")
+        assert not {"gap", "size", "name", "right"} & {*found}
+    reporter.begin("next", 10, "steps")
+    assert "loss" not in reporter.snapshot()
+
+
+def test_what_it_waits_for_is_said_at_once_and_every_ten_seconds(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("train", 1000, "steps")
+    for second in range(25):
+        reporter.waiting(f"4 CPUs wanted, 2 there, {second} s")
+        clock.now += 1
+    assert lines(capsys)[1:] == [f"train: waiting: 4 CPUs wanted, 2 there, {at} s" for at in (0, 11, 22)]
+    assert reporter.snapshot()["waiting"] == "4 CPUs wanted, 2 there, 24 s"
+    reporter.progress(1)
+    assert "waiting" not in reporter.snapshot()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_sink_gets_every_event_whatever_is_printed(
+    terminal: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    if terminal:
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+    came: list[Any] = []
+    reporter = Reporter("auto")
+    assert (reporter._live is not None) == terminal
+    reporter.sinks.append(came.append)
+    reporter.note("hello")
+    reporter.begin("train", 100, "steps")
+    for step in range(25):
+        clock.now += 1
+        reporter.progress(step)
+    reporter.waiting("a GPU")
+    reporter.warn("careful")
+    reporter.end("done")
+    reporter.failed("no more disk", 3)
+    kinds = ["note", "begin", "progress", "progress", "waiting", "warning", "end", "error"]
+    assert [event["event"] for event in came] == kinds
+    assert came[2]["done"] == 10
+    assert (came[-1]["text"], came[-1]["exit_code"]) == ("no more disk", 3)
 
 
 @pytest.mark.parametrize("text", ["[bold]not markup[/bold] [/oops]", "x" * 500, "/data/[1]/a.parquet: ümlaut"])

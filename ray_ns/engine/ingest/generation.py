@@ -210,7 +210,7 @@ def make_parts(
         place = (run.store, output.prefix, run.lease.held())
         for at, found in run.fan_out(run).map(tasks.publish_part, left, place, make, *shared):
             facts[left[at][0]] = found
-            run.reporter.progress(len(facts))
+            run.reporter.progress(len(facts), images=sum(it.get("read", it.get("images", 0)) for it in facts.values()))
     return [facts[number] for number in range(len(items))]
 
 

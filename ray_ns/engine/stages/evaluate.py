@@ -53,7 +53,7 @@ class Evaluate(Stage[Scores]):
         found = {}
         for job, table in predict(run, self.network, jobs):
             found[job.corpus] = table
-            run.reporter.progress(len(found))
+            run.reporter.progress(len(found), images=sum(table.num_rows for table in found.values()))
         summary = {}
         predictions: dict[str, bytes] = {}
         for name, table in found.items():

@@ -72,6 +72,7 @@ class Label(Stage[Labels]):
         resumed = bool(done)
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         run.reporter.begin(prefix, len(jobs), "label shards", len(done))
+        images = 0
         tally = counting.tally(config.data.classes)
         lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         about = run.about("pool")
@@ -80,7 +81,8 @@ class Label(Stage[Labels]):
             objects, checksum = label_objects(table.drop_columns(CONTENT), lineage, about)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = output.publish(left[job], objects, facts)
-            run.reporter.progress(len(done))
+            images += table.num_rows
+            run.reporter.progress(len(done), images=images)
         summary = _summary([part.facts for part in done.values()], config.data.classes)
         left_out = check_pool(config, summary)
         told = (

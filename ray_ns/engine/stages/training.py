@@ -172,10 +172,11 @@ def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
     }
 
 
-def _done(store: ObjectStore, prefix: str) -> tuple[int, str] | None:
-    """Steps done and the last score, as the first worker noted them."""
+def _done(store: ObjectStore, prefix: str) -> tuple[int, str, dict[str, float]] | None:
+    """Steps done, the last score, the loss and the images used so far, as the first worker noted them."""
     found = hints.read(store, f"{prefix}/{PROGRESS}")
     if not hints.number(found.get("step")):
         return None
     curve = hints.curve(found)
-    return int(found["step"]), scored(curve) if curve else ""
+    figures = {name: found[name] for name in ("loss", "images") if hints.number(found.get(name))}
+    return int(found["step"]), scored(curve) if curve else "", figures

@@ -1,23 +1,26 @@
 """What the first worker keeps of a training: its curve, progress, checkpoints and, at the end, the network."""
 
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_ns import measures
 from ray_ns.config import Cluster, Data, Training
+from ray_ns.errors import ResumableError
 from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Output
-from ray_ns.store.lease import Holder, fence
-from ray_ns.store.objects import ObjectStore
+from ray_ns.store.lease import BRIEF_SECONDS, Holder, LeaseLostError, fence
+from ray_ns.store.objects import LocalStore, ObjectStore
 from ray_ns.store.status import PROGRESS
 
 if TYPE_CHECKING:
     from ray_ns.train.data import Steps
     from ray_ns.train.state import TrainState
 
-PROGRESS_SECONDS = 1.0
+PROGRESS_SECONDS = 1.0  # in a store over a network ten times as long: its requests take this process's time too
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Recorder:
         self._before = found.facts["cost"] if found and found.facts["cost"]["driver"] == to.holder.lease else {}
         self._useful = 0.0
         self._ready = time.monotonic()
-        self._said = 0.0
+        self._progress = _Progress(to)
         self._left = False
 
     def after_step(self, state: "TrainState", loss: float) -> None:
@@ -71,15 +74,14 @@ class Recorder:
         self._left |= leaving
         if (leaving or state.step % self._every == 0) and not state.finished(self._recipe):
             self._writer.save(lambda: self._checkpoint(state))
-        if time.monotonic() - self._said > PROGRESS_SECONDS:
-            self._said = time.monotonic()
-            progress = {"step": state.step, "loss": loss, **self._curve(state)}
-            self._fence()
-            hints.write(self._to.store, f"{self._to.prefix}/{PROGRESS}", progress)
+        if self._progress.is_due():
+            images = state.step * self._steps.per_step
+            self._progress.write({"step": state.step, "loss": loss, "images": images, **self._curve(state)})
         self._ready = time.monotonic()
 
     def save(self, state: "TrainState") -> None:
         """Save a checkpoint now; it is written when this returns."""
+        self._progress.wait()
         self._writer.save(lambda: self._checkpoint(state))
         self._writer.wait()
 
@@ -131,3 +133,42 @@ class Recorder:
     def _checkpoint(self, state: "TrainState") -> checkpoint.Checkpoint:
         facts = {"optimizer": state.facts(), "losses": list(self._losses), "cost": self.cost()}
         return checkpoint.Checkpoint(state.step, state.tensors(), facts)
+
+
+class _Progress:
+    """Writes how far a training is, in a thread: a step that waited for the store would hold up every worker."""
+
+    def __init__(self, to: Destination) -> None:
+        self._store = to.store.patient(BRIEF_SECONDS)
+        self._fence = fence(self._store, to.holder)
+        self._key = f"{to.prefix}/{PROGRESS}"
+        self._every = PROGRESS_SECONDS if isinstance(to.store, LocalStore) else 10 * PROGRESS_SECONDS
+        self._began = -math.inf
+        self._thread = ThreadPoolExecutor(1, "progress")
+        self._under_way: Future[None] | None = None
+
+    def is_due(self) -> bool:
+        """Whether it is time to write again. Raises what the last write met where the lease is lost."""
+        if self._under_way is not None and self._under_way.done():
+            self.wait()
+        return self._under_way is None and time.monotonic() - self._began > self._every
+
+    def write(self, progress: Mapping[str, Any]) -> None:
+        """Begin to write; a store that fails is let be."""
+        self._began = time.monotonic()
+        self._under_way = self._thread.submit(self._write, progress)
+
+    def wait(self) -> None:
+        """Wait until no write is under way."""
+        ended, self._under_way = self._under_way, None
+        if ended is not None:
+            ended.result()
+
+    def _write(self, progress: Mapping[str, Any]) -> None:
+        try:
+            self._fence()
+        except LeaseLostError:
+            raise
+        except ResumableError:  # the store failed, and may accept the next one
+            return
+        hints.write(self._store, self._key, progress)

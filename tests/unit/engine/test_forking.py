@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from support import toy_stage
 from support.dying import Killed
-from support.in_process import Call
+from support.in_process import Call, undated
 from support.tiny_run import write_tiny
 
 from ray_ns.engine.opening import drive
@@ -78,7 +78,7 @@ def test_a_fork_takes_over_corpora_and_stages_and_says_it(tiny: Path, capsys: py
     assert unseal(own["run.json"], "")["config"]["select"] == {"threshold": 0.6}
     assert not list((tiny.parent / "own").rglob("data"))
     said = f"taken from {tiny.parent / 'other'}: 2 stages (digests, {PLACE})"
-    assert said in capsys.readouterr().err.splitlines()
+    assert said in undated(capsys.readouterr().err).splitlines()
 
 
 def test_a_fork_is_what_a_run_from_nothing_is(tiny: Path) -> None:
@@ -189,7 +189,7 @@ def test_held_out_images_stay_and_it_is_said(tiny: Path, capsys: pytest.CaptureF
     other, own = records(tiny.parent / "other"), records(tiny.parent / "own")
     assert other["corpora-1.json"] == own["corpora-1.json"]
     said = f"the validation images stay those of {tiny.parent / 'other'}, though run.seed: 3 -> 8"
-    assert said in capsys.readouterr().err.splitlines()
+    assert said in undated(capsys.readouterr().err).splitlines()
 
 
 def test_touched_data_is_compared_with_what_the_other_run_recorded(

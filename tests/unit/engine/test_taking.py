@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from support.dying import Killed
+from support.in_process import undated
 from support.watched import WatchedStore
 
 from ray_ns.engine.taking import Taking
@@ -67,7 +68,7 @@ def test_what_is_taken_is_what_it_would_have_made(other: LocalStore, tmp_path: P
     assert not (tmp_path / "own" / PREFIX / "data").exists()
     store = ForkedStore(LocalStore(tmp_path / "own"), other)
     assert [it.read(store) for it in made.objects()] == [b"labels 0", b"labels 1"]
-    assert capsys.readouterr().err == f"taken from {other.url}: 1 stage ({PREFIX})\n"
+    assert undated(capsys.readouterr().err) == f"taken from {other.url}: 1 stage ({PREFIX})\n"
 
 
 def test_the_operations_below_are_all_there_are(other: LocalStore, tmp_path: Path) -> None:
@@ -95,13 +96,16 @@ def test_a_stage_with_another_input_is_not_taken_and_the_input_is_named(
     assert taking.find(PREFIX, INPUTS) is not None
     assert taking.find("rounds/1/select", {}) is None
     assert taking.find(PREFIX, {**INPUTS, "label": {"top": 5}, "teacher": "cd"}) is None
-    assert capsys.readouterr().err.splitlines() == [
+    assert undated(capsys.readouterr().err).splitlines() == [
         f"taken from {other.url}: 1 stage ({PREFIX})",
         "rounds/1/select is made here: the other run has not finished it",
     ]
     again = Taking(store, Reporter("plain"))
     assert again.find(PREFIX, {**INPUTS, "label": {"top": 5}, "teacher": "cd"}) is None
-    assert capsys.readouterr().err == f"{PREFIX} is made here: in the other run it differs in label.top, teacher\n"
+    assert (
+        undated(capsys.readouterr().err)
+        == f"{PREFIX} is made here: in the other run it differs in label.top, teacher\n"
+    )
 
 
 def test_only_what_is_whole_is_taken(tmp_path: Path) -> None:
@@ -129,7 +133,7 @@ def test_a_run_that_is_no_fork_takes_nothing(other: LocalStore, capsys: Any) -> 
     taking = Taking(other, Reporter("plain"))
     assert taking.find(PREFIX, INPUTS) is None
     taking.tell()
-    assert capsys.readouterr().err == ""
+    assert undated(capsys.readouterr().err) == ""
 
 
 def test_a_damaged_commit_of_the_other_run_is_named_with_its_place(other: LocalStore, tmp_path: Path) -> None:

@@ -102,6 +102,11 @@ def test_a_curve_in_words_is_its_last_score_and_its_best() -> None:
             {**PROGRESS, "rate": 0.0, "seconds_left": None, "note": "top-1 50.0% at step 30"},
             "driver at work (epoch 3): rounds/1/label, 40 of 100 images, top-1 50.0% at step 30",
         ),
+        (
+            {**PROGRESS, "rate": 2.0, "seconds_left": 4.9, "img_s": 1234.5, "loss": 0.123456, "waiting": "4 CPUs"},
+            "driver at work (epoch 3): rounds/1/label, 40 of 100 images, 1,234 img/s, 5 s left, loss 0.1235, "
+            "waiting: 4 CPUs",
+        ),
     ],
 )
 def test_a_driver_at_work_is_told_with_stage_rate_and_time_left(
@@ -143,6 +148,9 @@ GARBAGE = [
     b'{"epoch":3,"time":1%s}' % (b"0" * 400),
     *(b'{"epoch":3,"time":1,"stage":"s"}', b'{"epoch":3,"time":9999999999,"stage":4,"done":1,"total":2,"unit":"x"}'),
     *(b'{"epoch":3,"time":9999999999,"stage":"s","done":{},"total":2,"unit":"x","seconds_left":1,"rate":2}',),
+    *(b'{"epoch":3,"time":9999999999,"stage":"s","done":1,"total":2,"unit":"x","loss":"1"}', b'{"time":[]}'),
+    *(b'{"epoch":3,"time":9999999999,"stage":"s","done":1,"total":2,"unit":"x","img_s":[],"seconds_left":1,"rate":1}',),
+    *(b'{"epoch":3,"time":9999999999,"stage":"s","done":1,"total":2,"unit":"x","waiting":7}',),
     *(b'{"epoch":3,"time":9999999999,"stage":"s","done":1,"total":2,"unit":"x","seconds_left":"1"}', b'{"released":1}'),
     *(b'{"released":true,"epoch":[]}', b'{"step":1,"loss":2,"curve":[[1,2,NaN]]}', b"{" + b"1" * 5000 + b"}"),
     b"1" * 5000,

@@ -28,4 +28,6 @@ def test_garbage_for_progress_or_seconds_is_no_progress_and_no_seconds(tmp_path:
     assert _done(store, "t") is None
     assert Run.seconds(SimpleNamespace(store=store), "t") == 0.0  # type: ignore[arg-type]
     store.put("t/progress.json", b'{"step":3,"curve":[[1,2]]}')
-    assert _done(store, "t") == (3, "")
+    assert _done(store, "t") == (3, "", {})
+    store.put("t/progress.json", b'{"step":3,"loss":0.25,"images":"many"}')
+    assert _done(store, "t") == (3, "", {"loss": 0.25})

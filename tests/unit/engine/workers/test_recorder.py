@@ -159,13 +159,16 @@ def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, s
     assert all(torch.equal(it, found[name]) for name, it in weights[0.75].items())
 
 
-def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore) -> None:
+def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore, tmp_path: Path) -> None:
     recorder, state = made(eval_steps=1)
     state.step += 1
     state.score(0.5, keep=False)
     recorder.after_step(state, 1.5)
+    recorder._progress.wait()
     told = json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")
-    assert told == {"step": 1, "loss": 1.5, "curve": [[1, 1.5, 0.5]]}
+    images = tiny_training.steps_in(tmp_path).per_step
+    assert images > 0
+    assert told == {"step": 1, "loss": 1.5, "images": images, "curve": [[1, 1.5, 0.5]]}
 
 
 def test_a_checkpoint_for_those_who_leave_is_written_when_save_returns(made: Made, store: LocalStore) -> None:
