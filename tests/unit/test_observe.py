@@ -63,6 +63,7 @@ def test_the_rate_leaves_out_what_came_before_the_first_progress(clock: Clock) -
         "done": 400,
         "total": 1000,
         "unit": "images",
+        "img_s": 20.0,
         "rate": 20.0,
         "seconds_left": 30.0,
     }
