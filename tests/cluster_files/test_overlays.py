@@ -15,6 +15,7 @@ from support.pod_rules import PLACEHOLDER, image, pod_errors
 
 from ray_ns.cli import app
 from ray_ns.config.read import load
+from ray_ns.engine.placement import Node, held_by_all, shapes
 
 KUBERAY = CLUSTER / "kuberay"
 OVERLAYS = [*sorted(it for it in (KUBERAY / "overlays").iterdir() if it.is_dir()), KUBERAY / "raycluster"]
@@ -81,30 +82,27 @@ def _claims(spec: dict[str, Any]) -> list[str]:
     return [it["mountPath"] for it in spec["containers"][0]["volumeMounts"] if it["name"] in names]
 
 
+def nodes(objects: Objects) -> list[Node]:
+    """The nodes that Ray would see of the pods: their labels, CPUs and GPUs."""
+    found = []
+    for spec in clusters(objects):
+        for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+            limits = group["template"]["spec"]["containers"][0]["resources"]["limits"]
+            cpus = float(group["rayStartParams"].get("num-cpus", limits["cpu"]))
+            one = Node("", group.get("labels", {}), cpus, float(limits.get("nvidia.com/gpu", 0)))
+            found += [one] * group.get("replicas", 1)
+    return found
+
+
 @each
-def test_selectors_of_the_config_meet_groups_and_shapes_fit_them(overlay: Path, tmp_path: Path) -> None:
+def test_the_pods_hold_every_worker_of_the_config(overlay: Path, tmp_path: Path) -> None:
     objects = rendered(overlay)
     found = load(config_of(objects, tmp_path))
-    groups = {it.name: it for it in pods(objects) if it.name not in {"head", "submitter"}}
-    cluster, label = found.cluster, found.label
-    for asked, gpus in (
-        (cluster.decode_on, 0.0),
-        (cluster.teachers_on, label.actors * label.gpus_per_actor),
-        (cluster.train_on, cluster.worker_counts[0] * cluster.train_gpus),
-    ):
-        met = [name for name, pod in groups.items() if (asked or {}).items() <= pod.group.items()]
-        assert met, asked
-        there = sum(_gpus(objects, name) for name in met)
-        assert gpus <= there, asked
-    assert cluster.decode_on == {"ray-ns/decode": "true"}
-    assert "gpu" not in groups or cluster.train_on == cluster.teachers_on == {"ray-ns/gpu": "true"}
-
-
-def _gpus(objects: Objects, group: str) -> int:
-    spec = next(clusters(objects))
-    found = next(it for it in spec["workerGroupSpecs"] if it["groupName"] == group)
-    limits = found["template"]["spec"]["containers"][0]["resources"]["limits"]
-    return found["replicas"] * int(limits.get("nvidia.com/gpu", 0))
+    for shape in shapes(found):
+        assert held_by_all(shape, nodes(objects)) == shape.count, shape.in_words
+    assert found.cluster.decode_on == {"ray-ns/decode": "true"}
+    if any(it.gpus for it in nodes(objects)):
+        assert found.cluster.train_on == found.cluster.teachers_on == {"ray-ns/gpu": "true"}
 
 
 @each
