@@ -68,7 +68,10 @@ class Cluster(Section):
     )
     teachers_on: Selector | None = how(None, "on a cluster: labels of the nodes of teacher actors; null: any node")
     train_on: Selector | None = how(None, "on a cluster: labels of the nodes of training workers; null: any node")
-    max_failures: Annotated[int, Field(ge=0)] = how(3, "worker losses a training survives before it gives up")
+    max_failures: Annotated[int, Field(ge=0)] = how(
+        3,
+        "worker losses a training survives before it gives up; not counted: machines taken away with notice (spot)",
+    )
     checkpoint_steps: Positive = how(100, "optimiser steps between two checkpoints of a training")
     checkpoints_kept: Annotated[int, Field(ge=2)] = how(
         2, "newest checkpoints of a training that are kept: where one is damaged, the one before it is used"
@@ -99,4 +102,10 @@ class Cluster(Section):
     def _least_first(self) -> "Cluster":
         if not self.worker_counts:
             raise ValueError(f"train_workers = {self.train_workers}; expected [least, most]")
+        if len(self.worker_counts) > 1 and self.train_on and not self.train_gpus:
+            raise ValueError(
+                f"train_on = {self.train_on} and train_workers = {self.train_workers}: Ray counts how many workers the "
+                f"cluster holds by CPUs and GPUs, not by labels. Give one number of workers, train_gpus: 1, or "
+                f"train_on: null"
+            )
         return self

@@ -47,18 +47,9 @@ class Config(Section):
     @model_validator(mode="after")
     def _possible(self) -> "Config":
         for name, recipe in self.recipes().items():
-            totals = {f"{name}.batch": recipe.batch}
-            if isinstance(recipe, Student):
-                totals[f"{name}.batch x ratio"] = recipe.batch * recipe.ratio
-                if recipe.targets == "soft" and self.label.keep == "hard":
-                    raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
-            for what, total in totals.items():
-                for workers in self.cluster.worker_counts:
-                    if total % workers:
-                        raise ValueError(
-                            f"{what} = {total} does not divide by cluster.train_workers = {workers} "
-                            f"({total} = {workers} x {total // workers} + {total % workers})"
-                        )
+            if isinstance(recipe, Student) and recipe.targets == "soft" and self.label.keep == "hard":
+                raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
+        self._check_shares()
         if isinstance(self.student, list) and len(self.student) > self.run.rounds:
             raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")
         self._check_init()
@@ -67,6 +58,23 @@ class Config(Section):
             if unknown:
                 raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
+
+    def _check_shares(self) -> None:
+        """Each number of training workers that there may be divides every batch into equal shares."""
+        totals = {f"{name}.batch": recipe.batch for name, recipe in self.recipes().items()}
+        totals |= {
+            f"{name}.batch x ratio": recipe.batch * recipe.ratio
+            for name, recipe in self.recipes().items()
+            if isinstance(recipe, Student)
+        }
+        for what, total in totals.items():
+            for workers in self.cluster.worker_counts:
+                if total % workers:
+                    raise ValueError(
+                        f"{what} = {total} does not divide by cluster.train_workers = {workers} "
+                        f"({total} = {workers} x {total // workers} + {total % workers}); "
+                        + _dividing(math.gcd(*totals.values()), workers)
+                    )
 
     def _check_init(self) -> None:
         """A student may only take up weights that fit it, whichever round its teacher comes from."""
@@ -79,3 +87,12 @@ class Config(Section):
                         f"student.init: teacher in round {number}: its teacher may be {before.name} {before.args}, the "
                         f"student is {student.model.name} {student.model.args}. Make them equal, or init: scratch"
                     )
+
+
+def _dividing(total: int, workers: int) -> str:
+    """Which numbers of workers, near the one that does not, divide ``total`` and so every batch."""
+    fewer = next(it for it in range(workers - 1, 0, -1) if total % it == 0)
+    more = next((it for it in range(workers + 1, total + 1) if total % it == 0), None)
+    all_of = next(it for it in range(1, total + 1) if total % (it + 1))
+    near = f"{fewer} or {more}" if more else f"{fewer}"
+    return f"{near} would do, and as [least, most], where every number between must, [1, {all_of}]"

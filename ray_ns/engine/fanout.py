@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ray_ns.engine import placement, waiting
 from ray_ns.errors import RayNsError
 from ray_ns.store.processes import runs_here, this_process
 
@@ -63,9 +64,9 @@ class FanOut:
     @property
     def cpus(self) -> int:
         self._run.ray()
-        import ray
-
-        return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        on = placement.reading(self._run.config).selector
+        nodes = [it for it in placement.alive() if self._run.local or placement.matches(on, it.labels)]
+        return max(int(sum(it.cpus for it in nodes)), 1)
 
     def start(self, ready: Callable[[], Any], tasks: int) -> None:
         self._workers = max(self._workers, min(self.cpus, tasks))
@@ -76,29 +77,27 @@ class FanOut:
         import ray
 
         self._workers = max(self._workers, min(cpus, len(items)))
-        remote = ray.remote(max_retries=ATTEMPTS)(task)
+        remote = self._remote(task)
         references = [it if isinstance(it, ray.ObjectRef) else ray.put(it) for it in shared]
         left = iter(enumerate(items))
         running: dict[ray.ObjectRef, int] = {}
-        while True:
-            for number, item in itertools.islice(left, PER_CPU * cpus - len(running)):
-                running[remote.remote(item, *references)] = number
-            if not running:
-                return
-            (done,), _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done), _result(done)
+        with waiting.told(self._run, placement.reading(self._run.config)):
+            while True:
+                for number, item in itertools.islice(left, PER_CPU * cpus - len(running)):
+                    running[remote.remote(item, *references)] = number
+                if not running:
+                    return
+                (done,), _ = ray.wait(list(running), num_returns=1)
+                yield running.pop(done), _result(done)
 
     def combine(
         self, task: Callable[..., Any], items: Sequence[Any], combined: Callable[..., tuple[Any, Any]]
     ) -> tuple[Any, Any]:
         self._run.ray()
-        import ray
-
-        remote = ray.remote(max_retries=ATTEMPTS)(task)
-        large, small = ray.remote(max_retries=ATTEMPTS, num_returns=2)(combined).remote(
-            *[remote.remote(item) for item in items]
-        )
-        return large, _result(small)
+        remote = self._remote(task)
+        large, small = self._remote(combined, num_returns=2).remote(*[remote.remote(item) for item in items])
+        with waiting.told(self._run, placement.reading(self._run.config)):
+            return large, _result(small)
 
     def dismiss(self) -> None:
         import ray
@@ -110,10 +109,16 @@ class FanOut:
             time.sleep(0.01)
 
     def _by_each_worker(self, function: Callable[[], Any], **options: Any) -> list[Any]:
+        task = self._remote(function, **options)
+        return [task.remote() for _ in range(self._workers)]
+
+    def _remote(self, function: Callable[..., Any], **options: Any) -> Any:
+        """The function as a task of Ray, on nodes that decode, under a name that the dashboard shows."""
         import ray
 
-        task = ray.remote(**options)(function) if options else ray.remote(function)
-        return [task.remote() for _ in range(self._workers)]
+        run = self._run
+        where = placement.options(run.config.cluster.decode_on, run.local)
+        return ray.remote(max_retries=ATTEMPTS, name=run.named(function.__name__), **where, **options)(function)
 
 
 def _result(done: Any) -> Any:

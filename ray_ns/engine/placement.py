@@ -13,9 +13,9 @@ Selector = Mapping[str, str]
 class Shape:
     """One kind of worker.
 
-    ``name``: what they are, in words. ``count``: the fewest that the work begins with. ``cpus`` and ``gpus``: what each
-    takes of its node. ``setting``: where the count comes from. ``on``: the setting that names their nodes, whose labels
-    match ``selector`` (empty: any node).
+    ``name``: what one is, in words. ``count``: how many are asked for, by the setting ``setting``; of those that start
+    ``together`` none starts unless so many can, of others one is enough to go on. ``cpus`` and ``gpus``: what each
+    takes of its node. ``on``: the setting that names their nodes, whose labels match ``selector`` (empty: any node).
     """
 
     name: str
@@ -25,16 +25,23 @@ class Shape:
     setting: str
     on: str
     selector: Selector = field(default_factory=dict)
+    together: bool = False
 
     @property
     def in_words(self) -> str:
         """``4 training workers (2 CPUs and 1 GPU each) on nodes with ray-ns/gpu=true``."""
-        asked = [f"{it:g} {unit}{'' if it == 1 else 's'}" for it, unit in self._resources if it]
-        return f"{self.count} {self.name} ({' and '.join(asked)} each){on_nodes(self.selector)}"
+        asked = [amount(it, unit) for it, unit in ((self.cpus, "CPU"), (self.gpus, "GPU")) if it]
+        return f"{amount(self.count, self.name)} ({' and '.join(asked)} each){on_nodes(self.selector)}"
 
     @property
-    def _resources(self) -> tuple[tuple[float, str], ...]:
-        return (self.cpus, "CPU"), (self.gpus, "GPU")
+    def needed(self) -> int:
+        """The fewest that the work goes on with."""
+        return self.count if self.together else 1
+
+    @property
+    def scarce(self) -> tuple[float, str]:
+        """What it takes of a node that is the scarcer one, and its name: GPUs where it takes some, else CPUs."""
+        return (self.gpus, "GPU") if self.gpus else (self.cpus, "CPU")
 
 
 @dataclass(frozen=True)
@@ -49,29 +56,26 @@ class Node:
 
 def shapes(config: Config) -> list[Shape]:
     """The kinds of worker of a run; one task of those that read and decode is what it cannot do without."""
-    label, cluster = config.label, config.cluster
-    teacher_cpus = 0 if label.gpus_per_actor else label.threads
-    return [
-        Shape("task that reads images", 1, 1, 0, "", "cluster.decode_on", cluster.decode_on or {}),
-        Shape(
-            _many("teacher actor", label.actors),
-            label.actors,
-            teacher_cpus,
-            label.gpus_per_actor,
-            "label.actors",
-            "cluster.teachers_on",
-            cluster.teachers_on or {},
-        ),
-        Shape(
-            _many("training worker", cluster.worker_counts[0]),
-            cluster.worker_counts[0],
-            cluster.train_threads,
-            cluster.train_gpus,
-            "cluster.train_workers",
-            "cluster.train_on",
-            cluster.train_on or {},
-        ),
-    ]
+    return [reading(config), teaching(config), training(config)]
+
+
+def reading(config: Config) -> Shape:
+    """Tasks that list, read and decode images, ingest and select: as many as there is room for, one at least."""
+    return Shape("CPU task", 1, 1, 0, "", "cluster.decode_on", config.cluster.decode_on or {})
+
+
+def teaching(config: Config) -> Shape:
+    """Teacher actors."""
+    label, on = config.label, config.cluster.teachers_on or {}
+    cpus = 0 if label.gpus_per_actor else label.threads
+    return Shape("teacher actor", label.actors, cpus, label.gpus_per_actor, "label.actors", "cluster.teachers_on", on)
+
+
+def training(config: Config) -> Shape:
+    """Training workers, as many as a training begins with at least."""
+    cluster, on = config.cluster, config.cluster.train_on or {}
+    asked = cluster.worker_counts[0], cluster.train_threads, cluster.train_gpus
+    return Shape("training worker", *asked, "cluster.train_workers", "cluster.train_on", on, together=True)
 
 
 def options(selector: Selector | None, local: bool) -> dict[str, Any]:
@@ -88,6 +92,14 @@ def alive() -> list[Node]:
         for it in ray.nodes()
         if it["Alive"]
     ]
+
+
+def waiting_groups() -> list[list[dict[str, float]]]:
+    """What each placement group of the cluster asks for that has no place yet: resources of each of its parts."""
+    from ray.util import placement_group_table
+
+    groups = placement_group_table().values()
+    return [list(it["bundles"].values()) for it in groups if it["state"] in {"PENDING", "RESCHEDULING"}]
 
 
 def matches(selector: Selector, labels: Mapping[str, str]) -> bool:
@@ -108,6 +120,25 @@ def held_by_all(shape: Shape, nodes: Iterable[Node]) -> int:
     return min(shape.count, sum(held(shape, node) for node in nodes))
 
 
+def missing(shape: Shape, nodes: Iterable[Node]) -> str | None:
+    """``4 CPUs wanted for 4 training workers, 2 there``, where so many that it could go on have no room; else None."""
+    there = held_by_all(shape, nodes)
+    return None if there >= shape.needed else f"{wanted(shape)}, {there * shape.scarce[0]:g} there"
+
+
+def wanted(shape: Shape) -> str:
+    """``4 CPUs wanted for 4 training workers on nodes with ray-ns/gpu=true``."""
+    each, unit = shape.scarce
+    return (
+        f"{amount(shape.needed * each, unit)} wanted for {amount(shape.needed, shape.name)}{on_nodes(shape.selector)}"
+    )
+
+
+def amount(number: float, unit: str) -> str:
+    """``1 CPU``, ``2 CPUs``."""
+    return f"{number:g} {unit}" if number == 1 else f"{number:g} {unit}s"
+
+
 def on_nodes(selector: Selector) -> str:
     """`` on nodes with ray-ns/gpu=true``; nothing for any node."""
     if not selector:
@@ -120,7 +151,3 @@ def _matches(asked: str, value: str | None) -> bool:
     inside = bare.startswith("in(") and bare.endswith(")")
     values = [it.strip() for it in bare[3:-1].split(",")] if inside else [bare]
     return (value in values) != asked.startswith("!")
-
-
-def _many(name: str, count: int) -> str:
-    return name if count == 1 else f"{name}s"

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.network import Network
+from ray_ns.engine import placement, waiting
 from ray_ns.engine.run import Run
 from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, list_slices
 from ray_ns.engine.workers.teacher import TABLE, TeacherActor
@@ -47,11 +48,14 @@ def on_ray_data(
         context.target_max_block_size = min(context.target_max_block_size or pixels, pixels)
     items = [{"job": number, "piece": at} for number, job in enumerate(jobs) for at in range(len(job.pieces))]
     list_them = partial(list_slices, jobs=jobs, corpora=run.corpora, slice_rows=label.slice_rows, store=run.store)
-    rows = ray.data.from_items(items, override_num_blocks=len(items)).flat_map(list_them, num_cpus=LISTING_CPUS)
+    on_cpus = placement.options(config.cluster.decode_on, run.local)
+    rows = ray.data.from_items(items, override_num_blocks=len(items))
+    rows.set_name(run.named())
+    rows = rows.flat_map(list_them, num_cpus=LISTING_CPUS, **on_cpus)
     known_from = known.known_from(run.store) if known else None
     if label.layout_here == "tasks":
         decode_it = partial(decode_slice, corpora=run.corpora, config=config, known_from=known_from)
-        rows = rows.map_batches(decode_it, batch_size=1)
+        rows = rows.map_batches(decode_it, batch_size=1, **on_cpus)
     # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
     at_once = 2 if label.gpus_per_actor else 1
     actors = ray.data.ActorPoolStrategy(
@@ -64,9 +68,11 @@ def on_ray_data(
         num_cpus=0 if label.gpus_per_actor else label.threads,
         num_gpus=label.gpus_per_actor or None,
         fn_constructor_args=(run.store, teacher.files, run.corpora, config, known_from),
+        **placement.options(config.cluster.teachers_on, run.local),
     )
-    for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
-        yield jobs[number], table
+    with waiting.told(run, placement.reading(config), placement.teaching(config)):
+        for number, table in assembled(labelled.iter_rows(), [len(job.pieces) for job in jobs]):
+            yield jobs[number], table
 
 
 def in_this_process(network: "nn.Module | None" = None) -> Execute:

@@ -50,6 +50,7 @@ class Run:
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
     tasks over the cluster. ``format``: the one the run began with. ``continued``: to how many rounds it
     goes on, where those are more than it began with. ``execute``: what labels images; None: Ray Data.
+    ``under_way``: the stage that is being made.
     """
 
     config: Config
@@ -66,6 +67,7 @@ class Run:
     continued: int | None = None
     execute: "Execute | None" = None
     until_reached: bool = field(default=False, init=False)
+    under_way: str = field(default="", init=False)
     _started: bool = field(default=False, init=False)
     _metrics: metrics.OfDriver | None = field(default=None, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
@@ -109,6 +111,10 @@ class Run:
         """
         name = re.sub(r"[^A-Za-z0-9_.-]+", "-", self.store.url.rstrip("/").rpartition("/")[2])[:33]
         return f"{name}-{hashlib.sha256(self.store.url.encode()).hexdigest()[:6]}"
+
+    def named(self, what: str = "") -> str:
+        """What the dashboard calls a piece of work of the stage under way: the run, the stage, and ``what``."""
+        return "-".join(filter(None, (self.id, self.under_way.replace("/", "-"), what)))
 
     def about(self, corpus: str | None = None) -> About | None:
         """What the run's tables say of themselves, with whose images their rows are; None in formats 1 and 2."""
@@ -164,8 +170,12 @@ class Run:
             if taken is not None:
                 return taken.summary, taken.parts
             began = time.monotonic()
-            with failures.as_ours(prefix, self._logs):
-                made = stage.work(self, output)
+            outer, self.under_way = self.under_way, prefix
+            try:
+                with failures.as_ours(prefix, self._logs):
+                    made = stage.work(self, output)
+            finally:
+                self.under_way = outer
             done.append(made)
             if made.told:
                 self.reporter.end(made.told)
@@ -232,6 +242,12 @@ class Run:
         finally:
             stop.set()
             thread.join()
+
+    def give_up(self, error: RayNsError) -> None:
+        """End at once with ``error``, whatever the main thread waits for; what is committed stays."""
+        if is_program():
+            self._give_back()
+        self._end(error)
 
     def _stop(self, number: int, frame: object) -> None:
         """End at once and say how to go on: what is committed stays, and Ray's processes end with this one."""

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from ray_ns.config import Cluster, Config, Label
 from ray_ns.engine import fanout, local_cluster
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.errors import InputError
@@ -125,7 +126,8 @@ ON_RAY_ALONE = (
 
 if __name__ == "__main__":
     local_cluster.start(2, 0, 100)
-    on_ray = FanOut(cast(Any, SimpleNamespace(ray=lambda: None)))
+    config = Config.model_construct(cluster=Cluster(), label=Label())
+    on_ray = FanOut(cast(Any, SimpleNamespace(ray=lambda: None, local=True, config=config, named=str)))
     for check in CONTRACT:
         check(on_ray)
         print(check.__name__, flush=True)

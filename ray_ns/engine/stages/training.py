@@ -8,12 +8,12 @@ import time
 import uuid
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, Training
-from ray_ns.engine import metrics, ray_private
+from ray_ns.engine import metrics, placement, ray_private, remote_cluster, waiting
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
@@ -25,7 +25,13 @@ from ray_ns.store.commit import Commit, Output
 from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS, scored
 
+if TYPE_CHECKING:
+    from ray.train import FailureConfig, ScalingConfig
+
 COST = "cost.json"
+# How long a start may take with [least, most] workers, before Ray counts anew how many there may be: it goes by what
+# the cluster was up to 20 s ago, and a node may be gone. A fixed number has nothing to count anew, and waits.
+ELASTIC_START_SECONDS = "60"
 
 
 @dataclass(frozen=True)
@@ -125,33 +131,25 @@ def _fit(run: Run, task: Task) -> None:
     from ray_ns.engine.workers.leave import ListeningTorchConfig
     from ray_ns.engine.workers.restarts import Restarts
 
-    cluster = run.config.cluster
-    counts = cluster.worker_counts
-    workers = counts[0] if len(counts) == 1 else (counts[0], counts[-1])
-    resources: dict[str, float] = {"CPU": cluster.train_threads}
-    if cluster.train_gpus:
-        resources["GPU"] = cluster.train_gpus
     trainer = ray_private.trainer()(
         work_on,
         train_loop_config={"task": task},
         torch_config=ListeningTorchConfig(
-            backend="nccl" if cluster.train_gpus else "gloo", meet_in=run.scratch() if run.local else None
+            meet_in=run.scratch() if run.local else None, gpus=bool(run.config.cluster.train_gpus)
         ),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers, use_gpu=bool(cluster.train_gpus), resources_per_worker=resources
-        ),
+        scaling_config=_scaling(run),
         run_config=ray.train.RunConfig(
             # A name of its own per attempt: Ray would otherwise resume from records of its own.
-            name=f"{task.to.prefix.replace('/', '-')}-{uuid.uuid4().hex[:8]}",
+            name=run.named(uuid.uuid4().hex[:8]),
             storage_path=run.scratch(),
             callbacks=[Restarts(metrics.of_prefix(task.to.prefix))],
-            failure_config=ray.train.FailureConfig(
-                max_failures=cluster.max_failures, controller_failure_limit=cluster.max_failures
-            ),
+            failure_config=_failures(run),
         ),
     )
+    if _elastic(run) and not run.local:
+        os.environ[remote_cluster.START_SECONDS] = ELASTIC_START_SECONDS
     began = time.monotonic()
-    with run.following(lambda: _done(run.store, task.to.prefix)):
+    with waiting.told(run, placement.training(run.config)), run.following(lambda: _done(run.store, task.to.prefix)):
         ended = trainer.fit().return_value
     for warning in ended.warnings:
         run.reporter.warn(warning)
@@ -160,6 +158,43 @@ def _fit(run: Run, task: Task) -> None:
     if ended.cost:
         run.lease.check()
         hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+
+
+def _scaling(run: Run) -> "ScalingConfig":
+    """How many workers, what each takes of its node, and which nodes."""
+    import ray.train
+
+    cluster = run.config.cluster
+    counts = cluster.worker_counts
+    resources: dict[str, float] = {"CPU": cluster.train_threads}
+    if cluster.train_gpus:
+        resources["GPU"] = cluster.train_gpus
+    return ray.train.ScalingConfig(
+        num_workers=counts[0] if len(counts) == 1 else (counts[0], counts[-1]),
+        use_gpu=bool(cluster.train_gpus),
+        resources_per_worker=resources,
+        **placement.options(cluster.train_on, run.local),
+    )
+
+
+def _failures(run: Run) -> "FailureConfig":
+    """What a training survives: so many workers lost without notice, and so many starts that failed.
+
+    A machine taken away with notice is no failure, however often: the workers keep a checkpoint and go on elsewhere.
+    Neither is a start for which there were no nodes: ``waiting`` bounds that.
+    """
+    import ray.train
+
+    most = run.config.cluster.max_failures
+    return ray.train.FailureConfig(
+        max_failures=most,
+        max_preemption_failures=-1,
+        controller_failure_limit=-1 if _elastic(run) and not run.local else most,
+    )
+
+
+def _elastic(run: Run) -> bool:
+    return len(run.config.cluster.worker_counts) > 1
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:

@@ -8,7 +8,7 @@ while the training runs.
 import secrets
 import signal
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
@@ -28,7 +28,9 @@ TorchBackend: Any = ray_private.torch_backend()
 
 class _Backend(TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
-        worker_group.execute(listen)
+        # The driver may have no GPU, and a node may call its CPUs so: what torch sees on all workers decides.
+        seen = worker_group.execute(listen)
+        backend_config = replace(backend_config, backend="nccl" if backend_config.gpus and all(seen) else "gloo")
         if backend_config.meet_in is None:
             super().on_start(worker_group, backend_config)
         else:
@@ -48,9 +50,11 @@ class ListeningTorchConfig(TorchConfig):
     """Ray's ``TorchConfig``, whose workers note in ``told`` that they are to leave, in ``left`` that they have.
 
     ``meet_in``: a folder of this machine, where all workers are; None: they are anywhere, and meet over the network.
+    ``gpus``: whether they are to train on GPUs.
     """
 
     meet_in: str | None = None
+    gpus: bool = False
 
     @property
     def backend_cls(self) -> type[_Backend]:
@@ -58,8 +62,10 @@ class ListeningTorchConfig(TorchConfig):
         return _Backend
 
 
-def listen() -> None:
-    """Note the first SIGTERM of this process; a second one ends it as Ray would have it."""
+def listen() -> bool:
+    """Note the first SIGTERM of this process; a second one ends it as Ray would have it. Whether torch sees a GPU."""
+    import torch
+
     before = signal.getsignal(signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -67,6 +73,7 @@ def listen() -> None:
         told.set()
 
     signal.signal(signal.SIGTERM, note)
+    return torch.cuda.is_available()
 
 
 def leave() -> None:

@@ -29,9 +29,14 @@ def test_a_missing_setting_is_named(tmp_path: Path, setting: str) -> None:
     ("overrides", "wanted"),
     [
         (["label.keep=hard"], ["student.targets", "soft", "label.keep", "hard"]),
-        (["cluster.train_workers=4"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
+        (["cluster.train_workers=4"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2); 3 or 6"]),
         (["student.batch=7", "cluster.train_workers=2"], ["student.batch = 7", "7 = 2 x 3 + 1"]),
         (["cluster.train_workers=[1, 4]"], ["teacher.batch = 6", "cluster.train_workers = 4", "6 = 4 x 1 + 2"]),
+        (
+            ["teacher.batch=2048", "student.batch=2048", "cluster.train_workers=[72, 80]"],
+            ["2048 = 72 x 28 + 32); 64 or 128 would do", "[1, 2]"],
+        ),
+        (["cluster.train_workers=[1, 2]", 'cluster.train_on={"a": "b"}'], ["train_workers = [1, 2]", "not by labels"]),
         (["cluster.train_workers=[3, 2]"], ["cluster", "train_workers = [3, 2]", "[least, most]"]),
         (["data.channels=1"], ["data", "mean has 3 values", "channels is 1"]),
         (["data.mean=[0.5]"], ["data", "mean has 1 values", "channels is 3"]),

@@ -20,7 +20,7 @@ def test_the_kinds_of_worker_and_where_they_go(config: Config) -> None:
     cluster = {"train_workers": 2, "train_threads": 2, "train_gpus": 1, "decode_on": {"a": "b"}, "train_on": GPU}
     config = changed(config, label=label, cluster=cluster)
     reads, teachers, trains = placement.shapes(config)
-    assert reads.in_words == "1 task that reads images (1 CPU each) on nodes with a=b"
+    assert reads.in_words == "1 CPU task (1 CPU each) on nodes with a=b"
     assert teachers.in_words == "2 teacher actors (0.5 GPUs each)"
     assert trains.in_words == "2 training workers (2 CPUs and 1 GPU each) on nodes with ray-ns/gpu=true"
     assert (reads.on, teachers.on, trains.on) == ("cluster.decode_on", "cluster.teachers_on", "cluster.train_on")
