@@ -12,6 +12,8 @@ from ray_ns.cli.program import AsJson, app
 def ingest(
     source: Annotated[str, typer.Argument(help="The corpus to pack.", metavar="SRC")],
     destination: Annotated[str, typer.Argument(help="An empty folder, or what this command began.", metavar="DST")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="cluster.key=value, ...")] = None,
+    *,
     size: Annotated[
         int | None, typer.Option(min=8, help="Shrink larger images once, to this short side in pixels (JPEG).")
     ] = None,
@@ -32,6 +34,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Pack a corpus into Parquet shards. Each image once; the same command resumes."""
+    from ray_ns.config.ingest import cluster
     from ray_ns.engine.ingest.opening import ingest as packed
     from ray_ns.engine.ingest.settings import Ingest
     from ray_ns.report.terminal import ingest as report
@@ -47,6 +50,7 @@ def ingest(
         labels=labels,
         max_quarantined=max_quarantined,
         max_passed_over=max_passed_over,
+        cluster=cluster(overrides or []),
     )
     commits = packed(wanted, append, "json" if as_json else "auto")
     if as_json:

@@ -1,8 +1,14 @@
 """What decides the output of an ingest, recorded as the settings of a run are."""
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
+from ray_ns.config import yaml_text
+from ray_ns.config.cluster import Cluster
+from ray_ns.config.read import laid_over
 from ray_ns.config.schema import Positive, Section
+from ray_ns.errors import InputError
 
 
 class Packing(Section):
@@ -18,3 +24,18 @@ class Ingested(Section):
     """The settings of an ingest, in the place where those of a run have their sections."""
 
     ingest: Packing
+
+
+class _Reached(Section):
+    cluster: Cluster = Cluster()
+
+
+def cluster(overrides: Sequence[str]) -> Cluster:
+    """What an ingest runs on, from ``cluster.key=value``. Raises ``InputError`` for any other setting."""
+    for override in overrides:
+        if not override.startswith("cluster."):
+            raise InputError(
+                f"{yaml_text.shown(override)}: not a setting of an ingest, which takes cluster.* and the options of "
+                f"'ray-ns ingest --help'."
+            )
+    return laid_over(_Reached, {}, overrides).cluster

@@ -83,6 +83,12 @@ def options(selector: Selector | None, local: bool) -> dict[str, Any]:
     return {"label_selector": dict(selector)} if selector and not local else {}
 
 
+def unused(config: Config) -> str | None:
+    """That a local cluster heeds no labels, where the config names some; else None."""
+    named = [shape.on for shape in shapes(config) if shape.selector]
+    return f"{', '.join(named)}: the cluster of this process is one machine, which does everything" if named else None
+
+
 def alive() -> list[Node]:
     """The nodes of the cluster that this process is connected to, without those that are gone."""
     import ray

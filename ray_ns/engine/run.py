@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ray_ns import measures
 from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine import cards, connection, failures, local_cluster, metrics, ray_private, remote_cluster
+from ray_ns.engine import (
+    cards,
+    connection,
+    failures,
+    local_cluster,
+    metrics,
+    placement,
+    ray_private,
+    remote_cluster,
+)
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
@@ -136,6 +145,8 @@ class Run:
         before = signal.getsignal(signal.SIGTERM)
         if self.local:
             local_cluster.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
+            if unused := placement.unused(self.config):
+                self.reporter.note(unused)
         else:
             import ray
 

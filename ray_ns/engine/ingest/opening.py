@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ray_ns.config import Cluster, Config, Label, Settings, differences
+from ray_ns.config import Config, Label, Settings, differences
 from ray_ns.config.ingest import Ingested, Packing
 from ray_ns.corpora import layout
 from ray_ns.corpora.corpus import Corpus, Shard
@@ -60,7 +60,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
         bounds.append(len(corpora["source"].shards))
     preflight.check_writable(store.url)
     # Nothing is trained: of a run's config, only the sections that say how Ray is reached.
-    parts: dict[str, Any] = {"cluster": Cluster(), "label": Label()}
+    parts: dict[str, Any] = {"cluster": asked.cluster, "label": Label()}
     with Run(
         Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter, fan_out=fan_out
     ) as run:

@@ -57,3 +57,9 @@ def test_each_worker_needs_a_node_of_its_size_not_a_share_of_the_sum(config: Con
 def test_a_local_cluster_has_one_node_and_takes_all() -> None:
     assert placement.options(GPU, local=True) == placement.options(None, local=False) == {}
     assert placement.options(GPU, local=False) == {"label_selector": GPU}
+
+
+def test_labels_that_a_local_cluster_does_not_heed_are_named(config: Config) -> None:
+    assert placement.unused(config) is None
+    config = changed(config, cluster={"decode_on": GPU, "train_on": GPU})
+    assert str(placement.unused(config)).startswith("cluster.decode_on, cluster.train_on: the cluster of this process")
