@@ -6,6 +6,7 @@ from ray_ns.artifacts.artifact import Artifact
 from ray_ns.labels import schema
 from ray_ns.store.objects import ObjectStore
 
+METRICS = "metrics.json"
 PREDICTIONS = {"validation": "validation.parquet", "test": "test.parquet"}  # the file of each corpus
 COLUMNS = ("image_id", "truth", "label", "confidence")
 

@@ -11,7 +11,7 @@ from ray_ns.exits import guarded, leave
 
 VERBS = (
     *("run", "check", "select", "labels", "predict", "evaluate", "export", "ingest"),
-    *("status", "compare", "verify", "inspect", "config", "demo_data"),
+    *("status", "compare", "verify", "gc", "inspect", "config", "demo_data"),
 )
 
 for _verb in VERBS:

@@ -48,6 +48,13 @@ def place(prefix: str, plan: str) -> str:
     return f"{prefix}/checkpoints/{plan[:16]}"
 
 
+def pointer_of(key: str) -> str | None:
+    """The key of the pointer that a file of a checkpoint belongs to, perhaps itself; None where it is no such file."""
+    folder, _, name = key.rpartition("/")
+    found = _NAME.fullmatch(name)
+    return f"{folder}/{found[1]}-{found[2]}-{found[3]}.json" if found else None
+
+
 def save(store: ObjectStore, place: str, holder: Holder, checkpoint: Checkpoint, keep: int = 2) -> None:
     """Write ``checkpoint`` for ``holder``, then remove all but the newest ``keep`` of its own and of earlier drivers.
 

@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from ray_ns.errors import IntegrityError
 from ray_ns.seals import unseal
-from ray_ns.store.objects import STORE_SECONDS, ObjectStore, open_store
+from ray_ns.store.objects import STORE_SECONDS, Aged, ObjectStore, open_store
 
 FORK = "fork.json"
 MADE_ANEW = "Restore it from a backup, or delete its stage's folder and run again to make it anew."
@@ -61,6 +61,14 @@ class ForkedStore:
     def list(self, prefix: str) -> Iterator[str]:
         """The names of its own objects."""
         return self.own.list(prefix)
+
+    def ages(self, prefix: str) -> Iterator[Aged]:
+        """Its own objects with their ages."""
+        return self.own.ages(prefix)
+
+    def prune(self, folder: str) -> None:
+        """Remove its own empty folders."""
+        self.own.prune(folder)
 
 
 def _is_data(key: str) -> bool:

@@ -8,10 +8,11 @@ import contextlib
 import errno
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 from ray_ns.errors import InputError, IntegrityError, ResumableError, of_system
 from ray_ns.seals import check_key
@@ -24,6 +25,14 @@ NOT_A_FILE = {errno.EISDIR: "is a folder", errno.ELOOP: "is a link that leads to
 
 class UnreadableError(ResumableError):
     """Something exists but cannot be read: a permission is missing, or a disk fails. It must not count as absent."""
+
+
+class Aged(NamedTuple):
+    """An object in a listing: its size in bytes, and for how many seconds it has been there as it is."""
+
+    key: str
+    size: int
+    seconds: float
 
 
 class ObjectStore(Protocol):
@@ -65,6 +74,12 @@ class ObjectStore(Protocol):
 
         Sync clients and users add files of their own, so use only names that match the run's own naming in full.
         """
+
+    def ages(self, prefix: str) -> Iterator[Aged]:
+        """The same objects with sizes and ages, and below the empty prefix also temporary files of killed writers."""
+
+    def prune(self, folder: str) -> None:
+        """Remove the folders that are empty at ``folder`` and below. Only for who holds the lease."""
 
 
 class LocalStore:
@@ -133,6 +148,22 @@ class LocalStore:
         folder = self.root / prefix if prefix.endswith("/") or not prefix else (self.root / prefix).parent
         keys = sorted(path.relative_to(self.root).as_posix() for path in _files(folder))
         return (key for key in keys if key.startswith(prefix) and key.partition("/")[0] != TEMPORARY)
+
+    def ages(self, prefix: str) -> Iterator[Aged]:
+        now = time.time()
+        keys = [*self.list(prefix)]
+        if not prefix:
+            keys += sorted(path.relative_to(self.root).as_posix() for path in _files(self.root / TEMPORARY))
+        for key in keys:
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(self.root / key)
+                if not stat.S_ISDIR(found.st_mode):
+                    yield Aged(key, found.st_size, now - found.st_mtime)
+
+    def prune(self, folder: str) -> None:
+        for place, _, _ in os.walk(self.root / folder, topdown=False):
+            with contextlib.suppress(OSError):  # it is not empty
+                os.rmdir(place)
 
     def sweep(self) -> None:
         with contextlib.suppress(OSError):

@@ -12,12 +12,15 @@ import io
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import Any, BinaryIO, TypeVar
 
 from ray_ns import measures
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.seals import check_key
-from ray_ns.store.objects import STORE_SECONDS
+from ray_ns.store.objects import STORE_SECONDS, Aged
 from ray_ns.store.requests import Verb, request
 
 _T = TypeVar("_T")
@@ -125,13 +128,31 @@ class S3Store:
         """Nothing to do: a request that breaks off leaves nothing."""
 
     def list(self, prefix: str) -> Iterator[str]:
-        def pages() -> list[str]:
+        return (it.key for it in self._listed(prefix))
+
+    def ages(self, prefix: str) -> Iterator[Aged]:
+        return (it for it in self._listed(prefix) if not it.key.endswith("/"))
+
+    def prune(self, folder: str) -> None:
+        """Remove the empty objects that pyarrow and others put in the place of folders."""
+        keys = list(self.list(f"{folder}/"))
+        for key in [it for it in keys if it.endswith("/") and not any(_is_within(other, it) for other in keys)]:
+            named = {"Bucket": self._bucket, "Key": self._prefix + key}
+            self._tried(key, "deleted", partial(self._client.delete_object, **named))
+
+    def _listed(self, prefix: str) -> Iterator[Aged]:
+        def pages() -> list[Aged]:
             paginator = self._client.get_paginator("list_objects_v2")
             found = []
             for page in paginator.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
                 if page.get("Name") != self._bucket or "IsTruncated" not in page:
                     raise _GarbledError("the answer is no listing")
-                found += [it["Key"].removeprefix(self._prefix) for it in page.get("Contents", ())]
+                now = _answered_at(page)
+                for it in page.get("Contents", ()):
+                    written = it.get("LastModified", now)
+                    found.append(
+                        Aged(it["Key"].removeprefix(self._prefix), it["Size"], (now - written).total_seconds())
+                    )
             return found
 
         return iter(self._tried(prefix, "listed", pages))
@@ -187,6 +208,19 @@ class S3Store:
             f"{self.url}/{key} cannot be {what}, tried for {self._seconds:.0f} s ({error}). Nothing stored is lost: "
             f"mend the access or wait for the store, then run the same command again."
         )
+
+
+def _answered_at(answer: Any) -> datetime:
+    """When the server says it answered: ages are by its own clock. This machine's where it does not say."""
+    try:
+        return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError):
+        return datetime.now(UTC)
+
+
+def _is_within(key: str, folder: str) -> bool:
+    """Whether an object, not one in the place of a folder, lies below the one in the place of ``folder``."""
+    return key.startswith(folder) and not key.endswith("/")
 
 
 def _code(error: Exception) -> str:

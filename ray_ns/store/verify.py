@@ -43,8 +43,10 @@ Found = Iterator[tuple[str, str | None]]
 Sealed = tuple[dict[str, Any] | None, str | None, str | None]  # a record, its digest, what is wrong with it
 
 
-def verify(store: ObjectStore) -> Found:
+def verify(store: ObjectStore, data: bool = True) -> Found:
     """The key of each record and object that was checked, with its fault, or None.
+
+    ``data``: False checks the records alone, which takes no longer than to read them.
 
     Raises ``InputError`` where no run has begun, or one in a format that this version does not read.
     """
@@ -75,12 +77,13 @@ def verify(store: ObjectStore) -> Found:
         key = f"{stage}/commit.json"
         committed = commits[stage] if key in names or key in registered else None
         yield from _plan(store, stage, known, committed and committed[0])
-        yield from _done(store, stage, committed is None)
+        yield from _done(store, stage, data and committed is None)
         if committed is not None:
             yield key, _as_registered(store, key, committed, registered)
-            for part in committed[0]["parts"] if committed[0] else ():
+            for part in committed[0]["parts"] if committed[0] and data else ():
                 yield from _data(store, part)
-    yield from _best(store, names, {stage: value for stage, (value, _, _) in commits.items() if value is not None})
+    if data:
+        yield from _best(store, names, {stage: value for stage, (value, _, _) in commits.items() if value is not None})
 
 
 def _listed(store: ObjectStore) -> tuple[set[str], tuple[str, str] | None]:
@@ -133,12 +136,12 @@ def _as_registered(store: ObjectStore, key: str, found: Sealed, registered: Mapp
     return wrong
 
 
-def _done(store: ObjectStore, stage: str, under_way: bool) -> Found:
-    """The done records of a stage; also their data while the stage is not committed."""
+def _done(store: ObjectStore, stage: str, data: bool) -> Found:
+    """The done records of a stage; ``data``: also their data, which count while the stage is not committed."""
     for key in commit.done_keys(store, stage):
         record, _, wrong = _sealed(store, key)
         yield key, wrong
-        if record is not None and under_way:
+        if record is not None and data:
             yield from _data(store, record)
 
 

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 from support.dying import Killed
 
-from ray_ns.store.objects import LocalStore
+from ray_ns.store.objects import Aged, LocalStore
 
 
 class WatchedStore:
@@ -55,3 +55,11 @@ class WatchedStore:
     def list(self, prefix: str) -> Iterator[str]:
         self._step("list", prefix)
         return self.inner.list(prefix)
+
+    def ages(self, prefix: str) -> Iterator[Aged]:
+        self._step("ages", prefix)
+        return self.inner.ages(prefix)
+
+    def prune(self, folder: str) -> None:
+        self._step("prune", folder)
+        self.inner.prune(folder)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ray_ns import measures
 from ray_ns.artifacts.network import Network
-from ray_ns.artifacts.scores import PREDICTIONS, Scores
+from ray_ns.artifacts.scores import METRICS, PREDICTIONS, Scores
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -65,7 +65,7 @@ class Evaluate(Stage[Scores]):
             summary[name] = metrics(predicted, confidence, truth, classes)
             if about := run.about(name):
                 predictions[PREDICTIONS[name]] = self._predictions(table, truth, about)
-        output.publish(0, {"metrics.json": canonical(summary), **predictions}, {})
+        output.publish(0, {METRICS: canonical(summary), **predictions}, {})
         scores = (f"{summary[name]['top1']:.1%} on {name}{_wrong(summary[name])}" for name in CORPORA)
         return Done(summary, 1, f"top-1 {', '.join(scores)}")
 
