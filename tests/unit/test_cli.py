@@ -216,8 +216,8 @@ def test_verify_of_a_missing_object_leaves_with_4(ray_ns: Call, finished: LocalS
 
 def test_looking_at_a_run_writes_nothing(ray_ns: Call, finished: LocalStore) -> None:
     before = {key: finished.get(key) for key in finished.list("")}
-    for verb in ("status", "verify"):
-        ray_ns(verb, finished.url)
+    for verb in ("status", "verify", "gc"):
+        assert ray_ns(verb, finished.url).code == 0
     assert {key: finished.get(key) for key in finished.list("")} == before
 
 

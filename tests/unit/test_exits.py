@@ -96,7 +96,7 @@ def test_a_bad_place_for_what_is_read_leaves_with_2(
     place = _place(kind, tmp_path)
     monkeypatch.chdir(tmp_path / "folder")
     for words in (
-        *(("status", place), ("verify", place), ("inspect", place), ("inspect", place, "--labelled")),
+        *(("status", place), ("verify", place), ("gc", place), ("inspect", place), ("inspect", place, "--labelled")),
         *((verb, place) for verb in ("run", "check", "select")),
         ("ingest", place, tmp_path / "out"),
     ):

@@ -32,9 +32,9 @@ def show(found: Found, removed: bool) -> None:
         say(f"{folder:<24} {_files(files):>14} {in_bytes(size):>9}  {why}")
     if found.young:
         young = _total(found.young)
-        say(f"{_files(young['files'])} more ({in_bytes(young['bytes'])}) stay: they are younger than a day")
+        say(f"{_files(young['files'])} more, {in_bytes(young['bytes'])}: younger than a day, not to be removed yet")
     if found.unknown:
-        say(f"{_files(len(found.unknown))} stay as they are not the run's by name: {_places(found.unknown)}")
+        say(f"{_files(len(found.unknown))} not the run's by name, never removed: {_places(found.unknown)}")
     total = _total(found.old)
     words = f"{_files(total['files'])}, {in_bytes(total['bytes'])}"
     if removed:

@@ -21,7 +21,7 @@ from ray_ns.store.verify import verify
 
 NAMES = {"labels.parquet", "selection.parquet", "model.safetensors"}
 KINDS = ("data", "undecided", "checkpoints")
-STEPS, PARTS = 4, 3
+STEPS, PARTS = 3, 2
 
 
 class Run:
@@ -135,14 +135,15 @@ def test_a_run_that_was_never_disturbed_has_no_leftovers(ended: LocalStore) -> N
     assert found == gc.Found((), (), ())
 
 
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.chaos), 6])
 def test_killed_before_any_write_then_swept_it_is_well_and_ends_with_the_same_bytes_and_no_more_work(
-    whole: Path, tmp_path: Path, dying: Die
+    whole: Path, tmp_path: Path, dying: Die, every: int
 ) -> None:
     written = dying(None)
     Run(LocalStore(tmp_path / "counted")).end()
     writes, removed = len(written), set()
     plain, swept = LocalStore(tmp_path / "plain"), LocalStore(tmp_path / "swept")
-    for at in range(4, writes):  # the first ones begin the run
+    for at in range(4, writes, every):  # the first ones begin the run
         dying(at)
         with pytest.raises(Killed):
             Run(plain).end()
@@ -159,7 +160,7 @@ def test_killed_before_any_write_then_swept_it_is_well_and_ends_with_the_same_by
             assert kept(tmp_path / "ended") == kept(whole), f"killed before write {at}, then without {gone}"
             shutil.rmtree(tmp_path / "ended")
         assert went_on[0].worked == went_on[1].worked, f"killed before write {at}, then without {gone}"
-    assert removed == set(KINDS)
+    assert removed == set(KINDS) or every > 1
 
 
 def littered(store: LocalStore) -> set[str]:

@@ -4,10 +4,12 @@ import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import boto3
 import pytest
 from support.weed import weed
 
 from ray_ns.errors import InputError, ResumableError
+from ray_ns.store import gc, layout
 from ray_ns.store.commit import Output, ensure, find_commit
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore, open_store
@@ -80,3 +82,28 @@ def test_a_missing_bucket_is_one_line_that_names_it(server: None) -> None:
 def test_other_schemes_are_refused() -> None:
     with pytest.raises(InputError, match="gs://"):
         open_store("gs://bucket/run")
+
+
+def test_objects_have_sizes_and_ages_and_what_stands_for_a_folder_goes_with_the_last_of_them(
+    store: ObjectStore,
+) -> None:
+    layout.begin(store, {"run": {}}, {"pool": []}, lambda: None, layout.Classes(10))
+    store.put(".ray/x/snapshot.json", b"abc")
+    store.put("mine.txt", b"mine")
+    before = set(store.list(""))
+    bucket, _, prefix = store.url.removeprefix("s3://").partition("/")
+    for folder in (".ray/", ".ray/x/", ".ray/full/"):
+        boto3.client("s3").put_object(Bucket=bucket, Key=f"{prefix}/{folder}", Body=b"")
+    store.put(".ray/full/notes-one.txt", b"")
+    ages = {it.key: it for it in store.ages("")}
+    assert set(ages) == before | {".ray/full/notes-one.txt"}
+    assert ages[".ray/x/snapshot.json"].size == 3
+    assert all(-2 < it.seconds < 60 for it in ages.values())
+    found = gc.survey(store, set())
+    assert (found.old, found.unknown) == ((), ("mine.txt",))
+    young = [it for it in found.young if "full" not in it.key]
+    assert [it.key for it in gc.remove(store, young, lambda: None)] == [".ray/x/snapshot.json"]
+    assert set(store.list("")) == before - {".ray/x/snapshot.json"} | {".ray/", ".ray/full/", ".ray/full/notes-one.txt"}
+    store.delete(".ray/full/notes-one.txt")
+    store.prune(".ray")
+    assert set(store.list("")) == before - {".ray/x/snapshot.json"}

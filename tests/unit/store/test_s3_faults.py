@@ -30,6 +30,7 @@ class Server:
     def __init__(self) -> None:
         self.held: dict[str, bytes] = {}
         self.faults: list[Any] = []
+        self.listing, self.date = LISTING, ""
         self.requests = 0
         server = self
 
@@ -72,7 +73,7 @@ class Server:
             else:
                 self.held[path] = body
         elif "list-type=2" in request.path:
-            data = LISTING.encode()
+            data = self.listing.encode()
         elif path in self.held:
             data = self.held[path]
         else:
@@ -86,7 +87,8 @@ class Server:
     def send(
         self, request: Any, status: int, data: bytes, headers: dict[str, str] | None = None, cut: bool = False
     ) -> None:
-        request.send_response(status)
+        request.send_response_only(status)
+        request.send_header("Date", self.date or request.date_time_string())
         for name, value in (headers or {}).items():
             request.send_header(name, value)
         request.send_header("Content-Length", str(len(data)))
@@ -109,7 +111,7 @@ def one_server() -> Iterator[Server]:
 @pytest.fixture
 def server(one_server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
     server = one_server
-    server.faults, server.held = [], {}
+    server.faults, server.held, server.listing, server.date = [], {}, LISTING, ""
     environment = {"AWS_ENDPOINT_URL": server.url, "AWS_REGION": "us-east-1"}
     environment |= {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
     for name, value in environment.items():
@@ -257,3 +259,10 @@ def test_a_store_goes_to_workers_with_its_patience(server: Server, store: Object
         store.patient(5).get("k")
     assert clock.now <= 5
     server.faults = []
+
+
+def test_an_age_is_told_by_the_servers_clock_whatever_this_machines_says(server: Server) -> None:
+    written = "<LastModified>2020-02-02T12:00:00.000Z</LastModified>"
+    server.listing = LISTING.replace("<Size>", f"{written}<Size>")
+    server.date = "Mon, 03 Feb 2020 12:00:30 GMT"
+    assert list(open_store("s3://runs/x").ages("")) == [("k", 4, 86_430.0)]
