@@ -166,7 +166,7 @@ def test_killed_before_any_write_then_swept_it_is_well_and_ends_with_the_same_by
 def littered(store: LocalStore) -> set[str]:
     """Put there one leftover of each kind; their keys."""
     data = f"rounds/1/label/data/000001-{'0' * 16}/labels.parquet"
-    of = checkpoint.place("rounds/0/train", "1" * 64)
+    of = checkpoint.place("rounds/0/train", digest({"selection": None}))
     name = f"000000003-000001-{'a' * 32}"
     keys = {
         *(data, f"rounds/1/select/undecided/000000-{'0' * 16}.parquet"),
