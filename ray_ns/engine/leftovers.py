@@ -3,6 +3,7 @@
 from dataclasses import replace
 from itertools import islice
 
+from ray_ns.artifacts.judged import JUDGED
 from ray_ns.artifacts.labels import LABELS
 from ray_ns.artifacts.report import REPORT
 from ray_ns.artifacts.scores import METRICS, PREDICTIONS
@@ -21,7 +22,7 @@ from ray_ns.store.objects import TEMPORARY
 # What the objects of stages are called, so that what somebody else has put beside them is told from them.
 NAMES = {
     *(LABELS, SELECTION, COUNTS, METRICS, REPORT, WEIGHTS, CONFIG, *PREDICTIONS.values(), *known.IN),
-    *(HASHES, DUPLICATES, LEFT_OUT, IMAGES),
+    *(HASHES, DUPLICATES, LEFT_OUT, IMAGES, JUDGED),
 }
 TOLD = 1000  # between two lines of progress
 
