@@ -62,6 +62,14 @@ def inner(pid: int) -> int:
     return children(pid)[0]
 
 
+def kill(process: "subprocess.Popen[Any]") -> None:
+    """SIGKILL for a process, and for all below it."""
+    for pid in reversed(descendants(process.pid)):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
 class Namespace:
     """An open namespace. ``init``: its first process, as the outside sees it."""
 
@@ -75,13 +83,6 @@ class Namespace:
             binds = [f"mount --bind {shlex.quote(str(a))} {shlex.quote(str(b))}" for a, b in own]
             words += ["unshare", "--mount", "sh", "-c", " && ".join([*binds, 'cd "$PWD"', 'exec "$@"']), "sh"]
         return subprocess.Popen([*words, *command], stdin=subprocess.DEVNULL, **options)
-
-    def kill(self, process: "subprocess.Popen") -> None:
-        """SIGKILL for what ``start`` started, and for all below it."""
-        for pid in reversed(descendants(process.pid)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        process.wait()
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,13 +64,50 @@ class Node:
             time.sleep(0.1)
 
 
+class Started:
+    """A command in the background. ``log``: its output and its errors."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log: Path) -> None:
+        self._process, self.log = process, log
+
+    def runs(self) -> bool:
+        """Whether it still does."""
+        return self._process.poll() is None
+
+    def text(self) -> str:
+        """What it has printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def signal(self, number: int) -> None:
+        """Signal it (and not the door of its namespace, which is what was started)."""
+        os.kill(namespaces.inner(self._process.pid), number)
+
+    def until(self, done: Callable[[], object], seconds: float) -> None:
+        """Return when ``done()`` is true, which must be before the end and in so many seconds."""
+        deadline = time.monotonic() + seconds
+        while not done():
+            assert self.runs(), f"it has ended: {self.text()}"
+            if time.monotonic() > deadline:
+                namespaces.kill(self._process)
+                raise AssertionError(f"not in {seconds:.0f} s: {self.text()}")
+            time.sleep(0.2)
+
+    def end(self, seconds: float) -> int:
+        """Its exit code, when it has ended by itself."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            namespaces.kill(self._process)
+            raise AssertionError(f"no end in {seconds:.0f} s: {self.text()}") from None
+
+
 class Nodes:
     """A running cluster. ``env``: what a process that joins it needs; ``folder``: where the output of each lies."""
 
     def __init__(self, space: namespaces.Namespace, folder: Path, ray_folder: Path, env: Mapping[str, str]) -> None:
         self.address, self.dashboard = f"{ADDRESSES}.2:{PORT}", f"http://{ADDRESSES}.2:{DASHBOARD}"
         self.folder, self.ray_folder, self.nodes = folder, ray_folder, list[Node]()
-        self.space, self._started = space, 0
+        self.space, self._started, self._begun = space, 0, 0
         self._base = {name: value for name, value in os.environ.items() if name not in _NOT_OURS} | SETTINGS
         self._base |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(folder), **env}
         self.token = self._base.get("RAY_AUTH_TOKEN")
@@ -110,29 +147,36 @@ class Nodes:
         seconds: float = 560,
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as a driver on the head would be; ``env`` comes on top of the cluster's, "" takes away."""
-        process = self.start(*command, env=env, cwd=cwd)
+        process = self.space.start(
+            list(command),
+            env=self._with(env),
+            cwd=cwd or self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            self.space.kill(process)
+            namespaces.kill(process)
             raise
         done = subprocess.CompletedProcess(command, process.returncode, out, err)
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{out[-3000:]}\n{err[-3000:]}")
         return done
 
-    def start(
-        self, *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
-    ) -> "subprocess.Popen[str]":
-        """The same in the background; its output is in its pipes."""
-        merged = {name: value for name, value in {**self.env, **(env or {})}.items() if value}
-        return self.space.start(
-            list(command), env=merged, cwd=cwd or self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+    def start(self, *command: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> "Started":
+        """The same in the background."""
+        self._begun += 1
+        log = self.folder / f"command-{self._begun}.log"
+        with log.open("wb") as sink:
+            process = self.space.start(
+                list(command), env=self._with(env), cwd=cwd or self.folder, stdout=sink, stderr=sink
+            )
+        return Started(process, log)
 
-    def signal(self, process: "subprocess.Popen[str]", number: int) -> None:
-        """Signal what ``start`` started (its ``send_signal`` would reach the door of the namespace alone)."""
-        os.kill(namespaces.inner(process.pid), number)
+    def _with(self, env: Mapping[str, str] | None) -> dict[str, str]:
+        return {name: value for name, value in {**self.env, **(env or {})}.items() if value}
 
     def submit(
         self,
