@@ -105,10 +105,13 @@ class Reporter:
             self._say("progress", f"{self._stage}: {self._state()}", show=self._live is None)
 
     def waiting(self, text: str) -> None:
-        """Say what the run waits for (``4 CPUs wanted, 2 there, 120 s``): at once, then every ten seconds at most."""
+        """Say what the run waits for (``4 CPUs wanted, 2 there, 120 s``): at once, then every ten seconds at most.
+
+        An empty ``text`` says nothing: the run waits no more.
+        """
         self._waiting = text
         self._show()
-        if time.monotonic() - self._waited > LOG_SECONDS:
+        if text and time.monotonic() - self._waited > LOG_SECONDS:
             self._waited = time.monotonic()
             place = f"{self._stage}: " if self._stage else ""
             self._say("waiting", f"{place}waiting: {text}", show=self._task is None)

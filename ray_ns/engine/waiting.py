@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from ray_ns.engine.run import Run
 
 LOOK_SECONDS = 1.0
-SAY_SECONDS = 10.0  # a line in so many at most, and none before so long a stand-still
+STILL_SECONDS = 10.0  # so long a stand-still is none yet
+AGAIN_SECONDS = 2.0  # between two looks at the nodes
 
 
 class Waiting:
@@ -44,20 +45,21 @@ class Waiting:
         if self._since is None or seen != self._seen:
             self._goes_on(now, seen)
         elif now >= self._next:
-            self._next = now + SAY_SECONDS
+            self._next = now + AGAIN_SECONDS
             lacks = self._lacks()
             if lacks is None:
                 self._goes_on(now, seen)
             else:
                 self._told = True
-                self._reporter.note(f"waiting: {lacks}, {now - self._since:.0f} s")
+                self._reporter.waiting(f"{lacks}, {now - self._since:.0f} s")
                 if now - self._since >= self._limit:
                     self._end(_given_up(lacks, now - self._since, self._limit))
 
     def _goes_on(self, now: float, seen: Any) -> None:
         if self._told and self._since is not None:
+            self._reporter.waiting("")
             self._reporter.note(f"what was waited for is there after {in_time(now - self._since)}")
-        self._seen, self._since, self._next, self._told = seen, now, now + SAY_SECONDS, False
+        self._seen, self._since, self._next, self._told = seen, now, now + STILL_SECONDS, False
 
 
 @contextlib.contextmanager

@@ -101,6 +101,8 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     keep_memory()
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
+    if cluster.train_gpus and device.type == "cpu":
+        warnings.append("cluster.train_gpus = 1, and torch sees no GPU on the worker's node: it trained on the CPU")
     if _published(task.to, rank):
         return {}
     first = weights(task.first.read(task.to.store)) if task.first else None
