@@ -127,17 +127,16 @@ def held_by_all(shape: Shape, nodes: Iterable[Node]) -> int:
 
 
 def missing(shape: Shape, nodes: Iterable[Node]) -> str | None:
-    """``4 CPUs wanted for 4 training workers, 2 there``, where so many that it could go on have no room; else None."""
+    """``4 CPUs wanted, 2 there, for 4 training workers``, where so many that it could go on have no room; else None."""
     there = held_by_all(shape, nodes)
-    return None if there >= shape.needed else f"{wanted(shape)}, {there * shape.scarce[0]:g} there"
+    return None if there >= shape.needed else wanted(shape, f"{there * shape.scarce[0]:g} there")
 
 
-def wanted(shape: Shape) -> str:
-    """``4 CPUs wanted for 4 training workers on nodes with ray-ns/gpu=true``."""
+def wanted(shape: Shape, there: str) -> str:
+    """What so many workers that it could go on want, and what is ``there`` of it, in words."""
     each, unit = shape.scarce
-    return (
-        f"{amount(shape.needed * each, unit)} wanted for {amount(shape.needed, shape.name)}{on_nodes(shape.selector)}"
-    )
+    workers = f"{amount(shape.needed, shape.name)}{on_nodes(shape.selector)}"
+    return f"{amount(shape.needed * each, unit)} wanted, {there}, for {workers}"
 
 
 def amount(number: float, unit: str) -> str:

@@ -98,7 +98,7 @@ def lacking(shapes: tuple[Shape, ...]) -> str | None:
     groups = placement.waiting_groups() if grouped else []
     for shape in grouped:
         if any(is_of(shape, group) for group in groups):
-            return f"{placement.wanted(shape)}, all there but in use"
+            return placement.wanted(shape, "there but in use")
     return None
 
 

@@ -78,13 +78,13 @@ def test_a_wait_without_end_ends_the_run_with_the_mend(stage: Stage) -> None:
 
 def test_the_words_name_what_is_scarce_and_where() -> None:
     small, decoder = Node("a", {}, 2, 0), Node("b", {"ray-ns/decode": "true"}, 1, 0)
-    assert placement.missing(FOUR, [small]) == "4 CPUs wanted for 4 training workers, 2 there"
+    assert placement.missing(FOUR, [small]) == "4 CPUs wanted, 2 there, for 4 training workers"
     assert placement.missing(FOUR, [small, small]) is None
-    assert placement.missing(TASKS, [small]) == "1 CPU wanted for 1 CPU task on nodes with ray-ns/decode=true, 0 there"
+    assert placement.missing(TASKS, [small]) == "1 CPU wanted, 0 there, for 1 CPU task on nodes with ray-ns/decode=true"
     assert placement.missing(TASKS, [small, decoder]) is None
     teachers = Shape("teacher actor", 4, 0, 1, "label.actors", "cluster.teachers_on")
     assert placement.missing(teachers, [Node("c", {}, 8, 1)]) is None  # one can go on
-    assert placement.missing(teachers, [small]) == "1 GPU wanted for 1 teacher actor, 0 there"
+    assert placement.missing(teachers, [small]) == "1 GPU wanted, 0 there, for 1 teacher actor"
 
 
 @pytest.mark.parametrize(
