@@ -53,3 +53,16 @@ def test_each_kind_of_work_runs_on_the_nodes_that_are_labelled_for_it(nodes: Nod
     assert re.search(rb"run-[0-9a-f]{6}-rounds-0-train-", nodes.http("/api/train/v2/runs/v1")), (
         "the name of the training"
     )
+
+
+def test_a_wait_for_nodes_that_never_come_is_said_and_ends_the_run(nodes: Nodes, tmp_path: Path) -> None:
+    done = nodes.run(
+        *("ray-ns", "run", str(write_tiny(tmp_path)), "cluster.train_workers=4", "cluster.timeout_seconds=20"),
+        f"cluster.train_on={json.dumps(GPU)}",
+        check=False,
+    )
+    words = "4 CPUs wanted, 2 there, for 4 training workers on nodes with ray-ns/gpu=true"
+    assert done.returncode == 3, done.stderr
+    assert f"rounds/0/train: waiting: {words}, 1" in done.stderr
+    assert re.search(rf"{words}, after 2\d s \(cluster.timeout_seconds = 20\)", done.stderr), done.stderr
+    assert '"released"' in (tmp_path / "run/driver/heartbeat.json").read_text(), "the next driver need not wait"
