@@ -63,3 +63,11 @@ def test_the_driver_has_what_ray_train_reads_in_it() -> None:
     assert '"RAY_NS_RUN": "demo-1"' in done.stdout
     for words in ('TRIAL_DIR": "0"', 'STATE_TRACKING": "1"', 'START_TIMEOUT_S": "77"', 'PROGRESS_BARS": "0"'):
         assert words in done.stdout, words
+
+
+def test_work_is_called_by_its_run_and_its_stage() -> None:
+    run = run_at("/data/runs/demo")
+    assert run.named("count") == f"{run.id}-count"
+    run.under_way = "rounds/1/select"
+    assert run.named("count") == f"{run.id}-rounds-1-select-count"
+    assert run.named() == f"{run.id}-rounds-1-select"
