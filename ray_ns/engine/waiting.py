@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from ray_ns.config import Cluster
 from ray_ns.engine import placement
 from ray_ns.engine.placement import Shape
 from ray_ns.errors import ResumableError
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 STILL_SECONDS = 10.0  # so long a stand-still is none yet
+ELASTIC_START_SECONDS = 60.0  # as Ray has it
 AGAIN_SECONDS = 2.0  # between two looks at the nodes
 
 
@@ -106,6 +108,15 @@ def is_of(shape: Shape, group: list[dict[str, float]]) -> bool:
     """Whether a placement group that waits is one of such workers: as many parts as workers, or more, all alike."""
     asked = {name: it for name, it in (("CPU", shape.cpus), ("GPU", shape.gpus)) if it}
     return len(group) >= shape.count and all(part == asked for part in group)
+
+
+def start_seconds(cluster: Cluster) -> float:
+    """How long Ray Train may take to start the workers of a training, before it counts anew how many there may be.
+
+    A fixed number has nothing to count anew, and waits. With [least, most] Ray goes by what the cluster was up to 20 s
+    ago: a node may be gone.
+    """
+    return ELASTIC_START_SECONDS if len(cluster.worker_counts) > 1 else cluster.timeout_seconds
 
 
 def _given_up(lacks: str, waited: float, limit: float) -> ResumableError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, Training
-from ray_ns.engine import metrics, placement, ray_private, remote_cluster, waiting
+from ray_ns.engine import metrics, placement, ray_private, waiting
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from ray.train import FailureConfig, ScalingConfig
 
 COST = "cost.json"
-# How long a start may take with [least, most] workers, before Ray counts anew how many there may be: it goes by what
-# the cluster was up to 20 s ago, and a node may be gone. A fixed number has nothing to count anew, and waits.
-ELASTIC_START_SECONDS = "60"
 
 
 @dataclass(frozen=True)
@@ -146,8 +143,6 @@ def _fit(run: Run, task: Task) -> None:
             failure_config=_failures(run),
         ),
     )
-    if _elastic(run) and not run.local:
-        os.environ[remote_cluster.START_SECONDS] = ELASTIC_START_SECONDS
     began = time.monotonic()
     with waiting.told(run, placement.training(run.config)), run.following(lambda: _done(run.store, task.to.prefix)):
         ended = trainer.fit().return_value

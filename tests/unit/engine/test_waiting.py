@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from ray_ns import observe
+from ray_ns.config import Cluster
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.placement import Node, Shape
 from ray_ns.engine.waiting import Waiting
@@ -74,6 +75,11 @@ def test_a_wait_without_end_ends_the_run_with_the_mend(stage: Stage) -> None:
     stage.watch(1)
     (error,) = stage.errors
     assert str(error).startswith("4 CPUs wanted, 2 there, after 60 s (cluster.timeout_seconds = 60). Start such nodes")
+
+
+def test_an_elastic_training_counts_its_nodes_anew_and_a_fixed_one_waits() -> None:
+    assert waiting.start_seconds(Cluster(train_workers=4, timeout_seconds=900.0)) == 900
+    assert waiting.start_seconds(Cluster(train_workers=[1, 4], timeout_seconds=900.0)) == 60
 
 
 def test_the_words_name_what_is_scarce_and_where() -> None:
