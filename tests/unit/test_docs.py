@@ -15,7 +15,7 @@ DOCUMENTS = [
     ROOT / "cluster/README.md",
 ]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TOP = ("ray_ns", "tests", "benchmarks", "cluster/kuberay", "configs", "docs", ".ci")
+TOP = ("ray_ns", "tests", "benchmarks", "cluster/kuberay", "cluster/monitoring", "configs", "docs", ".ci")
 BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "cluster_files", "support")
 
 

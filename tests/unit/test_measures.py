@@ -1,9 +1,11 @@
 """The table of measures, and what a call does with and without a sink."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +80,20 @@ def test_the_table() -> None:
         assert (measure.kind == "histogram") == bool(measure.buckets)
         assert all(low < high for low, high in pairwise(measure.buckets))
         assert {*measure.labels} <= {"stage", "reason", "outcome", "what", "verb", "corpus"}
+
+
+def test_the_page_of_metrics_has_them_all() -> None:
+    page = (Path(__file__).parents[2] / "docs/METRICS.md").read_text()
+    rows = re.findall(r"^\| `ray_(ns_\w+)` \| (\w+) \| run(.*?) \| (.*) \|$", page, re.MULTILINE)
+    assert rows == [
+        (
+            f"{name}_total" if measure.kind == "counter" else name,
+            "gauge" if measure.kind == "level" else measure.kind,
+            "".join(f", {label}" for label in measure.labels),
+            measure.description,
+        )
+        for name, measure in measures.MEASURES.items()
+    ]
 
 
 def test_a_forked_process_has_no_sink(sink: Measured) -> None:
