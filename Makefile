@@ -19,8 +19,9 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
+# With SEEDS=1..12: seeded schedules of deaths over a run of two rounds (tests/support/chaos.py).
 chaos: $(READY)
-	$(BIN)/python -m pytest -m chaos
+	$(BIN)/python $(if $(SEEDS),tests/support/chaos.py $(SEEDS),-m pytest -m chaos)
 
 cluster-test: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'

@@ -23,6 +23,7 @@ RAYS = ".ray"  # where Ray Train keeps records of its own on a cluster (``engine
 # A stage's prefix is checked against its plan. Ray names its folders and files in these letters.
 _TEMPORARY = re.compile(rf"{re.escape(TEMPORARY)}/[0-9a-f]{{32}}", re.ASCII)
 _RAYS = re.compile(rf"{re.escape(RAYS)}/[A-Za-z0-9_=+@.,/-]+", re.ASCII)
+_SEEN = re.compile(r"driver/seen-[0-9a-f]{12}(?:-\d+)?", re.ASCII)  # ``engine.nodes``
 _DATA = re.compile(r"(.+)/data/\d{6,}-[0-9a-f]{16}/([^/]+)", re.ASCII)
 _ASIDE = re.compile(r"(.+)/undecided/\d{6,}-[0-9a-f]{16}\.parquet", re.ASCII)  # ``engine.workers.selecting``
 _CHECKPOINT = re.compile(r"(.+)/checkpoints/[0-9a-f]{16}/[^/]+", re.ASCII)
@@ -124,6 +125,8 @@ class _Run:
             return TEMPORARY, "half-written files of writers that were killed"
         if _RAYS.fullmatch(key):
             return RAYS, "Ray Train's records of trainings on a cluster: nothing reads them again"
+        if _SEEN.fullmatch(key):
+            return "driver", "what nodes of a cluster were shown by a driver that was killed"
         if (data := _DATA.fullmatch(key)) and data[1] in self._plans and data[2] in self._names:
             why = "data that no commit and no finished part names"
             return None if key in self._named else (f"{data[1]}/data", why)
