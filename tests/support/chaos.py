@@ -29,7 +29,7 @@ from ray_ns.errors import IntegrityError, ResumableError
 from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.verify import verify
 
-ROUNDS = ("run.rounds=2", "cluster.train_workers=2", "cluster.cpus=2")
+ROUNDS = ("run.rounds=2", "run.patience=2", "cluster.train_workers=2", "cluster.cpus=2")
 STARTS, SECONDS = 10, 420  # of a seed, at most
 POLL = 0.05
 PROCESSES = {"trainer": b"RayTrainWorker", "teacher": b"MapWorker"}  # as Ray names them in the list of processes
@@ -82,14 +82,15 @@ class Cluster:
         self._script.stdin.flush()
         assert self._script.stdout.readline().strip() == "lost"
 
-    def find(self, name: bytes) -> int | None:
-        """A process of the cluster with this in its name."""
+    def find(self, name: bytes) -> set[int]:
+        """The processes of the cluster with this in their names."""
+        found = set()
         for pid in tree(self._script.pid):
             with contextlib.suppress(OSError):
-                found = Path(f"/proc/{pid}/cmdline").read_bytes()
-                if found.startswith(b"ray::") and name in found:
-                    return pid
-        return None
+                title = Path(f"/proc/{pid}/cmdline").read_bytes()
+                if title.startswith(b"ray::") and name in title:
+                    found.add(pid)
+        return found
 
     def end(self) -> None:
         """End it with all its processes."""
@@ -97,7 +98,7 @@ class Cluster:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._script.communicate("\n", timeout=30)
         for pid in left:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 if b"ray" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
 
@@ -109,6 +110,8 @@ class Played:
         self._command = [str(Path(sys.executable).with_name("ray-ns")), "run", str(config), f"run.dir={store.url}"]
         self._store, self._cluster, self._server, self._log = store, cluster, server, log
         self._driver: subprocess.Popen[bytes] | None = None
+        self._expected: Strike | None = None
+        self._earlier: set[int] = set()
         self.starts = 0
         self.struck: list[Strike] = []
 
@@ -156,7 +159,14 @@ class Played:
             return False
         if strike.victim == "driver":
             return self._driver.poll() is None
-        return strike.victim not in PROCESSES or self._cluster.find(PROCESSES[strike.victim]) is not None
+        return strike.victim not in PROCESSES or bool(self._victims(strike))
+
+    def _victims(self, strike: Strike) -> set[int]:
+        """Processes that may be killed: where a stage begins, those that were not there before it."""
+        found = self._cluster.find(PROCESSES[strike.victim])
+        if strike is not self._expected:
+            self._expected, self._earlier = strike, found if strike.begins else set()
+        return found - self._earlier
 
     def _strike(self, strike: Strike) -> None:
         if strike.victim == "driver":
@@ -170,8 +180,7 @@ class Played:
             time.sleep(strike.seconds)
             self._server.start()
         else:
-            pid = self._cluster.find(PROCESSES[strike.victim])
-            if pid is not None:
+            for pid in sorted(self._victims(strike))[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -35,6 +35,7 @@ MOMENTS: tuple[tuple[str, int, tuple[Victim, ...]], ...] = (
     ("rounds/2/train/checkpoints/", 3, TRAINING),
     ("rounds/2/evaluate/plan.json", 1, ("driver", "store")),
 )
+BEGINS = "/plan.json"
 STRIKES = (2, 4)
 AWAY = (3, 12)  # seconds that the store is away
 
@@ -56,9 +57,14 @@ class Strike:
     def is_due(self, keys: Iterable[str]) -> bool:
         """Whether the run has come so far. What is gone again, as checkpoints are, is known by what follows."""
         keys = list(keys)
-        later = [prefix for prefix, _, _ in MOMENTS[self.moment + 1 :] if prefix.endswith("plan.json")]
+        later = [prefix for prefix, _, _ in MOMENTS[self.moment + 1 :] if prefix.endswith(BEGINS)]
         passed = any(key in later for key in keys)
         return passed or sum(key.startswith(self.prefix) for key in keys) >= self.count
+
+    @property
+    def begins(self) -> bool:
+        """Whether it falls where a stage begins."""
+        return self.prefix.endswith(BEGINS)
 
     @property
     def moment(self) -> int:
