@@ -37,9 +37,9 @@ def guarded(command: Callable[[], None], words: Sequence[str]) -> int:
             if stopped:  # whatever error a library made of it
                 printed.tell_failure(STOPPED, ResumableError.exit_code)
                 return ResumableError.exit_code
-            known, trace = _known(error)
-            printed.tell_failure(str(known), known.exit_code, trace)
-            return known.exit_code
+            ours, trace = known(error)
+            printed.tell_failure(str(ours), ours.exit_code, trace)
+            return ours.exit_code
     return 0
 
 
@@ -84,13 +84,13 @@ class _Stops:
         raise KeyboardInterrupt
 
 
-def _known(error: BaseException) -> tuple[RayNsError, str]:
+def known(error: BaseException) -> tuple[RayNsError, str]:
     """The error as one of ours, and the traceback if it is unexpected."""
     if isinstance(error, RayNsError):
         cause = error.__cause__ if isinstance(error, ResumableError | RepeatingError) else None
         return error, "".join(traceback.format_exception(cause)) if cause else ""
-    if isinstance(error, OSError) and (known := of_system(error, error.filename)):
-        return known, ""
+    if isinstance(error, OSError) and (ours := of_system(error, error.filename)):
+        return ours, ""
     words = str(error).strip().splitlines() or ["no message"]
     return ResumableError(
         f"unexpected error: {type(error).__name__}: {words[-1]}. What is committed stays. Run the same command again; "

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 
+from ray_ns.engine.causes import WITHIN, in_short
 from ray_ns.errors import RayNsError, RepeatingError, ResumableError
 
 # Raised by code over what it was given, and so raised again. Trouble of a machine or a network raises none of these.
@@ -23,7 +24,7 @@ def as_ours(stage: str, logs: Callable[[], str]) -> Iterator[None]:
         found = cause(error)
         if found is not None:
             raise type(found)(str(found)) from error
-        words = f"{stage} failed: {_last_line(error)}. What is committed stays."
+        words = f"{stage} failed: {in_short(error)}. What is committed stays."
         if would_repeat(error):
             raise RepeatingError(f"{words} The same command would meet this again: mend its cause.{logs()}") from error
         raise ResumableError(f"{words} The same command goes on from there.{logs()}") from error
@@ -51,10 +52,6 @@ def _within(error: BaseException, context: bool) -> Iterator[BaseException]:
             continue
         seen.append(current)
         yield current
-        queue += [getattr(current, "cause", None), current.__cause__, current.__context__ if context else None]
+        queue += [getattr(current, name, None) for name in WITHIN]
+        queue += [current.__cause__, current.__context__ if context else None]
         queue += (getattr(current, "worker_failures", None) or {}).values()
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"

@@ -8,6 +8,7 @@ from ray_ns.corpora import origins
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.errors import InputError
 from ray_ns.store import hints, layout
+from ray_ns.store.events import EVENTS
 from ray_ns.store.objects import ObjectStore
 
 
@@ -29,7 +30,7 @@ def check_apart(written: str, read: str, instead: str) -> None:
 def check_free(store: ObjectStore, instead: str) -> None:
     """Raise ``InputError`` where files of others lie in a place in which nothing has begun."""
     if layout.read(store, layout.RUN) is None:
-        ours = (layout.corpora_key(1), "driver/")  # which a command that was killed at its begin has left
+        ours = (layout.corpora_key(1), "driver/", EVENTS)  # which a command that was killed at its begin has left
         other_key = next((key for key in store.list("") if not key.startswith(ours)), None)
         if other_key is not None:
             raise InputError(f"{store.url} holds other files ({other_key}). Give {instead}.")

@@ -32,13 +32,14 @@ from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.resources import check_resources, local_cpus, object_store_mb
 from ray_ns.engine.taking import Taking
 from ray_ns.errors import InputError, RayNsError, ResumableError
-from ray_ns.exits import STOPPED, is_program
+from ray_ns.exits import STOPPED, is_program, known
 from ray_ns.labels.files import About
 from ray_ns.observe import Reporter
 from ray_ns.printed import tell_failure
 from ray_ns.seals import digest
 from ray_ns.store import commit, hints, layout
 from ray_ns.store.commit import Output, Part
+from ray_ns.store.events import Events
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore
 
@@ -79,12 +80,15 @@ class Run:
     under_way: str = field(default="", init=False)
     _started: bool = field(default=False, init=False)
     _metrics: metrics.OfDriver | None = field(default=None, init=False)
+    _events: Events | None = field(default=None, init=False)
     _handlers: dict[int, Any] = field(default_factory=dict, init=False)
     _scratch: tempfile.TemporaryDirectory[str] | None = field(default=None, init=False)
 
     def __enter__(self) -> "Run":
         self.lease.beat_with(self.reporter.snapshot)
         self.lease.when_lost(self._end)
+        self._events = Events(self.store, self.id, lambda: self.lease.holder)
+        self.reporter.sinks.append(self._events)
         if is_program():
             self._handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
@@ -100,6 +104,11 @@ class Run:
             ray.shutdown()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
+        if isinstance(error, KeyboardInterrupt):
+            self.reporter.failed(STOPPED, ResumableError.exit_code)
+        elif isinstance(error, Exception):
+            ours, _ = known(error)
+            self.reporter.failed(str(ours), ours.exit_code)
         self._give_back()
 
     @property
@@ -164,6 +173,7 @@ class Run:
 
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        context.raise_original_map_exception = True  # the one it would wrap it in loses it on its way to this process
         context.execution_no_progress_timeout_s = int(self.config.cluster.timeout_seconds)
         ray_private.quiet_libraries()
 
@@ -262,6 +272,7 @@ class Run:
 
     def _stop(self, number: int, frame: object) -> None:
         """End at once and say how to go on: what is committed stays, and Ray's processes end with this one."""
+        self.reporter.failed(STOPPED, ResumableError.exit_code)
         self._give_back()
         tell_failure(STOPPED, ResumableError.exit_code)
         os._exit(ResumableError.exit_code)
@@ -282,6 +293,10 @@ class Run:
     def _give_back(self) -> None:
         if self._scratch is not None:
             self._scratch.cleanup()
+        if self._events is not None:
+            self._events.close()
+            self.reporter.sinks.remove(self._events)
+            self._events = None
         self.lease.release()
 
     def _warn_of_resources(self, resources: Mapping[str, float]) -> None:

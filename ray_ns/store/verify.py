@@ -8,7 +8,7 @@ missing, unreadable, not a file, or has another digest.
 
 Some files may be missing, because their loss costs time and changes no result: done records (the part is made again;
 once the stage is committed nobody reads them), checkpoints (the training resumes from an earlier one), everything in
-``driver/``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, ``places.json``,
+``driver/``, ``events.jsonl``, ``register/`` itself, ``timing.json``, ``progress.json``, ``cost.json``, ``places.json``,
 ``README.md``, and data that no record names. A damaged epoch in ``driver/`` is a fault. Names that are not the run's,
 such as copies by sync clients, are ignored.
 

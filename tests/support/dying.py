@@ -42,14 +42,14 @@ class FaultyStore(LocalStore):
 
 
 def dying_writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Die]:
-    """Yields what lets the process die before the n-th write that is not a heartbeat; it returns the keys written."""
+    """Yields what lets the process die before the n-th write, heartbeats and events apart; it returns the keys."""
     written: list[str] = []
     limit: list[int | None] = [None]
     for name in ("put", "put_if_absent"):
         original = getattr(LocalStore, name)
 
         def write(self: LocalStore, key: str, data: bytes, original: Callable[..., Any] = original) -> Any:
-            if not key.startswith("driver/"):
+            if not key.startswith(("driver/", "events")):
                 if len(written) == limit[0]:
                     raise Killed
                 written.append(key)

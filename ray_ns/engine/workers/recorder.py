@@ -13,7 +13,7 @@ from ray_ns.errors import ResumableError
 from ray_ns.store import checkpoint, hints
 from ray_ns.store.commit import Output
 from ray_ns.store.lease import BRIEF_SECONDS, Holder, LeaseLostError, fence
-from ray_ns.store.objects import LocalStore, ObjectStore
+from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import PROGRESS
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class _Progress:
         self._store = to.store.patient(BRIEF_SECONDS)
         self._fence = fence(self._store, to.holder)
         self._key = f"{to.prefix}/{PROGRESS}"
-        self._every = PROGRESS_SECONDS if isinstance(to.store, LocalStore) else 10 * PROGRESS_SECONDS
+        self._every = PROGRESS_SECONDS if to.store.url.startswith("/") else 10 * PROGRESS_SECONDS
         self._began = -math.inf
         self._thread = ThreadPoolExecutor(1, "progress")
         self._under_way: Future[None] | None = None

@@ -89,9 +89,9 @@ def test_the_rows_and_the_figures_are_the_networks_own(
 
 
 def records(place: Path) -> dict[str, bytes]:
-    """Everything but who drove, how long it took, and where the images lay."""
+    """Everything but who drove, what was told, how long it took, and where the images lay."""
     found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-    hints = ("driver/", "places.json")
+    hints = ("driver/", "events", "places.json")
     return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
 
 

@@ -104,9 +104,9 @@ def test_the_labels_are_the_teachers_own_whatever_the_images_lie_in(
 
 
 def records(place: Path) -> dict[str, bytes]:
-    """Everything but who drove, how long it took, and where the images lay."""
+    """Everything but who drove, what was told, how long it took, and where the images lay."""
     found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-    hints = ("driver/", "places.json")
+    hints = ("driver/", "events", "places.json")
     return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
 
 
@@ -140,7 +140,9 @@ def test_verify_walks_from_the_labels_to_the_network_and_finds_damage(
     assert {fault for _, fault in verify(store)} == {None}
     for key in store.list(""):
         data = store.get(key) or b""
-        if not key.startswith(("driver/heartbeat", "places")) and not key.endswith(("timing.json", "README.md")):
+        if not key.startswith(("driver/heartbeat", "events", "places")) and not key.endswith(
+            ("timing.json", "README.md")
+        ):
             store.put(key, data[:-3] + bytes([data[-3] ^ 1]) + data[-2:])
             assert [name for name, fault in verify(store) if fault] == [key]
             store.put(key, data)

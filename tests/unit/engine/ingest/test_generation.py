@@ -78,7 +78,7 @@ def files(folder: Path) -> dict[str, bytes]:
     return {
         k: v.read_bytes()
         for k, v in found.items()
-        if not (k.startswith("driver/") or "timing" in k or k.endswith("README.md"))
+        if not (k.startswith(("driver/", "events")) or "timing" in k or k.endswith("README.md"))
     }
 
 
