@@ -20,8 +20,8 @@ def evaluate(
         typer.Option(
             help="What to judge on, once or several times: test or validation, the run's own images; a FOLDER or URL "
             "of labelled images; fgsm:EPS or pgd:EPS[:STEPS], attacks of strength EPS (0 to 1, or such as 8/255) on "
-            "the test images, or with @FOLDER on others; corruptions, those of ImageNet-C, of the same images; "
-            "robustness, all of these.",
+            "the test images, or with @FOLDER on others; corruptions (ImageNet-C's) or perturbations "
+            "(ImageNet-P's) of the same images; robustness, all of these.",
             metavar="SUITE",
         ),
     ],

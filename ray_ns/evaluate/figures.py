@@ -1,7 +1,7 @@
 """Every figure of a network on a labelled corpus, with its interval: from one row per image."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ class Judged:
 
     ``truth``, ``label``: int (n,), ``label`` -1 where the image cannot be read. ``confidence``: float (n,), of the
     label; ``loss``: float (n,), -ln of the true class's probability; both mean nothing where it cannot. ``top``: int
-    (n, k), the most probable classes, the first of which is the label.
+    (n, k), the most probable classes, the first of which is the label. ``frames``: of sequences, int (n, frames, k).
     """
 
     truth: np.ndarray
@@ -28,6 +28,7 @@ class Judged:
     confidence: np.ndarray
     loss: np.ndarray
     top: np.ndarray
+    frames: np.ndarray | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -113,6 +114,7 @@ def mean(values: np.ndarray) -> dict[str, Any]:
 
 def of_table(table: pa.Table) -> Judged:
     """The rows of a table with ``truth``, ``label``, ``confidence``, ``loss`` and ``top_label``."""
+    sequences = "frames" in table.column_names
     top = table["top_label"].combine_chunks()
     size = top.type.list_size
     labels = np.full((len(table), size), -1, np.int64)
@@ -123,10 +125,13 @@ def of_table(table: pa.Table) -> Judged:
         table["confidence"].fill_null(0).to_numpy(),
         table["loss"].fill_null(0).to_numpy(),
         labels,
+        table["frames"].combine_chunks().flatten().to_numpy().reshape(len(table), -1, size) if sequences else None,
     )
 
 
 def stacked(parts: Sequence[Judged]) -> Judged:
     """The rows of all parts."""
     names = ("truth", "label", "confidence", "loss", "top")
-    return Judged(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    found = Judged(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    sequences = [part.frames for part in parts if part.frames is not None]
+    return replace(found, frames=np.concatenate(sequences)) if sequences else found

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ray_ns.evaluate import corruptions
+from ray_ns.evaluate import corruptions, flips, perturbations
 from ray_ns.evaluate.figures import Judged, figures, mean
 from ray_ns.evaluate.paired import paired
-from ray_ns.evaluate.suites import CLEAN, CORRUPTIONS, FGSM, PGD, corruption_of
+from ray_ns.evaluate.suites import CLEAN, CORRUPTIONS, FGSM, PERTURBATIONS, PGD, corruption_of, perturbation_of
 
 IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
@@ -90,8 +90,51 @@ def _right_of_common(views: Views) -> np.ndarray:
     return np.mean(common, 0)
 
 
+def _perturbed(views: Views, classes: int) -> dict[str, Any]:
+    """Flip rates of the images that can be read, 0..1, and the distances of the top 5 (None with few classes).
+
+    ``flips``: the mean of the ten, with the interval by images. ``mfr``: normalised by AlexNet's on ImageNet-P; None
+    where the images are not ImageNet's by their classes.
+    """
+    by_name: dict[str, dict[str, Any]] = {}
+    of = ""
+    for view, judged in views.items():
+        of, name = perturbation_of(view) or ("", "")
+        top, noise = _frames(judged), name in perturbations.NOISE
+        far = float(flips.top5_distance(top, noise).mean()) if classes > flips.TOP and len(top) else None
+        rate = float(flips.flips(top, noise).mean()) if len(top) else 0.0
+        by_name[name] = {"flips": round(rate, 6), "top5_distance": None if far is None else round(far, 6)}
+    of_all = mean(_flips(views))
+    first = next(iter(views.values()))
+    imagenet = classes == IMAGENET and of != perturbations.CIFAR
+    return {
+        "images": len(first.truth),
+        "unreadable": int((first.label < 0).sum()),
+        "variant": of,
+        "flips": of_all["value"],
+        "flips_interval": of_all["interval"],
+        "perturbations": by_name,
+        "mfr": round(flips.mfr({name: it["flips"] for name, it in by_name.items()}), 6) if imagenet else None,
+    }
+
+
+def _frames(judged: Judged) -> np.ndarray:
+    assert judged.frames is not None, "every view is a sequence"
+    return judged.frames[judged.label >= 0]
+
+
+def _flips(views: Views) -> np.ndarray:
+    """Of each readable image the mean flip rate of all perturbations."""
+    rates = [
+        flips.flips(_frames(judged), (perturbation_of(view) or ("", ""))[1] in perturbations.NOISE)
+        for view, judged in views.items()
+    ]
+    return np.mean(rates, 0)
+
+
 _ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
 KINDS = {
     **dict.fromkeys((CLEAN, FGSM, PGD), _ONE_VIEW),
     CORRUPTIONS: Kind("error", _corrupted, lambda views: 1 - _right_of_common(views), higher=False),
+    PERTURBATIONS: Kind("flips", _perturbed, _flips, higher=False),
 }

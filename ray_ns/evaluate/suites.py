@@ -1,7 +1,7 @@
 """What a network is judged on: the words after ``--on``, and the views of images that each of them asks for.
 
 A **view** is how an image is shown to the network, as one word that a worker understands: ``clean``, ``fgsm:0.03``,
-``corrupt:cifar-1:fog:5``.
+``corrupt:cifar-1:fog:5``, ``perturb:cifar-1:tilt``.
 A **suite** is a corpus and the views of it.
 """
 
@@ -10,18 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_ns.errors import InputError
-from ray_ns.evaluate import corruptions
+from ray_ns.evaluate import corruptions, perturbations
 from ray_ns.evaluate.attacks import Attack
 
-CLEAN, FGSM, PGD, CORRUPTIONS, ROBUSTNESS = "clean", "fgsm", "pgd", "corruptions", "robustness"
+CLEAN, FGSM, PGD = "clean", "fgsm", "pgd"
+CORRUPTIONS, PERTURBATIONS, ROBUSTNESS = "corruptions", "perturbations", "robustness"
 OWN = ("test", "validation")  # the images that a run has of its own
 STEPS = 10
-_CORRUPT = "corrupt"
+_CORRUPT, _PERTURB = "corrupt", "perturb"
 GRAMMAR = (
-    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | corruptions | robustness, "
-    "the last four with @FOLDER for other images"
+    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | corruptions | perturbations | robustness, "
+    "the last five with @FOLDER for other images"
 )
-ALL = (CORRUPTIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
+ALL = (CORRUPTIONS, PERTURBATIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         raise InputError(f"--on: is empty. Expected {GRAMMAR}.")
     said, at, source = word.partition("@")
     kind, *values = said.split(":")
-    if kind not in {FGSM, PGD, CORRUPTIONS, ROBUSTNESS}:
+    if kind not in {FGSM, PGD, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
         return [Suite(word, CLEAN, word, (CLEAN,))]
     if at and not source:
         raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
@@ -59,6 +60,9 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         raise InputError(f"--on {word}: {kind} takes no value. Expected {kind} or {kind}@FOLDER.")
     if kind == CORRUPTIONS:
         return [Suite(word, kind, source, _corruptions(size, channels))]
+    if kind == PERTURBATIONS:
+        of = perturbations.variant(size)
+        return [Suite(word, kind, source, tuple(f"{_PERTURB}:{of}:{name}" for name in perturbations.TABLE))]
     parts = [parse(f"{it}@{source}", size, channels) for it in ALL]
     return [Suite(source, CLEAN, source, (CLEAN,)), *(it for part in parts for it in part)]
 
@@ -85,6 +89,12 @@ def corruption_of(view: str) -> tuple[str, str, int] | None:
     """The variant, the corruption and the severity that a view is; None where it is none."""
     kind, *values = view.split(":")
     return (values[0], values[1], int(values[2])) if kind == _CORRUPT else None
+
+
+def perturbation_of(view: str) -> tuple[str, str] | None:
+    """The variant and the perturbation that a view is; None where it is none."""
+    kind, *values = view.split(":")
+    return (values[0], values[1]) if kind == _PERTURB else None
 
 
 def _corruptions(size: int, channels: int) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """What a network says of the images of a slice, beside what they are: the rows that an evaluation is made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -10,12 +10,13 @@ from ray_ns.config import Data
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Slice
 from ray_ns.evaluate.corruptions import corrupted
-from ray_ns.evaluate.suites import CLEAN, attack_of, corruption_of
+from ray_ns.evaluate.perturbations import frames
+from ray_ns.evaluate.suites import CLEAN, attack_of, corruption_of, perturbation_of
 from ray_ns.labels import schema
 from ray_ns.models.predictor import Teacher
 
 TOP = 5
-TRUTH, LOSS = "truth", "loss"
+TRUTH, LOSS, FRAMES = "truth", "loss", "frames"
 LEAST = float(np.finfo(np.float32).tiny)  # a smaller probability of the truth counts as this: a loss of 87.3
 
 
@@ -29,16 +30,37 @@ class Judge:
     def __call__(self, slice_: Slice, images: np.ndarray, reasons: Sequence[str | None]) -> pa.Table:
         """A row per image: ``image_id``, ``truth``, the columns of a label table with its ``top_label``, ``loss``.
 
+        Of a perturbation these are of the first frame, and ``frames`` has the ``TOP`` classes of every frame.
+
         ``images``: uint8 (n, size, size, channels). ``reasons``: why an image is unreadable, or None (n,).
         """
-        truth = self._truth(slice_)
-        probabilities = self._probabilities(slice_, images, truth)
-        table = schema.label_table(slice_.image_ids, probabilities, reasons, "top", min(TOP, self._data.classes))
+        truth, top = self._truth(slice_), min(TOP, self._data.classes)
+        perturbation = perturbation_of(slice_.view or CLEAN)
+        said = None
+        if perturbation is None:
+            probabilities = self._probabilities(slice_, images, truth)
+        else:
+            of_frames = frames(images, slice_.image_ids.tolist(), *perturbation)
+            said, probabilities = self._sequences(of_frames, top)
+        table = schema.label_table(slice_.image_ids, probabilities, reasons, "top", top)
         bad = np.array([reason is not None for reason in reasons], bool)
         of_truth = probabilities[np.arange(len(truth)), truth]
         loss = -np.log(np.maximum(of_truth, LEAST), dtype=np.float32)
         table = table.add_column(1, TRUTH, pa.array(truth.astype(np.int16)))
-        return table.append_column(LOSS, pa.array(loss, mask=bad))
+        table = table.append_column(LOSS, pa.array(loss, mask=bad))
+        return table if said is None else table.append_column(FRAMES, said)
+
+    def _sequences(self, of_frames: Iterator[np.ndarray], top: int) -> tuple[pa.Array, np.ndarray]:
+        """The ``top`` classes of each frame, one list per image, and the probabilities of the first frame."""
+        found, first = [], None
+        for images in of_frames:
+            probabilities = self._teacher(images)
+            first = probabilities if first is None else first
+            found.append(schema.largest(probabilities, top).astype(np.int16))
+        assert first is not None, "every sequence has a frame"
+        rows = np.stack(found, 1)
+        kind = pa.list_(pa.field("element", pa.int16(), nullable=False), rows.shape[1] * top)
+        return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=kind), first
 
     def _probabilities(self, slice_: Slice, images: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Of what the slice's view makes of the images, float32 (n, classes)."""

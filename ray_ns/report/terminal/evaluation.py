@@ -21,6 +21,9 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
         _top1(single, names)
     for suite in dict.fromkeys(_name(row, names) for row in corrupted):
         _corruptions(suite, [row for row in corrupted if _name(row, names) == suite])
+    perturbed = [row for row in rows if "perturbations" in row["figures"]]
+    for suite in dict.fromkeys(_name(row, names) for row in perturbed):
+        _perturbations(suite, [row for row in perturbed if _name(row, names) == suite])
     unreadable = max(row["figures"]["unreadable"] for row in rows)
     if unreadable:
         say(f"up to {unreadable:,} images cannot be read: they count as wrong, and in ECE and NLL not at all")
@@ -65,6 +68,29 @@ def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
     )
 
 
+def _perturbations(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line per perturbation: the flip rate of each network."""
+    figures = [row["figures"] for row in rows]
+    lines = [
+        [name, *(f"{100 * it['perturbations'][name]['flips']:.2f}" for it in figures)]
+        for name in figures[0]["perturbations"]
+    ]
+    lines.append(["mean of the ten", *(f"{100 * it['flips']:.2f}" for it in figures)])
+    lines.append(["95 % interval", *(_interval(it["flips_interval"], 2) for it in figures)])
+    far = [[of["top5_distance"] for of in it["perturbations"].values()] for it in figures]
+    if far[0][0] is not None:
+        lines.append(["top-5 distance, mean of the ten", *(f"{sum(it) / len(it):.3f}" for it in far)])
+    if figures[0]["mfr"] is not None:
+        lines.append(["mFR, AlexNet is 100", *(f"{100 * it['mfr']:.1f}" for it in figures)])
+    columns.show((suite, *(row["network"] for row in rows)), lines)
+    made = "CIFAR-10-P" if figures[0]["variant"].startswith("cifar") else "ImageNet-P"
+    say(
+        f"flips in % of the steps of sequences, on {figures[0]['images']:,} images made here with {made}'s constants "
+        f"({figures[0]['variant']}) as the network sees them, black beyond their edge"
+        + ("" if figures[0]["mfr"] is not None else "; not normalised: AlexNet's rates are of ImageNet's classes")
+    )
+
+
 def _differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     """Print by how much the student differs from the others."""
     for it in report["differences"]:
@@ -86,8 +112,8 @@ def _cells(figures: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _interval(shares: Sequence[float] | None) -> str:
-    return "-" if shares is None else f"{100 * shares[0]:.1f} to {100 * shares[1]:.1f}"
+def _interval(shares: Sequence[float] | None, places: int = 1) -> str:
+    return "-" if shares is None else f"{100 * shares[0]:.{places}f} to {100 * shares[1]:.{places}f}"
 
 
 def _number(value: float | None, scale: float, places: int) -> str:

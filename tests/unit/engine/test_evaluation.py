@@ -18,7 +18,7 @@ from support.judged import DATA, NAMES, by_hand, network_files, write_classes, w
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.evaluation import Found, evaluate
 from ray_ns.errors import InputError
-from ray_ns.evaluate import corruptions
+from ray_ns.evaluate import corruptions, perturbations
 from ray_ns.evaluate.attacks import Attack
 from ray_ns.images.decode import Decode
 from ray_ns.models.files import from_files
@@ -208,3 +208,23 @@ def test_attacks_and_corruptions_are_judged_on_what_they_make_of_the_images(
     assert corrupted["corruptions"]["impulse_noise"][4] == pytest.approx(wrong, abs=1e-6)
     assert corrupted["left_out"] == ["spatter", "saturate"]
     assert len(list((tmp_path / "out").glob("judge-*/data/*/predictions.parquet"))) == 1 + 5 * 17
+
+
+def test_perturbations_are_judged_frame_by_frame(
+    network: Path, pictures: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    images = [*pictures(5), b""]
+    folder = write_classes(tmp_path / "images", images, [0] * 6)
+    found = judged(network, tmp_path / "out", f"perturbations@{folder}")
+    files = {it.name: it.read_bytes() for it in network.iterdir()}
+    teacher = Teacher(from_files(files), DATA, ROWS, "float32", torch.device("cpu"))
+    pixels = np.stack([Decode(16, 1)(it) for it in images[:5]])
+    # An unreadable image is seen as black ones, and left out.
+    seen = np.concatenate([pixels, np.zeros((1, 16, 16, 1), np.uint8)])
+    of = perturbations.frames(seen, range(6), perturbations.CIFAR, "scale")
+    said = np.stack([teacher(frame).argmax(1) for frame in of], 1)[:5]
+    figures = found.report["rows"][0]["figures"]
+    flipped = (said[:, 1:] != said[:, :-1]).mean()
+    assert figures["perturbations"]["scale"] == {"flips": pytest.approx(flipped, abs=1e-6), "top5_distance": None}
+    assert (figures["images"], figures["unreadable"]) == (6, 1)
+    assert 0 < figures["flips"] < 1

@@ -65,5 +65,5 @@ def test_corruptions_are_those_of_the_images_size_and_channels() -> None:
 
 def test_robustness_is_all_of_them_on_the_same_images() -> None:
     found = parse("robustness@x", 32, 3)
-    assert [it.kind for it in found] == ["clean", "corruptions", "fgsm", "pgd"]
+    assert [it.kind for it in found] == ["clean", "corruptions", "perturbations", "fgsm", "pgd"]
     assert {it.source for it in found} == {"x"}
