@@ -19,9 +19,10 @@ def evaluate(
         list[str],
         typer.Option(
             help="What to judge on, once or several times: test or validation, the run's own images; a FOLDER or URL "
-            "of labelled images; fgsm:EPS or pgd:EPS[:STEPS], attacks of strength EPS (0 to 1, or such as 8/255) on "
-            "the test images, or with @FOLDER on others; corruptions (ImageNet-C's) or perturbations "
-            "(ImageNet-P's) of the same images; robustness, all of these.",
+            "of labelled images; fgsm:EPS or pgd:EPS[:STEPS], attacks (EPS is 0 to 1, or such as 8/255); corruptions, "
+            "as ImageNet-C has them; perturbations, as ImageNet-P; robustness, all of these; among, for images of some "
+            "classes, which alone the network may say (ImageNet-A, -R). Attacks and so on are of the test images, or "
+            "with @FOLDER of others: corruptions@photos/.",
             metavar="SUITE",
         ),
     ],

@@ -25,7 +25,7 @@ from ray_ns.engine.stages.judge import Judge
 from ray_ns.engine.stages.judged_report import JudgedReport
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
-from ray_ns.evaluate.suites import OWN, Suite, parse_all
+from ray_ns.evaluate.suites import AMONG, OWN, Suite, among, parse_all
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import network_of
 from ray_ns.observe import Mode, Reporter
@@ -94,7 +94,7 @@ def evaluate(
             classes = layout.Classes(wanted.data.classes, run.class_names)
             layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
         note_places(store, opened)
-        rows = _judge(run, judged, suites, corpora)
+        rows = _judge(run, judged, [_for_corpus(it, run, corpora) for it in suites], corpora)
         report = run.ensure(JudgedReport.name, JudgedReport(rows))
         cards.keep(run)
     called = {on.place: suite.name for _, suite, on in rows}
@@ -115,6 +115,14 @@ def _judge(
             stage = Judge(copy, suite, corpora[suite.source])
             found.append((rival, suite, run.ensure(rival.place(stage.folder), stage)))
     return found
+
+
+def _for_corpus(suite: Suite, run: Run, corpora: dict[str, str]) -> Suite:
+    """The suite with what it takes from the images' labels."""
+    if suite.kind != AMONG:
+        return suite
+    corpus, classes = run.corpora[corpora[suite.source]], run.config.data.classes
+    return among(suite, count_per_class(corpus.labels(classes), classes) > 0)
 
 
 def _names(suites: Sequence[Suite]) -> dict[str, str]:
@@ -173,6 +181,9 @@ def _corpus(source: str, first: Rival, data: Data, store: ObjectStore, name: str
     except InputError as error:
         raise InputError(f"{error} To judge on other images, give {ANOTHER}." if known else str(error)) from error
     own = corpus.class_names()
+    numbers = tuple(map(str, range(data.classes)))
+    if corpus.labels_are_names and own is not None and {*own} <= {*numbers} and not {*own} <= {*(names or ())}:
+        corpus, names = replace(corpus, names=numbers), numbers  # as ImageNet-V2 names its folders
     if names is None and corpus.labels_are_names and len(own or ()) != data.classes:
         raise InputError(
             f"--on {source}: has {len(own or ())} classes by name; the network has {data.classes}, and its "

@@ -9,7 +9,7 @@ import numpy as np
 from ray_ns.evaluate import corruptions, flips, perturbations
 from ray_ns.evaluate.figures import Judged, figures, mean
 from ray_ns.evaluate.paired import paired
-from ray_ns.evaluate.suites import CLEAN, CORRUPTIONS, FGSM, PERTURBATIONS, PGD, corruption_of, perturbation_of
+from ray_ns.evaluate.suites import AMONG, CLEAN, CORRUPTIONS, FGSM, PERTURBATIONS, PGD, corruption_of, perturbation_of
 
 IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
@@ -134,7 +134,7 @@ def _flips(views: Views) -> np.ndarray:
 
 _ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
 KINDS = {
-    **dict.fromkeys((CLEAN, FGSM, PGD), _ONE_VIEW),
+    **dict.fromkeys((CLEAN, AMONG, FGSM, PGD), _ONE_VIEW),
     CORRUPTIONS: Kind("error", _corrupted, lambda views: 1 - _right_of_common(views), higher=False),
     PERTURBATIONS: Kind("flips", _perturbed, _flips, higher=False),
 }

@@ -7,20 +7,22 @@ A **suite** is a corpus and the views of it.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ray_ns.errors import InputError
 from ray_ns.evaluate import corruptions, perturbations
 from ray_ns.evaluate.attacks import Attack
 
-CLEAN, FGSM, PGD = "clean", "fgsm", "pgd"
+CLEAN, AMONG, FGSM, PGD = "clean", "among", "fgsm", "pgd"
 CORRUPTIONS, PERTURBATIONS, ROBUSTNESS = "corruptions", "perturbations", "robustness"
 OWN = ("test", "validation")  # the images that a run has of its own
 STEPS = 10
 _CORRUPT, _PERTURB = "corrupt", "perturb"
 GRAMMAR = (
-    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | corruptions | perturbations | robustness, "
-    "the last five with @FOLDER for other images"
+    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | among | corruptions | perturbations | robustness, "
+    "the last six with @FOLDER for other images"
 )
 ALL = (CORRUPTIONS, PERTURBATIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
 
@@ -49,7 +51,7 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         raise InputError(f"--on: is empty. Expected {GRAMMAR}.")
     said, at, source = word.partition("@")
     kind, *values = said.split(":")
-    if kind not in {FGSM, PGD, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
+    if kind not in {FGSM, PGD, AMONG, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
         return [Suite(word, CLEAN, word, (CLEAN,))]
     if at and not source:
         raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
@@ -58,6 +60,8 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         return [Suite(word, kind, source, (_attack(word, kind, values),))]
     if values:
         raise InputError(f"--on {word}: {kind} takes no value. Expected {kind} or {kind}@FOLDER.")
+    if kind == AMONG:
+        return [Suite(word, kind, source, (AMONG,))]
     if kind == CORRUPTIONS:
         return [Suite(word, kind, source, _corruptions(size, channels))]
     if kind == PERTURBATIONS:
@@ -83,6 +87,19 @@ def attack_of(view: str) -> Attack | None:
     if kind == FGSM:
         return Attack(float(values[0]))
     return Attack(float(values[0]), int(values[1]), float(values[2])) if kind == PGD else None
+
+
+def among(suite: Suite, classes: np.ndarray) -> Suite:
+    """The ``AMONG`` suite of a corpus that has only ``classes``, bool (all of the network's,)."""
+    return replace(suite, views=(f"{AMONG}:{np.packbits(classes).tobytes().hex()}",))
+
+
+def among_of(view: str, classes: int) -> np.ndarray | None:
+    """The classes that a view lets the network choose among, bool (classes,); None where it is no such view."""
+    kind, _, bits = view.partition(":")
+    if kind != AMONG:
+        return None
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=classes).astype(bool)
 
 
 def corruption_of(view: str) -> tuple[str, str, int] | None:

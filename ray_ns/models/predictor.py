@@ -48,12 +48,15 @@ class Teacher:
         self._std = (255 * torch.tensor(data.std, device=device)).repeat(data.size)
 
     @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels)."""
+    def __call__(self, images: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities, float32 (n, classes), of uint8 images (n, H, W, channels).
+
+        ``among``: the classes to choose among, bool (classes,); the logits of the others are cut before the softmax.
+        """
         if not len(images):
-            return self._forward(images)
+            return self._forward(images, among)
         begins = range(0, len(images), self._batch)
-        return np.concatenate([self._forward(images[begin : begin + self._batch]) for begin in begins])
+        return np.concatenate([self._forward(images[begin : begin + self._batch], among) for begin in begins])
 
     def attacked(self, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
         """As ``__call__``, of the images that ``attack`` makes of these, whose classes are ``truth``, int64 (n,)."""
@@ -81,7 +84,7 @@ class Teacher:
             logits: torch.Tensor = self._network((pixels - mean) / std)
         return logits
 
-    def _forward(self, images: np.ndarray) -> np.ndarray:
+    def _forward(self, images: np.ndarray, among: np.ndarray | None) -> np.ndarray:
         count = len(images)
         if count < self._batch:
             images = np.concatenate([images, np.zeros((self._batch - count, *images.shape[1:]), np.uint8)])
@@ -93,8 +96,10 @@ class Teacher:
             pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # stays NHWC in memory, which is channels_last
             # One at a time, so that memory holds one batch's activations only.
             with self._turn, torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-                logits = self._network(pixels)
-                return torch.softmax(logits.float(), 1)[:count].cpu().numpy()
+                logits = self._network(pixels).float()
+                if among is not None:
+                    logits = logits.masked_fill(~torch.from_numpy(among).to(self._device), -torch.inf)
+                return torch.softmax(logits, 1)[:count].cpu().numpy()
 
     def _stream(self) -> torch.cuda.Stream | None:
         """This thread's own CUDA stream; None on a CPU."""

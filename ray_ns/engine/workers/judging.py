@@ -11,7 +11,7 @@ from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Slice
 from ray_ns.evaluate.corruptions import corrupted
 from ray_ns.evaluate.perturbations import frames
-from ray_ns.evaluate.suites import CLEAN, attack_of, corruption_of, perturbation_of
+from ray_ns.evaluate.suites import CLEAN, among_of, attack_of, corruption_of, perturbation_of
 from ray_ns.labels import schema
 from ray_ns.models.predictor import Teacher
 
@@ -70,7 +70,7 @@ class Judge:
             return self._teacher.attacked(images, truth, attack)
         if corruption is not None:
             images = corrupted(images, slice_.image_ids.tolist(), *corruption)
-        return self._teacher(images)
+        return self._teacher(images, among_of(view, self._data.classes))
 
     def _truth(self, slice_: Slice) -> np.ndarray:
         """The true classes of a slice, int64 (rows,)."""

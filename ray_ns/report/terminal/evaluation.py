@@ -28,7 +28,7 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
     if unreadable:
         say(f"up to {unreadable:,} images cannot be read: they count as wrong, and in ECE and NLL not at all")
     for row in single:
-        if row["kind"] == "clean":
+        if row["kind"] in {"clean", "among"}:
             _mistakes(row, names)
     _differences(report, names)
     say(f"what was said of each image, confusion and reliability tables: {url}")
@@ -41,6 +41,8 @@ def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
         names=2,
     )
     say("top-1 and top-5 in %, with Wilson's interval; ECE: calibration error in 15 bins, in points; NLL: in nats")
+    if any(row["kind"] == "among" for row in rows):
+        say("among: the network chooses among the classes that the images have, as ImageNet-A and -R are judged")
     if any(row["kind"] in {"fgsm", "pgd"} for row in rows):
         say("fgsm, pgd: on images changed against that very network, no pixel further than so far of its range 0 to 1")
 

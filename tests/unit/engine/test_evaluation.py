@@ -228,3 +228,23 @@ def test_perturbations_are_judged_frame_by_frame(
     assert figures["perturbations"]["scale"] == {"flips": pytest.approx(flipped, abs=1e-6), "top5_distance": None}
     assert (figures["images"], figures["unreadable"]) == (6, 1)
     assert 0 < figures["flips"] < 1
+
+
+def test_among_some_classes_no_other_is_said(
+    network: Path, images: list[bytes], pictures: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    some = [image for image, label in zip(images, LABELS, strict=True) if label != 2]
+    folder = write_classes(tmp_path / "images", some, [it for it in LABELS if it != 2])
+    sure = write_network(tmp_path / "sure", bias=50.0)  # of class 2
+    plain, cut = judged(sure, tmp_path / "out", folder, f"among@{folder}").report["rows"]
+    assert (plain["figures"]["top1"], plain["kind"], cut["kind"]) == (0.0, "clean", "among")
+    assert cut["figures"]["top1"] > 0.3
+    assert np.array(cut["figures"]["confusion"])[:, 2].sum() == 0
+
+
+def test_folders_named_by_the_numbers_of_the_classes_are_taken_so(network: Path, folder: Path, tmp_path: Path) -> None:
+    named = judged(network, tmp_path / "out", folder)
+    for number, name in enumerate(NAMES):
+        (folder / name).rename(folder / str(number))
+    numbered = judged(network, tmp_path / "numbers", folder)
+    assert numbered.report["rows"][0]["figures"] == named.report["rows"][0]["figures"]

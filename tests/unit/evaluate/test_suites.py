@@ -1,10 +1,11 @@
 """The words after --on."""
 
+import numpy as np
 import pytest
 
 from ray_ns.errors import InputError
 from ray_ns.evaluate.attacks import Attack
-from ray_ns.evaluate.suites import Suite, attack_of, corruption_of, parse, parse_all
+from ray_ns.evaluate.suites import Suite, among, among_of, attack_of, corruption_of, parse, parse_all
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,7 @@ from ray_ns.evaluate.suites import Suite, attack_of, corruption_of, parse, parse
         ("fgsm:0.03", "fgsm", "test", "fgsm:0.03"),
         ("fgsm:8/255@s3://b/x", "fgsm", "s3://b/x", "fgsm:0.0313725"),
         ("pgd:0.1@validation", "pgd", "validation", "pgd:0.1:10:0.025"),
+        ("among@imagenet-a", "among", "imagenet-a", "among"),
         ("pgd:0.1:5", "pgd", "test", "pgd:0.1:5:0.05"),
     ],
 )
@@ -67,3 +69,13 @@ def test_robustness_is_all_of_them_on_the_same_images() -> None:
     found = parse("robustness@x", 32, 3)
     assert [it.kind for it in found] == ["clean", "corruptions", "perturbations", "fgsm", "pgd"]
     assert {it.source for it in found} == {"x"}
+
+
+def test_the_classes_to_choose_among_travel_in_the_view() -> None:
+    (suite,) = parse("among@x", 224, 3)
+    classes = np.arange(1000) % 5 == 0
+    (view,) = among(suite, classes).views
+    found = among_of(view, 1000)
+    assert found is not None
+    assert (found == classes).all()
+    assert among_of("clean", 1000) is None
