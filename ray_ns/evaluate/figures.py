@@ -8,7 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.evaluate.intervals import Z, wilson
+from ray_ns.evaluate.metrics import calibration_error
 
+SAMPLES = 200  # for the interval of a calibration error
 BINS = 15  # of the reliability table (Guo et al. 2017)
 MATRIX = 100  # classes up to which the whole confusion matrix is given
 CONFUSED = 100  # pairs of classes that are given beyond that, the most frequent ones
@@ -37,7 +39,7 @@ class Judged:
 
 
 def figures(judged: Judged, classes: int) -> dict[str, Any]:
-    """JSON values: shares are 0..1, intervals 95 % (Wilson's).
+    """JSON values: shares are 0..1, intervals 95 % (Wilson's; of the calibration error by resampling).
 
     Unreadable images count as wrong in ``top1``, ``top5`` and per class; ``calibration_error``, ``reliability`` and
     ``nll`` are of those that can be read, None where there are none. ``top5`` is None with five classes or fewer.
@@ -50,6 +52,7 @@ def figures(judged: Judged, classes: int) -> dict[str, Any]:
     some = int(readable.sum())
     found |= {
         "calibration_error": round(sum(gaps) / some, 6) if some else None,
+        "calibration_error_interval": _resampled(judged.confidence[readable], judged.right[readable]),
         "reliability": table,
         "nll": round(float(judged.loss[readable].mean()), 6) if some else None,
     }
@@ -72,6 +75,20 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any
         found.append({"from": round(number / BINS, 6), "images": int(these.sum()), "confidence": mean})
         found[-1] |= share("top1", right[these])
     return found
+
+
+def _resampled(confidence: np.ndarray, right: np.ndarray) -> list[float] | None:
+    """The middle 95 % of the calibration errors of samples drawn from the images with replacement; None of no image.
+
+    A sample's error is mostly larger than that of the images it is drawn from, so the interval leans upwards.
+    """
+    if not len(right):
+        return None
+    rng, found = np.random.default_rng(0), []
+    for _ in range(SAMPLES):
+        drawn = rng.integers(0, len(right), len(right))
+        found.append(calibration_error(confidence[drawn], right[drawn], BINS))
+    return [round(float(it), 6) for it in np.quantile(found, [0.025, 0.975])]
 
 
 def per_class(judged: Judged, classes: int) -> dict[str, Any]:

@@ -59,8 +59,10 @@ class Judge:
             found.append(schema.largest(probabilities, top).astype(np.int16))
         assert first is not None, "every sequence has a frame"
         rows = np.stack(found, 1)
-        kind = pa.list_(pa.field("element", pa.int16(), nullable=False), rows.shape[1] * top)
-        return pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), type=kind), first
+        # Lists of any length: sequences differ in theirs, and all parts are to have one schema.
+        kind = pa.list_(pa.field("element", pa.int16(), nullable=False))
+        ends = pa.array(np.arange(len(rows) + 1) * rows.shape[1] * top, pa.int32())
+        return pa.ListArray.from_arrays(ends, pa.array(rows.reshape(-1)), type=kind), first
 
     def _probabilities(self, slice_: Slice, images: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """Of what the slice's view makes of the images, float32 (n, classes)."""

@@ -6,6 +6,7 @@ from typing import Any
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
+CALLED = {"top1": "top-1", "error": "mean error", "flips": "flip rate"}  # what a kind of suites is compared by
 MISTAKES = 5  # pairs of classes that are named
 
 
@@ -30,6 +31,8 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
     for row in single:
         if row["kind"] in {"clean", "among"}:
             _mistakes(row, names)
+    if len({row["kind"] for row in rows}) > 1:
+        _summary(rows, names)
     _differences(report, names)
     say(f"what was said of each image, confusion and reliability tables: {url}")
 
@@ -45,6 +48,22 @@ def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
         say("among: the network chooses among the classes that the images have, as ImageNet-A and -R are judged")
     if any(row["kind"] in {"fgsm", "pgd"} for row in rows):
         say("fgsm, pgd: on images changed against that very network, no pixel further than so far of its range 0 to 1")
+
+
+def _summary(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
+    """A line per suite and figure, a column per network: all in one place, with intervals."""
+    networks = list(dict.fromkeys(row["network"] for row in rows))
+    lines: dict[str, dict[str, str]] = {}
+    for row in rows:
+        figures, suite = row["figures"], _name(row, names)
+        wanted = [it for it in CALLED if it in figures] + ["calibration_error"] * (row["kind"] == "clean")
+        for figure in wanted:
+            places = 2 if figure == "flips" else 1
+            said = _number(figures[figure], 100, places)
+            interval = _interval(figures[f"{figure}_interval"], places).replace(" to ", "-")
+            lines.setdefault(f"{suite}, {CALLED.get(figure, 'ECE')}", {})[row["network"]] = f"{said} ({interval})"
+    columns.show(("all in %", *networks), [[line, *(of.get(it, "-") for it in networks)] for line, of in lines.items()])
+    say("of top-1 more is better, of all else less; intervals of 95 %")
 
 
 def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -98,7 +117,7 @@ def _differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
     for it in report["differences"]:
         interval = "no interval" if it["interval"] is None else f"{it['interval'][0]:+.1f} to {it['interval'][1]:+.1f}"
         say(
-            f"{names['suites'][it['folder']]}: {it['figure']} of the student less that of the {it['against']}: "
+            f"{names['suites'][it['folder']]}: {CALLED[it['figure']]} of the student less that of the {it['against']}: "
             f"{it['points']:+.1f} points ({interval}): {it['verdict']}"
         )
 
