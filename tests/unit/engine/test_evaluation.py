@@ -23,6 +23,7 @@ from ray_ns.evaluate.attacks import Attack
 from ray_ns.images.decode import Decode
 from ray_ns.models.files import from_files
 from ray_ns.models.predictor import Teacher
+from ray_ns.store import hints, layout
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
 
@@ -248,3 +249,18 @@ def test_folders_named_by_the_numbers_of_the_classes_are_taken_so(network: Path,
         (folder / name).rename(folder / str(number))
     numbered = judged(network, tmp_path / "numbers", folder)
     assert numbered.report["rows"][0]["figures"] == named.report["rows"][0]["figures"]
+
+
+def test_images_that_a_run_held_out_of_its_labelled_ones_are_its_test_images(folder: Path, tmp_path: Path) -> None:
+    labelled = Corpus.scan(str(folder), "image", "label")
+    held_out = labelled.keeping([np.arange(30) % 5 == 0])
+    store = ended_run(tmp_path / "run", DATA, network_files(), NAMES, held_out)
+    hints.write(store, layout.PLACES, dict.fromkeys(("labelled", "test"), str(folder)))
+    found = judged(tmp_path / "run", tmp_path / "out", "test")
+    assert found.report["rows"][0]["figures"]["images_per_class"] == [2, 2, 2]
+    assert table(tmp_path / "out")["path"].to_pylist() == [
+        f"{NAMES[LABELS[at]]}/{at:03d}.png" for at in range(0, 30, 5)
+    ]
+    (folder / "cat/001.png").write_bytes((folder / "dog/011.png").read_bytes())
+    with pytest.raises(InputError, match=r"001\.png has changed"):
+        judged(tmp_path / "run", tmp_path / "again", "test")
