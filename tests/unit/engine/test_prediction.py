@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from support.aged import age
 from support.dying import Killed
 from support.in_process import Call, undated
 from support.networks import SMALL, trained
@@ -19,6 +20,7 @@ from support.shards import KINDS, write_as
 
 from ray_ns.artifacts.labels import LABELS, XXH3
 from ray_ns.config import Data, Model
+from ray_ns.engine import leftovers
 from ray_ns.engine.prediction import predict_corpus
 from ray_ns.errors import InputError
 from ray_ns.export.labels import Labelled
@@ -115,15 +117,20 @@ def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
 ) -> None:
     written = dying(None)
     assert len(predicted(network, source, tmp_path / "whole").labels.parts) == 3
-    writes, whole = len(written), records(tmp_path / "whole")
+    writes, whole, removed = len(written), records(tmp_path / "whole"), list[str]()
     for at in range(writes):
         dying(at)
         with pytest.raises(Killed):
             predicted(network, source, tmp_path / "killed")
         dying(None)
+        if at % 3 == 0 and (tmp_path / "killed/run.json").exists():  # and days later cleared of what the kill left
+            age(tmp_path / "killed")
+            removed += [it.key for it in leftovers.remove(str(tmp_path / "killed"), "plain").old]
+            assert {fault for _, fault in verify(LocalStore(tmp_path / "killed"))} == {None}
         predicted(network, source, tmp_path / "killed")
         assert records(tmp_path / "killed") == whole, f"killed before write {at}"
         shutil.rmtree(tmp_path / "killed")
+    assert any("/data/" in it for it in removed)
 
 
 def test_a_finished_prediction_is_only_read(network: Path, source: str, tmp_path: Path) -> None:

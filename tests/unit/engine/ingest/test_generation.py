@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.aged import age
 from support.dying import Killed
 from support.fan_out import InProcess
 
 from ray_ns.corpora import pack
 from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine import leftovers
 from ray_ns.engine.ingest import generation, opening
 from ray_ns.engine.ingest.generation import left_out
 from ray_ns.engine.ingest.settings import Ingest
@@ -208,14 +210,20 @@ def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
     run(source, tmp_path / "whole")
     writes, whole = len(written), files(tmp_path / "whole")
     assert writes == 27
+    removed: list[str] = []
     for at in range(writes):
         out = tmp_path / f"killed-{at}"
         dying(at)
         with pytest.raises(Killed):
             run(source, out)
         dying(None)
+        if at % 3 == 0 and (out / "run.json").exists():  # and days later cleared of what the kill left
+            age(out)
+            removed += [it.key for it in leftovers.remove(str(out), "plain").old]
+            assert {fault for _, fault in verify(LocalStore(out))} == {None}
         run(source, out)
         assert files(out) == whole, f"killed before write {at}"
+    assert any("/data/" in it for it in removed)
 
 
 @pytest.mark.parametrize("change", [{"size": 16}, {"shard_rows": 9}, {"keep_out": ("kept",)}])
