@@ -31,9 +31,11 @@ from ray_ns.store.verify import verify
 
 ROUNDS = ("run.rounds=2", "run.patience=2", "cluster.train_workers=2", "cluster.cpus=2")
 STARTS, SECONDS = 10, 420  # of a seed, at most
-POLL = 0.05
+POLL = 0.1
 PROCESSES = {"trainer": b"RayTrainWorker", "teacher": b"MapWorker"}  # as Ray names them in the list of processes
-QUICK = {  # so that a lost node is missed within seconds
+QUICK = {  # so that a lost node is missed within seconds, and a node and workers may start on a machine with much to do
+    "RAY_raylet_start_wait_time_s": "180",
+    "RAY_worker_niceness": "0",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "2000",
@@ -72,7 +74,9 @@ class Cluster:
                 env={**os.environ, **SETTINGS, **QUICK, **env},
             )
         assert self._script.stdout is not None
-        self.env = {**SETTINGS, **env, "RAY_ADDRESS": self._script.stdout.readline().strip()}
+        address = self._script.stdout.readline().strip()
+        assert address, f"the cluster did not start: {log.read_text(errors='replace')[-2000:]}"
+        self.env = {**SETTINGS, **env, "RAY_ADDRESS": address}
 
     def lose(self) -> None:
         """The second node dies with all its processes; another one joins."""
@@ -263,4 +267,5 @@ def main(words: str, folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))  # so that the cluster and the server end too
     sys.exit(main(sys.argv[1], Path(sys.argv[2] if len(sys.argv) > 2 else tempfile.mkdtemp(prefix="chaos-"))))
