@@ -30,7 +30,7 @@ from ray_ns.store.objects import ObjectStore, open_store
 from ray_ns.store.verify import verify
 
 ROUNDS = ("run.rounds=2", "run.patience=2", "cluster.train_workers=2", "cluster.cpus=2")
-STARTS, SECONDS = 10, 420  # of a seed, at most
+STARTS, SECONDS = 10, 900  # of a seed, at most
 POLL = 0.1
 PROCESSES = {"trainer": b"RayTrainWorker", "teacher": b"MapWorker"}  # as Ray names them in the list of processes
 QUICK = {  # so that a lost node is missed within seconds, and a node and workers may start on a machine with much to do
