@@ -1,4 +1,5 @@
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from support.held import HOLDER, hold
 from support.measured import measured
 
 from ray_ns.config import Config
-from ray_ns.engine.workers.recorder import Destination, Recorder
+from ray_ns.engine.workers.recorder import Destination, Recorder, _Progress
 from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint
-from ray_ns.store.lease import Holder
+from ray_ns.store.lease import Holder, LeaseLostError
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS
 from ray_ns.train.state import TrainState
@@ -169,6 +170,42 @@ def test_progress_tells_the_scores_so_far(made: Made, store: LocalStore, tmp_pat
     images = tiny_training.steps_in(tmp_path).per_step
     assert images > 0
     assert told == {"step": 1, "loss": 1.5, "images": images, "curve": [[1, 1.5, 0.5]]}
+
+
+def test_no_step_waits_for_a_store_that_is_slow_to_take_the_progress(
+    made: Made, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = threading.Event()
+    put = LocalStore.put
+
+    def slow(self: LocalStore, key: str, data: bytes) -> None:
+        assert not key.endswith(PROGRESS) or answers.wait(60)
+        put(self, key, data)
+
+    recorder, state = made()
+    monkeypatch.setattr(LocalStore, "put", slow)
+    walk(recorder, state, 3)
+    assert store.get(f"{PREFIX}/{PROGRESS}") is None
+    answers.set()
+    recorder._progress.wait()
+    assert json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")["step"] == 1
+
+
+def test_a_lost_lease_that_the_progress_meets_stops_the_training(made: Made, store: LocalStore) -> None:
+    recorder, state = made()
+    store.put("driver/000002.json", b"another driver's")
+    walk(recorder, state, 1)
+    recorder._progress._thread.shutdown()
+    with pytest.raises(LeaseLostError, match="another driver has taken over"):
+        recorder.after_step(state, 1.0)
+    assert store.get(f"{PREFIX}/{PROGRESS}") is None
+
+
+def test_in_a_store_over_a_network_the_progress_is_written_less_often(store: LocalStore) -> None:
+    far = LocalStore(store.root)
+    far.url = "s3://bucket/run"
+    every = [_Progress(Destination(it, PREFIX, PLACE, HOLDER))._every for it in (store, far)]
+    assert every == [1.0, 10.0]
 
 
 def test_a_checkpoint_for_those_who_leave_is_written_when_save_returns(made: Made, store: LocalStore) -> None:
