@@ -14,7 +14,7 @@ from ray_ns.errors import RayNsError, RepeatingError, ResumableError, of_system
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _guarding: list["_Stops"] = []  # those under way
-LONG = frozenset({"run", "select", "predict", "ingest"})  # their stderr is a log, where it is no terminal
+LONG = frozenset({"run", "select", "predict", "evaluate", "ingest"})  # their stderr is a log, where it is no terminal
 LEFT_BEHIND = "left behind"  # name of threads that wait for an answer which is no longer needed
 STOPPED = "stopped; the same command goes on from what is committed"
 

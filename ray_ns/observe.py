@@ -95,12 +95,13 @@ class Reporter:
         images = self._figures.pop("images", done if self._unit == "images" else math.nan)
         if self._anchor is None or done < self._done:  # at first, or where a training went on from a checkpoint
             self._anchor = (time.monotonic(), done, images)
-        self._done, self._note, self._waiting = done, note, ""
+        self._waiting = self._waiting if done == self._done else ""
+        self._done, self._note = done, note
         since, _, first = self._anchor
         if images > first:
             self._figures["img_s"] = round((images - first) / max(time.monotonic() - since, 1e-6), 1)
         self._show()
-        if time.monotonic() - self._said > LOG_SECONDS:
+        if time.monotonic() - self._said > LOG_SECONDS and not self._waiting:
             self._said = time.monotonic()
             self._say("progress", f"{self._stage}: {self._state()}", show=self._live is None)
 

@@ -266,6 +266,7 @@ class Run:
 
     def give_up(self, error: RayNsError) -> None:
         """End at once with ``error``, whatever the main thread waits for; what is committed stays."""
+        self.reporter.failed(str(error), error.exit_code)
         if is_program():
             self._give_back()
         self._end(error)

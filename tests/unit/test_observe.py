@@ -204,6 +204,19 @@ def test_what_it_waits_for_is_said_at_once_and_every_ten_seconds(
     assert "waiting" not in reporter.snapshot()
 
 
+def test_while_it_waits_no_progress_is_said_beside_it(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("train", 1000, "steps")
+    for second in range(1, 61):  # of a run: the steps done are looked up each second, what it waits for every two
+        clock.now += 1
+        reporter.progress(40)
+        if second > 20:
+            reporter.waiting("a GPU")
+    said = [line.partition(": ")[2] for line in lines(capsys)[1:]]
+    assert said == ["40 of 1,000 steps", *["waiting: a GPU"] * 4]
+    assert reporter.snapshot()["waiting"] == "a GPU"
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_sink_gets_every_event_whatever_is_printed(
     terminal: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
