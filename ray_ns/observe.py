@@ -89,7 +89,7 @@ class Reporter:
         """``done`` of the stage's total are done; ``note``: a few words to add.
 
         ``figures``: such as ``loss=1.23``; finite numbers only, others are left out. ``images``: how many there have
-        been in this stage, where that is not ``done``; from them comes ``img_s``, their rate.
+        been in this stage, where that is not ``done``; from them comes ``img_s``, their rate over ten seconds and more.
         """
         self._figures = {name: value for name, value in figures.items() if _is_number(value)}
         images = self._figures.pop("images", done if self._unit == "images" else math.nan)
@@ -98,7 +98,7 @@ class Reporter:
         self._waiting = self._waiting if done == self._done else ""
         self._done, self._note = done, note
         since, _, first = self._anchor
-        if images > first:
+        if images > first and time.monotonic() - since >= LOG_SECONDS:  # parts that end together come in bursts
             self._figures["img_s"] = round((images - first) / max(time.monotonic() - since, 1e-6), 1)
         self._show()
         if time.monotonic() - self._said > LOG_SECONDS and not self._waiting:

@@ -249,12 +249,15 @@ class Run:
         """While the block runs, show each second what ``done`` returns: how many are done, a note, figures."""
         stop = threading.Event()
 
+        def look() -> None:
+            now = done()
+            if now is not None:
+                made, note, figures = now
+                self.reporter.progress(made, note, **figures)
+
         def follow() -> None:
             while not stop.wait(1.0):
-                now = done()
-                if now is not None:
-                    made, note, figures = now
-                    self.reporter.progress(made, note, **figures)
+                look()
 
         thread = threading.Thread(target=follow, name="progress", daemon=True)
         thread.start()
@@ -263,6 +266,7 @@ class Run:
         finally:
             stop.set()
             thread.join()
+        look()  # how it ended
 
     def give_up(self, error: RayNsError) -> None:
         """End at once with ``error``, whatever the main thread waits for; what is committed stays."""

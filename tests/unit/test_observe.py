@@ -150,6 +150,16 @@ def test_images_a_second_stand_in_for_units_a_second(clock: Clock, capsys: pytes
     assert "images" not in reporter.snapshot()
 
 
+def test_parts_that_end_together_make_no_rate_of_images(clock: Clock) -> None:
+    reporter = Reporter("plain")
+    reporter.begin("evaluate", 2, "corpora")
+    clock.now += 300
+    reporter.progress(1, images=50_000)
+    clock.now += 0.01
+    reporter.progress(2, images=100_000)
+    assert "img_s" not in reporter.snapshot()
+
+
 def test_units_that_are_images_need_no_second_count(clock: Clock) -> None:
     reporter = Reporter("plain")
     reporter.begin("inspect", 1000, "images")

@@ -75,8 +75,7 @@ class Recorder:
         if (leaving or state.step % self._every == 0) and not state.finished(self._recipe):
             self._writer.save(lambda: self._checkpoint(state))
         if self._progress.is_due():
-            images = state.step * self._steps.per_step
-            self._progress.write({"step": state.step, "loss": loss, "images": images, **self._curve(state)})
+            self._progress.write(self._so_far(state))
         self._ready = time.monotonic()
 
     def save(self, state: "TrainState") -> None:
@@ -102,6 +101,9 @@ class Recorder:
         }
         if self._recipe.patience is not None:
             facts["kept"] = dict(zip(("step", "top1"), state.best_score, strict=True))
+        self._progress.wait()
+        self._progress.write(self._so_far(state))
+        self._progress.wait()
         state.take_best()
         files = to_files(state.result, self._data, class_names)
         Output(self._to.store, self._to.prefix, self._fence).publish(0, files, facts)
@@ -121,6 +123,11 @@ class Recorder:
             "driver": self._to.holder.lease,
             **{name: self._before.get(name, 0) + value for name, value in now.items()},
         }
+
+    def _so_far(self, state: "TrainState") -> dict[str, Any]:
+        """How far the training is, for whoever watches it."""
+        images = state.step * self._steps.per_step
+        return {"step": state.step, "loss": self._losses[-1], "images": images, **self._curve(state)}
 
     def _curve(self, state: "TrainState") -> dict[str, list[list[float]]]:
         """[step, mean loss since the score before, validation top-1] of every score, where there are any."""

@@ -139,6 +139,7 @@ def test_what_is_published_holds_no_seconds(made: Made, store: LocalStore) -> No
     told = json.loads(store.get(done["objects"]["config.json"]["key"]) or b"")
     assert told["label_names"] == ["cat", "dog", "owl"]
     assert "useful_seconds" not in json.dumps(done), "seconds would make two equal trainings differ"
+    assert json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")["step"] == 12, "whoever watches sees its end"
 
 
 def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, store: LocalStore) -> None:
