@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_run(watched: Watched) -> None:
         assert watched.total(f"ray_ns_images_quarantined_total{{stage='label',reason='{reason}'}}") == count
     assert watched.total("ray_ns_retries_total{what='training'}") == 1
     assert watched.total("ray_ns_store_requests_total{outcome='failed'}") > 0
-    assert watched.total("ray_ns_train_steps_total") >= 250
+    assert 200 <= watched.total("ray_ns_train_steps_total") <= 250  # the killed worker made 50, told or not yet
     assert watched.total("ray_ns_commits_total{stage='report'}") == 1
     assert [value for _, value in watched.prometheus.series("run:ray_ns_driver_up:max")] == [0.0]
 
