@@ -38,13 +38,26 @@ def load(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) 
     Raises ``InputError``: no such file, not YAML, or any setting that is unknown, of a wrong type, out of range or
     impossible beside another.
     """
-    path, values = ("config", {}) if isinstance(source, Mapping) else (source, _settings_in(source))
+    try:
+        return Config.model_validate(_laid(source, overrides))
+    except ValidationError as error:
+        raise InputError(f"{'config' if isinstance(source, Mapping) else source}: {_explain(error)}") from error
+
+
+def relative(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Where a config that can be loaded names a place from the working directory: dotted settings and what they say."""
+    values = _laid(source, overrides)
+    names = [("run", "dir"), *(("data", name) for name in _SHORT)]
+    said = {f"{section}.{name}": str(values[section][name]) for section, name in names if values[section].get(name)}
+    return {name: place for name, place in said.items() if "://" not in place and not place.startswith(("/", "~"))}
+
+
+def _laid(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The settings as they are written, with the overrides laid over them."""
+    values = {} if isinstance(source, Mapping) else _settings_in(source)
     for override in (*(as_overrides(source) if isinstance(source, Mapping) else ()), *overrides):
         _lay_over(values, override)
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        raise InputError(f"{path}: {_explain(error)}") from error
+    return values
 
 
 def as_overrides(settings: Mapping[str, Any]) -> list[str]:

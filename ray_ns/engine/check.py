@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from ray_ns.config.read import load
 from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages
 from ray_ns.engine.bench import Bench, Finding
+from ray_ns.engine.places import check_given
 from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Reason
@@ -24,6 +25,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     a worker will meet; the rates are those of one step, a little low. Raises ``InputError`` for whatever cannot run.
     """
     config = load(path, overrides)
+    check_given(path, overrides, config)
     store = open_store(config.run.dir, config.cluster.store_seconds)
     config, automatic = precision.decide(config, layout.settings(store))
     if automatic:

@@ -7,21 +7,25 @@ this process say nothing of the cluster's.
 
 import ipaddress
 import os
+import queue
 import socket
 import subprocess
 import sys
+import threading
+from dataclasses import dataclass
 
 from ray_ns.engine import ray_private
 from ray_ns.errors import InputError
 
 LOCAL = "local"
-CONNECT_SECONDS, ASK_SECONDS = 10.0, 20.0
+CONNECT_SECONDS, ASK_SECONDS = 8.0, 20.0  # together under half a minute
 PORT = 6379  # of a cluster's head where an address names none
 _CLIENT = "ray://"
 # A process without any of these has no token.
 _OURS = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_ADDRESS")
 _ASK = """
-import sys
+import signal, sys
+signal.alarm(int(sys.argv[2]))  # no driver that ends leaves this behind
 address = sys.argv[1]
 try:
     if address.startswith("ray://"):
@@ -32,9 +36,22 @@ try:
         from ray_ns.engine.ray_private import node_addresses
         print("open", *node_addresses(address, 15))
 except Exception as error:
-    name = type(error).__name__
-    print("refused" if name == "AuthenticationError" or "unauthenticated" in str(error).lower() else f"{name} {error}")
+    refused = type(error).__name__ == "AuthenticationError" or "unauthenticated" in str(error).lower()
+    print("refused" if refused else type(error).__name__, " ".join(str(error).split()))
 """
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that a run may join. ``loopback``: its nodes listen on this machine's loopback alone."""
+
+    address: str
+    loopback: bool = False
+
+    @property
+    def local(self) -> bool:
+        """Whether it is one of this process alone."""
+        return self.address == LOCAL
 
 
 def address_of(asked: str | None) -> str:
@@ -64,38 +81,63 @@ def refuse_connected() -> None:
         )
 
 
-def check(address: str) -> None:
-    """Raise ``InputError`` where nothing answers at ``address``, or anyone who reaches that cluster can use it."""
+def check(address: str) -> Cluster:
+    """The cluster at ``address``. Raises ``InputError`` where nothing answers, or whoever reaches it can use it."""
     if address == LOCAL:
-        return
+        return Cluster(address)
     host, port = parted(address)
-    try:
-        with socket.create_connection((host, port), CONNECT_SECONDS):
-            pass
-    except OSError as error:
+    trouble = _reached(host, port)
+    if trouble:
         raise InputError(
-            f"cluster.address = {address}: nobody answers there ({error.strerror or error}). Start the cluster, or "
-            f"mend cluster.address or RAY_ADDRESS."
-        ) from error
-    said, *nodes = ask(address).split(" ")
-    if is_loopback(host) and (said != "open" or all(map(is_loopback, nodes))):
-        return
-    if said == "open":
+            f"cluster.address = {address}: nobody answers there ({trouble}). Start the cluster, or mend "
+            f"cluster.address or RAY_ADDRESS."
+        )
+    bare, mine = ask(address)
+    (said, *nodes), (answer, *others) = bare.split(" "), mine.split(" ")
+    if said == "open" and not (is_loopback(host) and all(map(is_loopback, nodes))):
         where = f" (its nodes: {', '.join(nodes)})" if nodes else ""
         raise InputError(
             f"cluster.address = {address}{where} answers without a token: whoever reaches it can run code on it. "
             f"Start it with token authentication (RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH on every node)."
         )
-    if said != "refused":
+    if said not in ("open", "refused") and not (is_loopback(host) and answer == "open"):
         raise InputError(
             f"cluster.address = {address}: cannot be asked whether it refuses who has no token "
-            f"({' '.join([said, *nodes])}). Is a Ray cluster there, of this version?"
+            f"({bare}). Is a Ray cluster there, of this version?"
         )
-    if os.environ.get("RAY_AUTH_MODE") != "token":
+    if said == "refused" and os.environ.get("RAY_AUTH_MODE") != "token":
         raise InputError(
             f"cluster.address = {address} asks for a token. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH or "
             f"RAY_AUTH_TOKEN."
         )
+    if answer == "refused":
+        raise InputError(
+            f"cluster.address = {address} refuses this process's token ({' '.join(others)}). Set RAY_AUTH_TOKEN_PATH "
+            f"or RAY_AUTH_TOKEN to the cluster's."
+        )
+    if answer != "open":
+        raise InputError(f"cluster.address = {address}: cannot be asked for its nodes ({mine}). Is it of this version?")
+    return Cluster(address, is_loopback(host) and all(map(is_loopback, others)))
+
+
+def _reached(host: str, port: int) -> str:
+    """Why nobody answers at a host and port; empty where somebody does. No name server holds this up for longer."""
+    found: queue.Queue[str] = queue.Queue()
+
+    def connect() -> None:
+        try:
+            with socket.create_connection((host, port), CONNECT_SECONDS):
+                found.put("")
+        except OSError as error:
+            found.put(str(error.strerror or error))
+        except UnicodeError:  # no name of a host can be so
+            found.put("no such host")
+
+    threading.Thread(target=connect, name="connect", daemon=True).start()
+    try:
+        return found.get(timeout=CONNECT_SECONDS)
+    except queue.Empty:
+        return f"no answer in {CONNECT_SECONDS:.0f} s"
 
 
 def parted(address: str) -> tuple[str, int]:
@@ -120,14 +162,33 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def ask(address: str) -> str:
-    """What the cluster answers a process without a token: ``open`` and its nodes, ``refused``, or what went wrong."""
-    environment = {name: value for name, value in os.environ.items() if name not in _OURS}
-    environment |= {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent", "RAY_USAGE_STATS_ENABLED": "0"}
-    try:
-        done = subprocess.run(  # noqa: S603 - this very Python, and an address that was parsed
-            [sys.executable, "-c", _ASK, address], env=environment, capture_output=True, timeout=ASK_SECONDS, text=True
-        )
-    except subprocess.TimeoutExpired:
-        return f"no answer in {ASK_SECONDS:.0f} s"
-    return (done.stdout.strip().splitlines() or [f"exit {done.returncode}"])[-1]
+def ask(address: str) -> tuple[str, str]:
+    """What the cluster answers a process without a token, and one with this process's.
+
+    Each ``open`` and its nodes, ``refused`` and why, or what went wrong.
+    """
+    without = {name: value for name, value in os.environ.items() if name not in _OURS}
+    without |= {"RAY_AUTH_MODE": "disabled", "HOME": "/nonexistent"}
+    bare, mine = (_asking(address, environment) for environment in (without, dict(os.environ)))
+    return _answer(bare), _answer(mine)
+
+
+def _asking(address: str, environment: dict[str, str]) -> "subprocess.Popen[str]":
+    return subprocess.Popen(  # noqa: S603 - this very Python, and an address that was parsed
+        [sys.executable, "-c", _ASK, address, str(int(ASK_SECONDS) + 1)],
+        env=environment | {"RAY_USAGE_STATS_ENABLED": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def _answer(asking: "subprocess.Popen[str]") -> str:
+    with asking:
+        try:
+            said, _ = asking.communicate(timeout=ASK_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"no answer in {ASK_SECONDS:.0f} s"
+        finally:
+            asking.kill()
+    return (said.strip().splitlines() or [f"exit {asking.returncode}"])[-1].strip()

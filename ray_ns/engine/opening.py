@@ -8,7 +8,7 @@ from typing import Any
 from ray_ns.config import Config, Settings, differences
 from ray_ns.config.read import load, with_classes
 from ray_ns.engine import connection, forking, more_rounds, overlap, precision, preflight, sample, stages, touched
-from ray_ns.engine.places import note_places
+from ray_ns.engine.places import check_given, note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.observe import Mode, Reporter
@@ -33,9 +33,10 @@ def drive(
     ``grow``: take in shards that the pool has gained; else they are told of and left out. ``until``: the stage of
     round 1 that ends the run early. ``fork``: the run from which a new one takes what it has made from equal inputs.
 
-    Raises ``InputError`` for whatever cannot run, before Ray starts and anything is written.
+    Raises ``InputError`` for whatever cannot run, before anything is written and before a local cluster starts.
     """
     config = load(given, overrides)
+    check_given(given, overrides, config)
     connection.refuse_connected()
     if until is not None:
         stages.check_until(until, config)
@@ -70,6 +71,7 @@ def drive(
         if find_commit(store, f"{run.place}{run.ending}{stages.Report.name}") is None:
             preflight.check_writable(store.url)
             preflight.check(run)
+            run.join()
         if not pinned:
             sample.check_pool(run)
         found = {} if pinned or record is not None else overlap.divide(run)
@@ -104,6 +106,7 @@ def _seen(run: Run) -> dict[str, Any]:
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
     config = load(path, overrides)
+    check_given(path, overrides, config)
     store = open_run(existing(config.run.dir), config.cluster.store_seconds)
     record = layout.record(store)
     settings = Settings.of_run(record, Config)
@@ -116,7 +119,7 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     with Run(
         config, store, {}, pools, Lease(store), Reporter(mode), classes.names, settings=settings, format=format
     ) as run:
-        run.check_cluster()
+        run.join()
         yield run
 
 

@@ -46,12 +46,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Node:
-    """A node that lives: its address, its labels, and the CPUs and GPUs that it has in all."""
+    """A node that lives: its address, its labels, the CPUs and GPUs that it has in all, and Ray's id of it."""
 
     address: str
     labels: Mapping[str, str]
     cpus: float
     gpus: float
+    id: str = ""
 
 
 def shapes(config: Config) -> list[Shape]:
@@ -94,7 +95,13 @@ def alive() -> list[Node]:
     import ray
 
     return [
-        Node(it["NodeManagerAddress"], it["Labels"], it["Resources"].get("CPU", 0.0), it["Resources"].get("GPU", 0.0))
+        Node(
+            it["NodeManagerAddress"],
+            it["Labels"],
+            it["Resources"].get("CPU", 0.0),
+            it["Resources"].get("GPU", 0.0),
+            it["NodeID"],
+        )
         for it in ray.nodes()
         if it["Alive"]
     ]

@@ -1,15 +1,22 @@
 """Where a command reads and writes: one apart from the other, and what is noted of it."""
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath, PurePosixPath
+from typing import Any, get_args
 
+from ray_ns.config import Config, CorpusName, read
 from ray_ns.corpora import origins
 from ray_ns.corpora.corpus import Corpus
+from ray_ns.engine.connection import LOCAL
 from ray_ns.errors import InputError
 from ray_ns.store import hints, layout
 from ray_ns.store.events import EVENTS
 from ray_ns.store.objects import ObjectStore
+
+CORPORA = get_args(CorpusName)
+JOBS_OWN = re.compile(r".*/(working_dir|py_modules)_files/_ray_pkg_")  # as Ray names what a job brings
 
 
 def as_path(place: str) -> PurePath:
@@ -25,6 +32,36 @@ def check_apart(written: str, read: str, instead: str) -> None:
     one, other = as_path(read), as_path(written)
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise InputError(f"{written} and {read}: one is inside the other. Give {instead}.")
+
+
+def check_given(source: str | Path | Mapping[str, Any], overrides: Sequence[str], config: Config) -> None:
+    """Raise ``InputError`` where a run on a cluster of others names its directory or images from where it was started.
+
+    ``source`` and ``overrides``: as they were given, since a ``config`` has every path from the root.
+    """
+    named = {
+        "run.dir": config.run.dir,
+        **{f"data.{name}": place for name in CORPORA if (place := getattr(config.data, name))},
+    }
+    check_lasting(named)
+    if (config.cluster.address or os.environ.get("RAY_ADDRESS") or LOCAL) == LOCAL:
+        return
+    for name, said in read.relative(source, overrides).items():
+        raise InputError(
+            f"{name} = {said}: a path from the working directory, which is another one on each machine of a cluster. "
+            f"Give a URL, or a path from / of a folder that every node mounts."
+        )
+
+
+def check_lasting(named: Mapping[str, str]) -> None:
+    """Raise ``InputError`` where a place is inside the working directory of a Ray job. ``named``: by their settings."""
+    for name, place in named.items():
+        found = JOBS_OWN.match(os.path.realpath(place)) if "://" not in place else None
+        if found:
+            raise InputError(
+                f"{name} = {place}: inside the working directory of this job, which Ray made on this node alone, names "
+                f"after its content and removes. Give a URL, or a path from / of a folder that every node mounts."
+            )
 
 
 def check_free(store: ObjectStore, instead: str) -> None:

@@ -16,7 +16,7 @@ from ray_ns.config.prediction import Asked, Predicted, Prediction, asked
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.engine import cards, precision, preflight, touched
-from ray_ns.engine.places import check_apart, check_free, note_places
+from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
@@ -54,6 +54,7 @@ def predict_corpus(
 
     Raises ``InputError`` for whatever cannot be labelled, before anything is written.
     """
+    check_lasting({"SRC": source, "-o": place})
     reporter = Reporter(mode)
     store = open_store(place)
     check_apart(store.url, source, f"{ANOTHER}, outside of SRC")
@@ -172,7 +173,7 @@ def _check(run: Run, found: Given, images: int) -> None:
         return
     actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
     run.reporter.note(f"labelled through Ray ({f'cluster.address = {address}' if address else actors})")
-    run.check_cluster()
+    run.join()
     if run.local:
         import torch
 

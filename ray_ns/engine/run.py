@@ -24,6 +24,7 @@ from ray_ns.engine import (
     failures,
     local_cluster,
     metrics,
+    nodes,
     placement,
     ray_private,
     remote_cluster,
@@ -144,10 +145,19 @@ class Run:
 
     def check_cluster(self) -> None:
         """Raise ``InputError`` where the cluster does not answer, or is open to whoever reaches it. Asks once."""
-        self._address  # noqa: B018 - asked when it is read first
+        self._cluster  # noqa: B018 - asked when it is read first
+
+    def join(self) -> None:
+        """Check the cluster. Connect to one of others at once: what cannot work there is refused before any work."""
+        self.check_cluster()
+        if not self.local:
+            self.ray()
 
     def ray(self) -> None:
-        """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process."""
+        """Connect to Ray: the cluster of ``cluster.address`` or RAY_ADDRESS, else a local one of this process.
+
+        Raises ``InputError`` where a node of others cannot do the run's work, or none can hold one of its workers.
+        """
         if self._started:
             return
         self.check_cluster()
@@ -157,14 +167,16 @@ class Run:
             if unused := placement.unused(self.config):
                 self.reporter.note(unused)
         else:
-            import ray
-
-            remote_cluster.join(self._address, self.id, self.config.cluster.timeout_seconds)
-            self._metrics = metrics.OfDriver(self.id, self.reporter.snapshot)
-            self._warn_of_resources(ray.cluster_resources())
+            patience = self.config.cluster.timeout_seconds
+            remote_cluster.join(self._cluster.address, self._cluster.loopback, self.id, patience, self._stop)
         if threading.current_thread() is threading.main_thread():  # Ray has put its own there, with another exit code
             signal.signal(signal.SIGTERM, self._stop if is_program() else before)
         self._started = True
+        if not self.local:
+            nodes.check(self.store, self.corpora.values(), self.reporter)
+            nodes.check_shapes(self.config, self.reporter, remote_cluster.grows())
+            self._warn_of_resources()
+            self._metrics = metrics.OfDriver(self.id, self.reporter.snapshot)
 
     def ray_libraries(self) -> None:
         """Connect to Ray for Ray Data and Ray Train, kept quiet: loading them takes a second that tasks alone save."""
@@ -223,7 +235,7 @@ class Run:
     @property
     def local(self) -> bool:
         """Whether Ray is a cluster of this process alone."""
-        return self._address == "local"
+        return self._cluster.local
 
     def scratch(self) -> str:
         """Where Ray Train keeps its own records, which nothing of ours reads: every node must reach it."""
@@ -304,21 +316,27 @@ class Run:
             self._events = None
         self.lease.release()
 
-    def _warn_of_resources(self, resources: Mapping[str, float]) -> None:
+    def _warn_of_resources(self) -> None:
+        import ray
+
+        resources = ray.cluster_resources()
         try:
             check_resources(self.config, resources.get("CPU", 0), resources.get("GPU", 0))
         except InputError as error:
             self.reporter.warn(f"{error} Waiting for more: an autoscaling cluster may bring them.")
 
     @cached_property
-    def _address(self) -> str:
-        """The cluster's address, once it is known that the run may join it."""
-        address = connection.address_of(self.config.cluster.address)
-        connection.check(address)
-        if address == connection.LOCAL:
+    def _cluster(self) -> connection.Cluster:
+        """The cluster, once it is known that the run may join it."""
+        cluster = connection.check(connection.address_of(self.config.cluster.address))
+        if cluster.local:
             local_cluster.check_folder()
-        return address
+        return cluster
 
     def _logs(self) -> str:
-        """Where a local cluster's logs lie, as the end of an error; empty where there is none."""
-        return f" Ray's logs: {ray_private.session_folder()}/logs" if self._started and self.local else ""
+        """Where Ray's logs lie, as the end of an error; empty where there are none."""
+        if not self._started:
+            return ""
+        if self.local:
+            return f" Ray's logs: {ray_private.session_folder()}/logs"
+        return " Ray's logs: 'ray logs cluster' on a node of the cluster, or its dashboard"

@@ -17,7 +17,7 @@ from ray_ns.engine import cards, preflight
 from ray_ns.engine.fanout import FanOut, Tasks
 from ray_ns.engine.ingest.generation import Generations
 from ray_ns.engine.ingest.settings import Ingest
-from ray_ns.engine.places import as_path, check_apart, check_free
+from ray_ns.engine.places import as_path, check_apart, check_free, check_lasting
 from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.observe import Mode, Reporter
@@ -35,6 +35,8 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
     ``append``: pack new shards of the source too. ``fan_out``: what spreads tasks over the cluster. Raises
     ``InputError`` for whatever cannot be packed.
     """
+    kept_out = {f"--keep-out {number}": it for number, it in enumerate(asked.keep_out, 1)}
+    check_lasting({"SRC": asked.source, "DST": asked.destination} | kept_out)
     store = open_store(asked.destination)
     _check_places(asked, store)
     begun = runs.read(store, runs.RUN)
@@ -64,7 +66,7 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
     with Run(
         Config.model_construct(**parts), store, corpora, tuple(bounds), Lease(store), reporter, fan_out=fan_out
     ) as run:
-        run.check_cluster()
+        run.join()
         seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in corpora.items()}
         if not begun:
             runs.begin(store, Settings().of(settings), seen, run.lease.check, None)

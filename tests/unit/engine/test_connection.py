@@ -1,9 +1,11 @@
 """A cluster that a run joins answers, and is closed to whoever has no token; before that nothing is written."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +78,7 @@ def listening(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_the_cluster_is_asked_and_not_the_clients_own_settings(
     monkeypatch: pytest.MonkeyPatch, listening: str, said: str, mode: str | None, words: str | None
 ) -> None:
-    monkeypatch.setattr(connection, "ask", lambda address: said)
+    monkeypatch.setattr(connection, "ask", lambda address: (said, "open 10.0.0.5"))
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     if mode:
         monkeypatch.setenv("RAY_AUTH_MODE", mode)
@@ -86,6 +88,35 @@ def test_the_cluster_is_asked_and_not_the_clients_own_settings(
     with pytest.raises(InputError) as caught:
         connection.check(listening)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mine", "words"),
+    [
+        ("refused Invalid token", r"refuses this process's token \(Invalid token\)\. Set RAY_AUTH_TOKEN_PATH or"),
+        ("RpcError gone", r"cannot be asked for its nodes \(RpcError gone\)"),
+    ],
+)
+def test_the_token_of_this_process_is_tried_too(
+    monkeypatch: pytest.MonkeyPatch, listening: str, mine: str, words: str
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr(connection, "ask", lambda address: ("refused", mine))
+    with pytest.raises(InputError, match=words):
+        connection.check(listening)
+
+
+def test_an_address_that_swallows_what_is_sent_to_it_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "CONNECT_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, contextlib.ExitStack() as waiting:
+        for _ in range(4):  # beyond its queue the kernel drops them, as a firewall would
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(server.getsockname())
+        began = time.monotonic()
+        with pytest.raises(InputError, match=r"nobody answers there \((timed out|no answer in 0 s)\)"):
+            connection.check(f"127.0.0.1:{server.getsockname()[1]}")
+        assert time.monotonic() - began < 5
 
 
 def test_what_listens_and_is_no_cluster_is_refused(monkeypatch: pytest.MonkeyPatch, listening: str) -> None:
@@ -136,15 +167,23 @@ sys.stdin.readline()
 
 
 @pytest.mark.parametrize(
-    ("said", "allowed"),
-    [("open 127.0.0.1", True), ("open 127.0.0.1 10.0.0.5", False), ("refused", True), ("OSError no Ray here", True)],
+    ("said", "mine", "allowed"),
+    [
+        ("open 127.0.0.1", "open 127.0.0.1", True),
+        ("open 127.0.0.1 10.0.0.5", "open 127.0.0.1 10.0.0.5", False),
+        ("refused no token", "open 127.0.0.1", True),
+        ("OSError no Ray here", "open 127.0.0.1", True),
+    ],
 )
-def test_an_open_cluster_behind_loopback_keeps_to_it(monkeypatch: pytest.MonkeyPatch, said: str, allowed: bool) -> None:
-    monkeypatch.setattr(connection, "ask", lambda address: said)
+def test_an_open_cluster_behind_loopback_keeps_to_it(
+    monkeypatch: pytest.MonkeyPatch, said: str, mine: str, allowed: bool
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setattr(connection, "ask", lambda address: (said, mine))
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
         if allowed:
-            connection.check(address)
+            assert connection.check(address) == connection.Cluster(address, loopback=True)
         else:
             with pytest.raises(InputError, match=r"\(its nodes: 127\.0\.0\.1, 10\.0\.0\.5\) answers without a token"):
                 connection.check(address)
@@ -152,7 +191,7 @@ def test_an_open_cluster_behind_loopback_keeps_to_it(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.ray
 @pytest.mark.parametrize(("mode", "said"), [("disabled", "open 127.0.0.1"), ("token", "refused")])
-def test_a_real_cluster_says_whether_it_is_open(mode: str, said: str) -> None:
+def test_a_real_cluster_says_whether_it_is_open(monkeypatch: pytest.MonkeyPatch, mode: str, said: str) -> None:
     settings = {
         "RAY_AUTH_MODE": mode,
         "RAY_AUTH_TOKEN": "0123456789abcdef" * 4,
@@ -170,6 +209,15 @@ def test_a_real_cluster_says_whether_it_is_open(mode: str, said: str) -> None:
     )
     try:
         assert cluster.stdout is not None
-        assert connection.ask(cluster.stdout.readline().strip()) == said
+        address = cluster.stdout.readline().strip()
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")  # of this process, which says nothing of the cluster's
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
+        bare, mine = connection.ask(address)
+        assert bare.startswith(said), bare
+        assert mine == "open 127.0.0.1"
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "f" * 64)
+        if mode == "token":
+            with pytest.raises(InputError, match="refuses this process's token"):
+                connection.check(address)
     finally:
         cluster.communicate("\n", timeout=60)
