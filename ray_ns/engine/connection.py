@@ -111,9 +111,10 @@ def check(address: str) -> Cluster:
             f"RAY_AUTH_TOKEN."
         )
     if answer == "refused":
+        why = " ".join(others).partition(". ")[0]
         raise InputError(
-            f"cluster.address = {address} refuses this process's token ({' '.join(others)}). Set RAY_AUTH_TOKEN_PATH "
-            f"or RAY_AUTH_TOKEN to the cluster's."
+            f"cluster.address = {address} refuses this process's token ({why}). Set RAY_AUTH_TOKEN_PATH or "
+            f"RAY_AUTH_TOKEN to the cluster's."
         )
     if answer != "open":
         raise InputError(f"cluster.address = {address}: cannot be asked for its nodes ({mine}). Is it of this version?")

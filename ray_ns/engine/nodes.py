@@ -67,8 +67,9 @@ def check(store: ObjectStore, corpora: Iterable[Corpus], reporter: Reporter) -> 
 
 
 def at_work(nodes: Iterable[Node], driver: str) -> list[Node]:
-    """Those that a run works on: all that have CPUs or GPUs, and the ``driver``'s."""
-    return [it for it in nodes if it.cpus or it.gpus or it.id == driver]
+    """Those that a run works on: all that have CPUs or GPUs, and the ``driver``'s; by address."""
+    found = (it for it in nodes if it.cpus or it.gpus or it.id == driver)
+    return sorted(found, key=lambda node: (node.address, node.id))
 
 
 def names_of(nodes: Sequence[Node]) -> dict[str, str]:
@@ -146,7 +147,7 @@ def _of_one(answer: Answer | None, mine: Mapping[str, str], url: str) -> list[tu
     if answer["store"]:
         return [(f"{url} {answer['store']}", "Give a folder that every node mounts, or a URL such as s3://bucket/run")]
     mend = "Give a folder that every node mounts, or a URL and its credentials"
-    return [(f"{root} cannot be read there ({why})", mend) for root, why in answer["corpora"].items()]
+    return [(f"{root} cannot be read there ({why.removesuffix('.')})", mend) for root, why in answer["corpora"].items()]
 
 
 def in_words(nodes: int, wrong: Mapping[tuple[str, str], Sequence[str]]) -> str:
@@ -206,9 +207,9 @@ def fits_none(config: Config, nodes: Sequence[Node]) -> str:
 
 def _kinds(nodes: Iterable[Node]) -> str:
     """What nodes there are: ``2 x 4 CPUs, 1 x 8 CPUs and 1 GPUs``."""
-    kinds = Counter((it.cpus, it.gpus) for it in nodes)
+    kinds = Counter((it.cpus, it.gpus) for it in nodes if it.cpus or it.gpus)
     words = [
         f"{count} x {amount(cpus, 'CPU')}" + (f" and {amount(gpus, 'GPU')}" if gpus else "")
         for (cpus, gpus), count in kinds.items()
     ]
-    return f"there are {', '.join(words)}"
+    return f"there are {', '.join(words) or 'none with CPUs'}"

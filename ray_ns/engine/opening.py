@@ -35,9 +35,7 @@ def drive(
 
     Raises ``InputError`` for whatever cannot run, before anything is written and before a local cluster starts.
     """
-    config = load(given, overrides)
-    check_given(given, overrides, config)
-    connection.refuse_connected()
+    config = _load(given, overrides)
     if until is not None:
         stages.check_until(until, config)
     store = forking.open_or_fork(config.run.dir, fork, config.cluster.store_seconds)
@@ -83,6 +81,14 @@ def drive(
         yield run
 
 
+def _load(given: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Config:
+    """The config. Raises ``InputError`` where it cannot be a run of this process."""
+    config = load(given, overrides)
+    check_given(given, overrides, config)
+    connection.refuse_connected()
+    return config
+
+
 def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any]]) -> None:
     """Write the run down. ``pinned``: the corpora by which it goes, of each generation; empty where they are new."""
     first, *later = pinned or [_seen(run)]
@@ -105,8 +111,7 @@ def _seen(run: Run) -> dict[str, Any]:
 @contextmanager
 def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     """A run that has begun, opened, for stages that look at no image; its ``select`` settings may be others."""
-    config = load(path, overrides)
-    check_given(path, overrides, config)
+    config = _load(path, overrides)
     store = open_run(existing(config.run.dir), config.cluster.store_seconds)
     record = layout.record(store)
     settings = Settings.of_run(record, Config)

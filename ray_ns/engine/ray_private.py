@@ -24,6 +24,7 @@ LISTEN_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 LEFT_OUT = ("start_monitor", "start_log_monitor", "start_api_server")
 LOOK_SECONDS = 0.02
 READY_SECONDS = 10.0
+_taken: list[int] = []  # the standard error, while what is written to it is looked through
 
 
 def running_cluster() -> str:
@@ -175,6 +176,28 @@ def lean_start() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def quiet_connect() -> Iterator[None]:
+    """While the block runs, ``ray.init`` connects without the line of Ray's C++ side about RAY_BACKEND_LOG_LEVEL.
+
+    Why: it is the first line of every job's log, and says nothing of the run. Replaced by: a way to keep it back.
+    """
+    from ray._private import worker
+
+    connect = worker.connect
+    worker.connect = _unannounced(connect)
+    try:
+        yield
+    finally:
+        worker.connect = connect
+
+
+def speak() -> None:
+    """Give the standard error back that ``quiet_connect`` has taken, for a last word from another thread."""
+    for errors in _taken:
+        os.dup2(errors, 2)
+
+
 def _nothing(start: Callable[..., None]) -> Callable[..., None]:
     """What is done instead of ``start``."""
     return lambda node, **settings: None
@@ -199,6 +222,7 @@ def _unannounced(connect: Callable[..., Any]) -> Callable[..., Any]:
     def connected(*arguments: Any, **settings: Any) -> Any:
         sys.stderr.flush()
         errors = os.dup(2)
+        _taken.append(errors)
         with tempfile.TemporaryFile() as said:
             os.dup2(said.fileno(), 2)
             try:
@@ -206,6 +230,7 @@ def _unannounced(connect: Callable[..., Any]) -> Callable[..., Any]:
             finally:
                 sys.stderr.flush()
                 os.dup2(errors, 2)
+                _taken.remove(errors)
                 os.close(errors)
                 said.seek(0)
                 for line in said:

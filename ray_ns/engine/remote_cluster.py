@@ -54,7 +54,7 @@ def join(address: str, loopback: bool, run_id: str, timeout_seconds: float, stop
     if loopback:
         ray_private.close_imported()
     try:
-        with _obeyed(stop, address):
+        with _obeyed(stop, address), ray_private.quiet_connect():
             ray.init(
                 address=address,
                 log_to_driver=False,
@@ -107,10 +107,12 @@ def _obeyed(stop: Stop, address: str) -> Iterator[None]:
     def watch() -> None:
         came, _, _ = select.select([out], [], [], JOIN_SECONDS)
         if not came:
+            ray_private.speak()
             tell_failure(refused(address, f"no end of it in {JOIN_SECONDS:.0f} s"), InputError.exit_code)
             os._exit(InputError.exit_code)
         numbers = [it for it in os.read(out, 64) if it in {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}]
         if numbers and not done.wait(LEAVE_SECONDS):
+            ray_private.speak()
             stop(numbers[0], None)
 
     before = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
