@@ -33,20 +33,6 @@ def test_a_label_selector_is_taken_and_decides_no_result(file: Path, selector: d
 
 
 @pytest.mark.parametrize(
-    "selector", [{"ray-ns/gpu": "true"}, {"a": "in(b, c)"}, {"-a": "b"}, {"a": "in()"}, {"a": "b c"}]
-)
-def test_what_is_taken_is_what_ray_takes(file: Path, selector: dict[str, str]) -> None:
-    # Ray's own check has no public name; it is looked at here so that ours refuses the same.
-    from ray._private.label_utils import validate_label_selector
-
-    override = f"cluster.train_on={json.dumps(selector)}"
-    if validate_label_selector(selector) is None:
-        load(file, [override])
-    else:
-        refusal(file, override)
-
-
-@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("{ray-ns/gpu: true}", 'found ray-ns/gpu: True; a label is text, so write it in quotes, such as ray-ns/gpu: "'),
