@@ -21,8 +21,9 @@ def evaluate(
             help="What to judge on, once or several times: test or validation, the run's own images; a FOLDER or URL "
             "of labelled images; fgsm:EPS or pgd:EPS[:STEPS], attacks (EPS is 0 to 1, or such as 8/255); corruptions, "
             "as ImageNet-C has them; perturbations, as ImageNet-P; robustness, the clean images, these two and both "
-            "attacks at 8/255; among, for images of some classes, which alone the network may say (ImageNet-A, -R). "
-            "All but the first are of the test images, or with @FOLDER of others: corruptions@photos/.",
+            "attacks at 8/255; among, for images of some classes, which alone the network may say (ImageNet-A, -R); "
+            "real:real.json, ImageNet's labels reassessed. All but the first are of the test images, or with @FOLDER "
+            "of others: corruptions@photos/.",
             metavar="SUITE",
         ),
     ],

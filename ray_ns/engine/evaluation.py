@@ -25,7 +25,8 @@ from ray_ns.engine.stages.judge import Judge
 from ray_ns.engine.stages.judged_report import JudgedReport
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
-from ray_ns.evaluate.suites import AMONG, OWN, Suite, among, parse_all
+from ray_ns.evaluate import real
+from ray_ns.evaluate.suites import AMONG, OWN, REAL, Suite, among, parse_all
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import network_of
 from ray_ns.observe import Mode, Reporter
@@ -88,7 +89,7 @@ def evaluate(
     opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
     with _run(wanted, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
-            _check(run, judged, corpora)
+            _check(run, judged, suites, corpora)
         if layout.record(store) is None:
             seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
             classes = layout.Classes(wanted.data.classes, run.class_names)
@@ -112,7 +113,8 @@ def _judge(
         if here:
             run.execute = in_this_process()  # which holds one network
         for suite in suites:
-            stage = Judge(copy, suite, corpora[suite.source])
+            labels = real.read(suite.file, run.config.data.classes) if suite.kind == REAL else None
+            stage = Judge(copy, suite, corpora[suite.source], labels)
             found.append((rival, suite, run.ensure(rival.place(stage.folder), stage)))
     return found
 
@@ -222,7 +224,7 @@ def _run(wanted: Asked, store: ObjectStore, corpora: dict[str, Corpus], first: R
     return Run(config, store, corpora, shards, Lease(store), reporter, first.given.names)
 
 
-def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:
+def _check(run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]) -> None:
     """Decide where the work is done, and raise ``InputError`` for what would fail later."""
     preflight.check_writable(run.store.url, "-o")
     images, classes = 0, run.config.data.classes
@@ -233,6 +235,9 @@ def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:
             raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
         images += int(counts.sum())
         run.reporter.note(listed.line(source, corpus, counts, run.class_names))
+    for suite in suites:
+        if suite.kind == REAL:
+            real.read(suite.file, classes)
     for rival in judged:
         if rival.given.run is None:
             network_of(rival.given.files, rival.given.place)

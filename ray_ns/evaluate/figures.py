@@ -11,6 +11,7 @@ from ray_ns.evaluate.intervals import Z, wilson
 from ray_ns.evaluate.metrics import calibration_error
 
 SAMPLES = 200  # for the interval of a calibration error
+REAL_COLUMN = "real"
 BINS = 15  # of the reliability table (Guo et al. 2017)
 MATRIX = 100  # classes up to which the whole confusion matrix is given
 CONFUSED = 100  # pairs of classes that are given beyond that, the most frequent ones
@@ -23,6 +24,7 @@ class Judged:
     ``truth``, ``label``: int (n,), ``label`` -1 where the image cannot be read. ``confidence``: float (n,), of the
     label; ``loss``: float (n,), -ln of the true class's probability; both mean nothing where it cannot. ``top``: int
     (n, k), the most probable classes, the first of which is the label. ``frames``: of sequences, int (n, frames, k).
+    ``accepted``: of images that may have several true classes, int (n,): 1 the label is one of them, 0 not, -1 none is.
     """
 
     truth: np.ndarray
@@ -31,6 +33,7 @@ class Judged:
     loss: np.ndarray
     top: np.ndarray
     frames: np.ndarray | None = None
+    accepted: np.ndarray | None = None
 
     @property
     def right(self) -> np.ndarray:
@@ -143,12 +146,20 @@ def of_table(table: pa.Table) -> Judged:
         table["loss"].fill_null(0).to_numpy(),
         labels,
         table["frames"].combine_chunks().flatten().to_numpy().reshape(len(table), -1, size) if sequences else None,
+        _accepted(table) if REAL_COLUMN in table.column_names else None,
     )
+
+
+def _accepted(table: pa.Table) -> np.ndarray:
+    pairs = zip(table["label"].to_pylist(), table[REAL_COLUMN].to_pylist(), strict=True)
+    return np.array([-1 if not of else int(label in of) for label, of in pairs], np.int64)
 
 
 def stacked(parts: Sequence[Judged]) -> Judged:
     """The rows of all parts."""
     names = ("truth", "label", "confidence", "loss", "top")
     found = Judged(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    if parts and parts[0].accepted is not None:
+        found = replace(found, accepted=np.concatenate([part.accepted for part in parts if part.accepted is not None]))
     sequences = [part.frames for part in parts if part.frames is not None]
     return replace(found, frames=np.concatenate(sequences)) if sequences else found

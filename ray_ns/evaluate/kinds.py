@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 from ray_ns.evaluate import corruptions, flips, perturbations
-from ray_ns.evaluate.figures import Judged, figures, mean
+from ray_ns.evaluate.figures import Judged, figures, mean, share
 from ray_ns.evaluate.paired import paired
-from ray_ns.evaluate.suites import AMONG, CLEAN, CORRUPTIONS, FGSM, PERTURBATIONS, PGD, corruption_of, perturbation_of
+from ray_ns.evaluate.suites import (
+    AMONG,
+    CLEAN,
+    CORRUPTIONS,
+    FGSM,
+    PERTURBATIONS,
+    PGD,
+    REAL,
+    corruption_of,
+    perturbation_of,
+)
 
 IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
@@ -132,9 +142,25 @@ def _flips(views: Views) -> np.ndarray:
     return np.mean(rates, 0)
 
 
+def _reassessed(views: Views, classes: int) -> dict[str, Any]:
+    """Top-1 by ReaL labels, of the images that have any."""
+    judged = _one(views)
+    right = _accepted(views)
+    left_out = len(judged.truth) - len(right)
+    found = {"images": len(right), "left_out": left_out, "unreadable": int((judged.label < 0).sum())}
+    return found | share("top1", right) | {"top5": None, "calibration_error": None, "nll": None}
+
+
+def _accepted(views: Views) -> np.ndarray:
+    accepted = _one(views).accepted
+    assert accepted is not None, "the rows have such labels"
+    return accepted[accepted >= 0] == 1
+
+
 _ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
 KINDS = {
     **dict.fromkeys((CLEAN, AMONG, FGSM, PGD), _ONE_VIEW),
+    REAL: Kind("top1", _reassessed, _accepted),
     CORRUPTIONS: Kind("error", _corrupted, lambda views: 1 - _right_of_common(views), higher=False),
     PERTURBATIONS: Kind("flips", _perturbed, _flips, higher=False),
 }

@@ -15,26 +15,30 @@ from ray_ns.errors import InputError
 from ray_ns.evaluate import corruptions, perturbations
 from ray_ns.evaluate.attacks import Attack
 
-CLEAN, AMONG, FGSM, PGD = "clean", "among", "fgsm", "pgd"
+CLEAN, AMONG, REAL, FGSM, PGD = "clean", "among", "real", "fgsm", "pgd"
 CORRUPTIONS, PERTURBATIONS, ROBUSTNESS = "corruptions", "perturbations", "robustness"
 OWN = ("test", "validation")  # the images that a run has of its own
 STEPS = 10
 _CORRUPT, _PERTURB = "corrupt", "perturb"
 GRAMMAR = (
-    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | among | corruptions | perturbations | robustness, "
-    "the last six with @FOLDER for other images"
+    "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | among | real:FILE | corruptions | perturbations | "
+    "robustness, the last seven with @FOLDER for other images"
 )
 ALL = (CORRUPTIONS, PERTURBATIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
 
 
 @dataclass(frozen=True)
 class Suite:
-    """``name``: what it is called. ``kind``: which figures it gives. ``source``: images of ``OWN``, or a folder."""
+    """``name``: what it is called. ``kind``: which figures it gives. ``source``: images of ``OWN``, or a folder.
+
+    ``file``: the labels of ``REAL``.
+    """
 
     name: str
     kind: str
     source: str
     views: tuple[str, ...]
+    file: str = ""
 
     @property
     def own(self) -> bool:
@@ -51,13 +55,18 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         raise InputError(f"--on: is empty. Expected {GRAMMAR}.")
     said, at, source = word.partition("@")
     kind, *values = said.split(":")
-    if kind not in {FGSM, PGD, AMONG, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
+    if kind not in {FGSM, PGD, AMONG, REAL, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
         return [Suite(word, CLEAN, word, (CLEAN,))]
     if at and not source:
         raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
     source = source or OWN[0]
     if kind in {FGSM, PGD}:
         return [Suite(word, kind, source, (_attack(word, kind, values),))]
+    if kind == REAL:
+        file = said.partition(":")[2]
+        if not file:
+            raise InputError(f"--on {word}: no file is named. Expected real:real.json@FOLDER.")
+        return [Suite(word, kind, source, (CLEAN,), file)]
     if values:
         raise InputError(f"--on {word}: {kind} takes no value. Expected {kind} or {kind}@FOLDER.")
     if kind == AMONG:
@@ -74,7 +83,7 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
 def parse_all(words: Sequence[str], size: int, channels: int) -> list[Suite]:
     """Those of all words, in order; ``InputError`` where one comes twice."""
     found = [it for word in words for it in parse(word, size, channels)]
-    asked = [(it.source, it.views) for it in found]
+    asked = [(it.source, it.kind, it.views) for it in found]
     twice = next((it.name for at, it in enumerate(found) if asked[at] in asked[:at]), None)
     if twice is not None:
         raise InputError(f"--on {twice}: is given twice. Give it once.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ray_ns import __version__
 from ray_ns.artifacts.judged import JUDGED, JudgedOn
@@ -16,8 +17,9 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.slices import CONTENT, Job
-from ray_ns.evaluate.figures import Judged, of_table, stacked
+from ray_ns.evaluate.figures import REAL_COLUMN, Judged, of_table, stacked
 from ray_ns.evaluate.kinds import KINDS
+from ray_ns.evaluate.real import Labels, of_files
 from ray_ns.evaluate.suites import Suite
 from ray_ns.export.labels import names_of
 from ray_ns.images import decode
@@ -25,6 +27,7 @@ from ray_ns.labels import files
 from ray_ns.seals import digest
 from ray_ns.store.commit import Commit, Output
 
+_LISTS = pa.list_(pa.field("element", pa.int16(), nullable=False))
 NAMES = ("path", "member", "row")  # of an image, below the root of its corpus
 
 
@@ -32,12 +35,13 @@ NAMES = ("path", "member", "row")  # of an image, below the root of its corpus
 class Judge(Stage[JudgedOn]):
     """The committed figures of ``network`` on ``suite``, and what they are made of: one part per view and shard.
 
-    ``corpus``: the suite's, by its name in the evaluation.
+    ``corpus``: the suite's, by its name in the evaluation. ``real``: the reassessed labels that a suite names.
     """
 
     network: Network
     suite: Suite
     corpus: str
+    real: Labels | None = None
 
     name = "judge"
 
@@ -57,7 +61,8 @@ class Judge(Stage[JudgedOn]):
         }
 
     def _identity(self) -> dict[str, Any]:
-        return {"corpus": self.corpus, "kind": self.suite.kind, "views": list(self.suite.views)}
+        found = {"corpus": self.corpus, "kind": self.suite.kind, "views": list(self.suite.views)}
+        return found | ({} if self.real is None else {"real": digest(self.real)})
 
     def work(self, run: Run, output: Output) -> Done:
         jobs, done = self._jobs(run), output.done()
@@ -97,7 +102,10 @@ class Judge(Stage[JudgedOn]):
         lie = names_of(run.corpora[self.corpus], table["image_id"].to_numpy())
         for at, name in enumerate(NAMES):
             table = table.add_column(1 + at, name, lie[name])
-        return table
+        if self.real is None:
+            return table
+        of = of_files(pc.coalesce(table["member"], table["path"]).to_pylist(), self.real)
+        return table.append_column(REAL_COLUMN, pa.array(of, _LISTS))
 
 
 def views_of(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Judged]:

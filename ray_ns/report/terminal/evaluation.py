@@ -46,6 +46,9 @@ def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
     say("top-1 and top-5 in %, with Wilson's interval; ECE: calibration error in 15 bins, in points; NLL: in nats")
     if any(row["kind"] == "among" for row in rows):
         say("among: the network chooses among the classes that the images have, as ImageNet-A and -R are judged")
+    left_out = next((row["figures"]["left_out"] for row in rows if row["kind"] == "real"), None)
+    if left_out is not None:
+        say(f"real: by ReaL labels, of which an image may have several; {left_out:,} images without any are left out")
     if any(row["kind"] in {"fgsm", "pgd"} for row in rows):
         say("fgsm, pgd: on images changed against that very network, no pixel further than so far of its range 0 to 1")
 

@@ -264,3 +264,19 @@ def test_images_that_a_run_held_out_of_its_labelled_ones_are_its_test_images(fol
     (folder / "cat/001.png").write_bytes((folder / "dog/011.png").read_bytes())
     with pytest.raises(InputError, match=r"001\.png has changed"):
         judged(tmp_path / "run", tmp_path / "again", "test")
+
+
+def test_labels_that_are_reassessed_are_by_the_names_of_files(
+    network: Path, images: list[bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "images/cat").mkdir(parents=True)
+    for at in range(5):
+        (tmp_path / f"images/cat/ILSVRC2012_val_{at + 1:08d}.JPEG").write_bytes(images[at])
+    files = {it.name: it.read_bytes() for it in network.iterdir()}
+    said = by_hand(files, images[:5], ROWS)[0].argmax(1).tolist()
+    real = [[said[0], 1], [(said[1] + 1) % 3], [], [0], [said[4]]]  # the fourth image cannot be read
+    (tmp_path / "real.json").write_text(json.dumps(real))
+    word = f"real:{tmp_path}/real.json@{tmp_path}/images"
+    figures = judged(network, tmp_path / "out", word).report["rows"][0]["figures"]
+    assert (figures["images"], figures["left_out"], figures["top1"]) == (4, 1, 0.5)
+    assert table(tmp_path / "out")["real"].to_pylist() == real

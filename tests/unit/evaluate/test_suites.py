@@ -79,3 +79,9 @@ def test_the_classes_to_choose_among_travel_in_the_view() -> None:
     assert found is not None
     assert (found == classes).all()
     assert among_of("clean", 1000) is None
+
+
+def test_reassessed_labels_are_a_file() -> None:
+    assert parse("real:a/real.json@val", 224, 3) == [
+        Suite("real:a/real.json@val", "real", "val", ("clean",), "a/real.json")
+    ]
