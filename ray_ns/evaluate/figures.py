@@ -10,6 +10,7 @@ import pyarrow as pa
 from ray_ns.evaluate.intervals import Z, wilson
 from ray_ns.evaluate.metrics import calibration_error
 
+FEW = 5  # images, of fewer no interval of a mean is given
 SAMPLES = 200  # for the interval of a calibration error
 REAL_COLUMN = "real"
 BINS = 15  # of the reliability table (Guo et al. 2017)
@@ -120,16 +121,34 @@ def per_class(judged: Judged, classes: int) -> dict[str, Any]:
     }
 
 
-def mean(values: np.ndarray) -> dict[str, Any]:
-    """The mean of one value per image, float (n,), with its 95 % interval (normal; the images are what is drawn).
+def mean(values: np.ndarray, least: float = 0.0) -> dict[str, Any]:
+    """The mean of one value per image, float (n,) from ``least`` to 1, with its 95 % interval: it is the images' draw.
 
-    Values of many views of one image hang together, so they have to be one value here.
+    Values of many views of one image hang together, so they have to be one value here. The interval is Student's; where
+    all values are equal Wilson's, as for a share. None of fewer than ``FEW`` images.
     """
     many = len(values)
-    value = float(values.mean())
-    half = Z * float(values.std(ddof=1)) / many**0.5 if many > 1 else float("inf")
-    interval = [round(value - half, 6), round(value + half, 6)] if many > 1 else None
-    return {"value": round(value, 6), "interval": interval}
+    value = float(values.mean()) if many else 0.0
+    if many < FEW:
+        return {"value": round(value, 6), "interval": None}
+    spread = float(values.std(ddof=1))
+    if spread < 1e-12:
+        low, high = (least + (1 - least) * it for it in wilson((value - least) / (1 - least), many))
+    else:
+        half = student(many - 1) * spread / many**0.5
+        low, high = max(least, value - half), min(1.0, value + half)
+    return {"value": round(value, 6), "interval": [round(low, 6), round(high, 6)]}
+
+
+def student(freedom: int) -> float:
+    """Student's quantile of a 95 % interval with so many degrees of freedom, 4 or more, to 0.01 (Fisher's series)."""
+    z = Z
+    return (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
 
 
 def of_table(table: pa.Table) -> Judged:

@@ -50,7 +50,7 @@ def difference(first: np.ndarray, second: np.ndarray, higher: bool) -> dict[str,
         pair = paired(first, second)
         found |= {"points": pair.difference, "interval": [pair.low, pair.high], "p": round(pair.p, 6)}
     else:
-        of = mean(first.astype(float) - second.astype(float))
+        of = mean(first.astype(float) - second.astype(float), -1.0)
         found |= {"points": of["value"], "interval": of["interval"], "p": None}
     found["points"] = round(100 * found["points"], 4)
     found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from ray_ns.evaluate.figures import BINS, Judged, figures, mean, reliability, stacked
+from ray_ns.evaluate.figures import BINS, Judged, figures, mean, reliability, stacked, student
 from ray_ns.evaluate.intervals import wilson
 from ray_ns.evaluate.kinds import difference
 
@@ -56,11 +56,24 @@ def test_a_calibrated_network_has_no_error_and_the_last_bin_holds_one() -> None:
 
 
 def test_the_mean_of_many_views_is_of_images() -> None:
-    found = mean(np.array([0.0, 0.5, 1.0, 0.5]))
-    half = 1.959964 * math.sqrt(0.5 / 3 / 4)
+    found = mean(np.array([0.0, 0.5, 1.0, 0.5, 0.5]))
+    half = 2.776 * math.sqrt(0.5 / 4 / 5)  # Student's, of 4 degrees of freedom
     assert found["value"] == 0.5
-    assert found["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=1e-5)
-    assert mean(np.array([1.0]))["interval"] is None
+    assert found["interval"] == pytest.approx([0.5 - half, 0.5 + half], abs=2e-3)
+    assert mean(np.array([0.9, 1.0, 1.0, 1.0, 0.8]))["interval"][1] == 1.0
+
+
+def test_few_images_or_equal_values_are_no_certainty() -> None:
+    assert mean(np.array([0.2, 0.3, 0.2, 0.3]))["interval"] is None
+    assert mean(np.zeros(20))["interval"] == pytest.approx(wilson(0.0, 20), abs=1e-6)
+    for images in (2, 12):
+        found = difference(np.full(images, 0.3), np.full(images, 0.2), True)
+        assert found["verdict"] == f"cannot tell on {images} images"
+
+
+def test_students_quantile_is_the_tables() -> None:
+    for freedom, quantile in ((4, 2.7764), (10, 2.2281), (30, 2.0423), (1000, 1.9623)):
+        assert student(freedom) == pytest.approx(quantile, abs=0.01)
 
 
 def test_a_difference_says_better_only_where_its_interval_holds_it() -> None:
