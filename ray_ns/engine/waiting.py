@@ -5,6 +5,7 @@ job holds. Here a thread looks at the nodes whenever the stage's progress has st
 """
 
 import contextlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray_ns.config import Cluster
 from ray_ns.engine import placement
 from ray_ns.engine.placement import Shape
+from ray_ns.engine.remote_cluster import START_SECONDS
 from ray_ns.errors import ResumableError
 from ray_ns.observe import Reporter, in_time
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS = 1.0
 STILL_SECONDS = 10.0  # so long a stand-still is none yet
-ELASTIC_START_SECONDS = 60.0  # as Ray has it
+ELASTIC_START_SECONDS = "60"  # as Ray has it
 AGAIN_SECONDS = 2.0  # between two looks at the nodes
 
 
@@ -110,13 +112,15 @@ def is_of(shape: Shape, group: list[dict[str, float]]) -> bool:
     return len(group) >= shape.count and all(part == asked for part in group)
 
 
-def start_seconds(cluster: Cluster) -> float:
-    """How long Ray Train may take to start the workers of a training, before it counts anew how many there may be.
+def count_anew(cluster: Cluster) -> None:
+    """Have Ray Train count anew how many workers there may be where a start of [least, most] takes 60 s.
 
-    A fixed number has nothing to count anew, and waits. With [least, most] Ray goes by what the cluster was up to 20 s
-    ago: a node may be gone.
+    It goes by what the cluster was up to 20 s ago: a node may be gone. A fixed number has nothing to count anew, and
+    waits as long as any stage may, which ``remote_cluster.join`` has set. What the user has set stays.
     """
-    return ELASTIC_START_SECONDS if len(cluster.worker_counts) > 1 else cluster.timeout_seconds
+    fixed = str(int(cluster.timeout_seconds))
+    if len(cluster.worker_counts) > 1 and os.environ.get(START_SECONDS) == fixed:
+        os.environ[START_SECONDS] = ELASTIC_START_SECONDS
 
 
 def _given_up(lacks: str, waited: float, limit: float) -> ResumableError:

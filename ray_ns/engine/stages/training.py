@@ -143,6 +143,8 @@ def _fit(run: Run, task: Task) -> None:
             failure_config=_failures(run),
         ),
     )
+    if not run.local:
+        waiting.count_anew(run.config.cluster)
     began = time.monotonic()
     with waiting.told(run, placement.training(run.config)), run.following(lambda: _done(run.store, task.to.prefix)):
         ended = trainer.fit().return_value

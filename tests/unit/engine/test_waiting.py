@@ -1,5 +1,6 @@
 """What a stage waits for is said while nothing goes on, and a wait without end ends the run."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from ray_ns import observe
 from ray_ns.config import Cluster
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.placement import Node, Shape
+from ray_ns.engine.remote_cluster import START_SECONDS
 from ray_ns.engine.waiting import Waiting
 from ray_ns.errors import ResumableError
 from ray_ns.observe import Reporter
@@ -77,9 +79,15 @@ def test_a_wait_without_end_ends_the_run_with_the_mend(stage: Stage) -> None:
     assert str(error).startswith("4 CPUs wanted, 2 there, after 60 s (cluster.timeout_seconds = 60). Start such nodes")
 
 
-def test_an_elastic_training_counts_its_nodes_anew_and_a_fixed_one_waits() -> None:
-    assert waiting.start_seconds(Cluster(train_workers=4, timeout_seconds=900.0)) == 900
-    assert waiting.start_seconds(Cluster(train_workers=[1, 4], timeout_seconds=900.0)) == 60
+@pytest.mark.parametrize(
+    ("workers", "before", "wanted"), [([1, 4], "900", "60"), (4, "900", "900"), ([1, 4], "20", "20")]
+)
+def test_an_elastic_training_counts_its_nodes_anew_and_a_fixed_one_waits(
+    monkeypatch: pytest.MonkeyPatch, workers: int | list[int], before: str, wanted: str
+) -> None:
+    monkeypatch.setenv(START_SECONDS, before)
+    waiting.count_anew(Cluster(train_workers=workers, timeout_seconds=900.0))
+    assert os.environ[START_SECONDS] == wanted
 
 
 def test_the_words_name_what_is_scarce_and_where() -> None:
