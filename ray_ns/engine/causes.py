@@ -23,7 +23,7 @@ _DIED = ("died", "crashed", "killed", "low on memory")
 
 
 def in_short(error: BaseException) -> str:
-    """The type and message of the error within Ray's wrappings; where known its worker, process and node."""
+    """Type and message of the error within Ray's wrappings, without a full stop; where known worker, pid and node."""
     where: dict[str, str] = {}
     seen: list[BaseException] = []
     inner: BaseException | None = error
@@ -34,7 +34,7 @@ def in_short(error: BaseException) -> str:
         inner = _inside(error, where)
     kind, message = _told(error)
     place = ", ".join(f"{name} {value}" for name, value in where.items())
-    return f"{kind}: {message or 'no message'}{f' ({place})' if place else ''}"
+    return f"{kind}: {message.rstrip('.') or 'no message'}{f' ({place})' if place else ''}"
 
 
 def failures_of(error: BaseException) -> Iterator[tuple[int, BaseException]]:
