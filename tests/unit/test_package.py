@@ -18,12 +18,15 @@ import ray_ns
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # The distribution that a module comes from, where it has another name; pydantic pins its core exactly.
-COMES_FROM = {"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"}
+COMES_FROM = {
+    **{"PIL": "pillow", "yaml": "pyyaml", "sklearn": "scikit-learn", "pydantic_core": "pydantic"},
+    "imagecorruptions": "imagecorruptions-imaug",
+}
 
 
 def declared() -> set[str]:
     extras = PROJECT["optional-dependencies"]
-    listed = [*PROJECT["dependencies"], *(it for name in ("s3", "demo", "export") for it in extras[name])]
+    listed = [*PROJECT["dependencies"], *(it for name in ("s3", "demo", "export", "robustness") for it in extras[name])]
     return {Requirement(it).name.lower() for it in listed}
 
 
