@@ -92,8 +92,10 @@ def test_no_secret_is_left_anywhere(run: Path, nodes: Nodes) -> None:
         **{f"metrics of {node.address}": metrics(nodes, node.address) for node in nodes.nodes},
         **{path: nodes.http(path) for path in ("/api/jobs/", "/api/train/v2/runs/v1", "/api/v0/actors?detail=1")},
         **{path: nodes.http(path) for path in ("/api/v0/workers?detail=1", "/api/v0/tasks?detail=1", "/events")},
+        "/api/v0/runtime_envs": nodes.http("/api/v0/runtime_envs"),
     }
     assert len(places) > 50
+    assert str(run / "events.jsonl") in places
     found = [
         (name, place) for name, secret in secrets.items() for place, data in places.items() if secret.encode() in data
     ]
