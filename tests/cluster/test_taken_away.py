@@ -1,6 +1,5 @@
 """A machine that is taken away with notice, as spot machines are, is no failure of the training."""
 
-import time
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,9 @@ def test_a_training_whose_node_is_drained_goes_on_elsewhere_and_counts_no_failur
     words = ("teacher.steps=300", "cluster.checkpoint_steps=20", "cluster.max_failures=0", "--until", "label")
     with cluster(tmp_path / "nodes", 1, env=faulty(f"order:0.3:{notes}")) as nodes:
         running = nodes.start("ray-ns", "run", str(config), *words)
-        until = time.monotonic() + 200
-        while not list((tmp_path / "run/rounds/0/train/checkpoints").glob("*/000000020-*.json")):
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < until, nodes.logs()
-            time.sleep(0.2)
+        checkpoints = tmp_path / "run/rounds/0/train/checkpoints"
+        running.until(lambda: list(checkpoints.glob("*/000000020-*.json")), 200)
         nodes.add()
         nodes.nodes[1].terminate()
-        _, errors = running.communicate(timeout=200)
-    assert running.returncode == 0, errors
+        assert running.end(300) == 0, running.text()
     assert len(list(notes.iterdir())) == 2, "the training ran in two processes, one after the other"
