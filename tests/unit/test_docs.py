@@ -16,7 +16,7 @@ DOCUMENTS = [
 ]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 TOP = ("ray_ns", "tests", "benchmarks", "cluster/kuberay", "cluster/monitoring", "configs", "docs", ".ci")
-BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "cluster_files", "support")
+BELOW_TESTS = ("unit", "e2e", "faults", "properties", "golden", "cluster_files", "cluster(?=/test_)", "support")
 
 
 def code(document: Path) -> list[str]:
