@@ -102,7 +102,7 @@ def test_the_figures_are_those_of_the_run(watched: Watched) -> None:
     assert watched.total("ray_ns_store_requests_total{outcome='failed'}") > 0
     assert 200 <= watched.total("ray_ns_train_steps_total") <= 250  # the killed worker made 50, told or not yet
     assert watched.total("ray_ns_commits_total{stage='report'}") == 1
-    assert [value for _, value in watched.prometheus.series("run:ray_ns_driver_up:max")] == [0.0]
+    assert [value for _, value in watched.prometheus.series("last_over_time(run:ray_ns_driver_up:max[5m])")] == [0.0]
 
 
 def test_labels_are_those_of_the_table_and_no_secret_is_among_them(watched: Watched) -> None:
