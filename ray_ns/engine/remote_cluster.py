@@ -24,7 +24,7 @@ RUN = "RAY_NS_RUN"  # in the environment of workers: the id of the run that they
 OF_DRIVER = {
     # Workers would each go to a folder of the training's, where no relative path means what it meant before.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Without it the dashboard's tab Train is empty.
+    # Without it Ray keeps no records of trainings, which its API lists (GET /api/train/v2/runs/v1).
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
     "RAY_DATA_DISABLE_PROGRESS_BARS": ENVIRONMENT["RAY_DATA_DISABLE_PROGRESS_BARS"],
     "RAY_BACKEND_LOG_LEVEL": ENVIRONMENT["RAY_BACKEND_LOG_LEVEL"],
