@@ -5,7 +5,6 @@ the training's progress belongs, so requests to it fail. Nothing spills: Ray say
 """
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.monitoring import Expression, Prometheus, of_dashboard, of_rules, program, prometheus, rules
-from support.nodes import Nodes, cluster
+from support.nodes import Nodes, Started, cluster
 from support.tiny_run import faulty, write_tiny
 
 from ray_ns.measures import MEASURES
@@ -57,7 +56,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         yield Watched(nodes, found, run, watch(driver, run, found))
 
 
-def watch(driver: "subprocess.Popen[str]", run: Path, found: Prometheus) -> set[str]:
+def watch(driver: Started, run: Path, found: Prometheus) -> set[str]:
     """Ask for every expression that has had no series yet, until the run has ended and the last export is there."""
     seen: set[str] = set()
     left = [it for it in (*of_dashboard(), *of_rules()) if not is_alert(it)]
@@ -69,10 +68,9 @@ def watch(driver: "subprocess.Popen[str]", run: Path, found: Prometheus) -> set[
             run.joinpath("rounds/0/train/progress.json").mkdir(parents=True)
         seen |= {it.place for it in left if found.series(it.text)}
         left = [it for it in left if it.place not in seen]
-        ended = ended or (time.monotonic() if driver.poll() is not None else 0.0)
+        ended = ended or (time.monotonic() if not driver.runs() else 0.0)
         time.sleep(1)
-    out, err = driver.communicate()
-    assert driver.returncode == 0, out[-2000:] + err[-4000:]
+    assert driver.end(10) == 0, driver.text()[-6000:]
     return seen
 
 
