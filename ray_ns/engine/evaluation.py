@@ -4,8 +4,7 @@ An evaluation is a run of its own (``store``): begun once, resumed by the same c
 stages are ``network``, a copy of each network's two files, ``judge-...``, one per network and suite, and ``report``.
 """
 
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +15,8 @@ from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
 from ray_ns.engine import cards, precision, preflight
 from ray_ns.engine.judged import Rival, rivals
-from ray_ns.engine.places import check_apart, check_free, note_places
-from ray_ns.engine.predict import in_this_process
-from ray_ns.engine.prediction import FEW_IMAGES
-from ray_ns.engine.resources import check_resources, local_cpus
+from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
+from ray_ns.engine.predict import choose_where, in_this_process
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.judge import Judge
 from ray_ns.engine.stages.judged_report import JudgedReport
@@ -79,23 +76,26 @@ def evaluate(
     wanted = wanted.model_copy(update={"label": label})
     corpora = _names(suites)
     decides = _decides(judged, suites, corpora, wanted)
-    store = open_store(output or _place(place, judged, decides, suites))
+    url = output or _place(place, judged, decides, suites)
+    check_lasting({"-o": url} | {f"--on {it}": it for it in corpora if it not in OWN})
+    store = open_store(url)
     for source in corpora:
         if source not in OWN:
             check_apart(store.url, source, f"{ANOTHER}, outside of {source}")
     check_free(store, ANOTHER)
     _check_kind(store)
     layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
+    reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
     opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
     with _run(wanted, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
-            _check(run, judged, suites, corpora)
+            _check(run, judged, corpora)
         if layout.record(store) is None:
             seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
             classes = layout.Classes(wanted.data.classes, run.class_names)
             layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
         note_places(store, opened)
-        rows = _judge(run, judged, [_for_corpus(it, run, corpora) for it in suites], corpora)
+        rows = _judge(run, judged, [_for_corpus(it, run, corpora) for it in suites], corpora, reassessed)
         report = run.ensure(JudgedReport.name, JudgedReport(rows))
         cards.keep(run)
     called = {on.place: suite.name for _, suite, on in rows}
@@ -103,9 +103,13 @@ def evaluate(
 
 
 def _judge(
-    run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]
+    run: Run,
+    judged: Sequence[Rival],
+    suites: Sequence[Suite],
+    corpora: dict[str, str],
+    reassessed: Mapping[str, real.Labels],
 ) -> list[tuple[Rival, Suite, JudgedOn]]:
-    """Each network on each suite."""
+    """Each network on each suite. ``reassessed``: labels by the files that suites name."""
     found = []
     here = run.execute is not None
     for rival in judged:
@@ -113,8 +117,7 @@ def _judge(
         if here:
             run.execute = in_this_process()  # which holds one network
         for suite in suites:
-            labels = real.read(suite.file, run.config.data.classes) if suite.kind == REAL else None
-            stage = Judge(copy, suite, corpora[suite.source], labels)
+            stage = Judge(copy, suite, corpora[suite.source], reassessed.get(suite.file))
             found.append((rival, suite, run.ensure(rival.place(stage.folder), stage)))
     return found
 
@@ -224,7 +227,7 @@ def _run(wanted: Asked, store: ObjectStore, corpora: dict[str, Corpus], first: R
     return Run(config, store, corpora, shards, Lease(store), reporter, first.given.names)
 
 
-def _check(run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]) -> None:
+def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:
     """Decide where the work is done, and raise ``InputError`` for what would fail later."""
     preflight.check_writable(run.store.url, "-o")
     images, classes = 0, run.config.data.classes
@@ -235,23 +238,7 @@ def _check(run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: 
             raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
         images += int(counts.sum())
         run.reporter.note(listed.line(source, corpus, counts, run.class_names))
-    for suite in suites:
-        if suite.kind == REAL:
-            real.read(suite.file, classes)
     for rival in judged:
         if rival.given.run is None:
             network_of(rival.given.files, rival.given.place)
-    cluster, label = run.config.cluster, run.config.label
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if not address and label.actors == 1 and images <= FEW_IMAGES:
-        run.execute = in_this_process()
-        run.reporter.note("judged in this process, without Ray (cluster.address=local uses it)")
-        return
-    actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
-    run.reporter.note(f"judged through Ray ({f'cluster.address = {address}' if address else actors})")
-    run.check_cluster()
-    if run.local:
-        import torch
-
-        gpus = torch.cuda.device_count() if cluster.gpus is None else cluster.gpus
-        check_resources(run.config, local_cpus(run.config), gpus)
+    choose_where(run, images, "judged")

@@ -16,6 +16,7 @@ from typing import Any
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.found import Found
+from ray_ns.engine.causes import in_short
 from ray_ns.engine.placement import Node, alive, amount, held, on_nodes, shapes
 from ray_ns.engine.workers import there
 from ray_ns.errors import InputError
@@ -104,18 +105,13 @@ def _asked(
             try:
                 found[node_id] = ray.get(done)
             except ray.exceptions.RayError as error:
-                found[node_id] = {"failed": _last_line(error)}
+                found[node_id] = {"failed": in_short(error)}
         if asked and not told_of and time.monotonic() > began + NOTE_SECONDS:
             told_of = True
             reporter.note(f"waiting for an answer of {_listed([names[it] for it in asked.values()])}")
     for late in asked:
         ray.cancel(late, force=True)
     return found
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no message'}"
 
 
 def troubles(

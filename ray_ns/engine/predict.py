@@ -6,6 +6,7 @@ actor reads and decodes its slices itself, and no image crosses the object store
 them, and uint8 pixels travel through the object store to the teachers; so CPUs of other nodes keep a GPU busy.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -17,6 +18,7 @@ import pyarrow as pa
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.network import Network
 from ray_ns.engine import placement, waiting
+from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
 from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, list_slices
 from ray_ns.engine.workers.teacher import TABLE, TeacherActor
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
 # Listing reads a footer and waits for the disk; a whole CPU for it would be one less for decoding.
 LISTING_CPUS = 0.25
+
+# Up to so many images go through the network in this process, where one teacher is wanted: Ray would take 10 s to start
+# and label no faster. With more, a worker that is lost should not cost the command.
+FEW_IMAGES = 20_000
 
 Execute = Callable[[Run, Network, Sequence[Job], Digests | None], Iterator[tuple[Job, pa.Table]]]
 
@@ -103,6 +109,28 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
             yield jobs[number], table
 
     return execute
+
+
+def choose_where(run: Run, images: int, done: str, network: "nn.Module | None" = None) -> None:
+    """Decide whether a network that is there looks at so many images in this process or through Ray, and say so.
+
+    ``done``: what is done to them, in a word. ``network``: where it is loaded already. Raises ``InputError`` where the
+    cluster cannot do it, before anything is written.
+    """
+    cluster, label = run.config.cluster, run.config.label
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if not address and label.actors == 1 and images <= FEW_IMAGES:
+        run.execute = in_this_process(network)
+        run.reporter.note(f"{done} in this process, without Ray (cluster.address=local uses it)")
+        return
+    actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
+    run.reporter.note(f"{done} through Ray ({f'cluster.address = {address}' if address else actors})")
+    run.join()
+    if run.local:
+        import torch
+
+        gpus = torch.cuda.device_count() if cluster.gpus is None else cluster.gpus
+        check_resources(run.config, local_cpus(run.config), gpus)
 
 
 def predict(

@@ -4,7 +4,6 @@ A prediction is a run of its own (``store``): begun once, resumed by the same co
 are ``network``, a copy of the network's two files, and ``label``.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,8 +16,7 @@ from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.engine import cards, precision, preflight, touched
 from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
-from ray_ns.engine.predict import in_this_process
-from ray_ns.engine.resources import check_resources, local_cpus
+from ray_ns.engine.predict import FEW_IMAGES, choose_where
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.network import Copy
@@ -37,9 +35,6 @@ from ray_ns.store.lease import Lease
 from ray_ns.store.objects import ObjectStore, open_store
 
 ANOTHER = "another -o"
-# Up to so many images are labelled in this process, where one teacher is wanted: Ray would take 10 s to start and label
-# no faster. With more, a worker that is lost should not cost the command.
-FEW_IMAGES = 20_000
 # Of few images, the unit that is committed: what a crash costs.
 FEW_SHARD_ROWS = 1000
 
@@ -165,17 +160,4 @@ def _check(run: Run, found: Given, images: int) -> None:
     if found.names is None:
         run.reporter.note(f"{found.place}: its classes have no names; their numbers are the labels")
     network = network_of(found.files, found.place) if found.run is None else None
-    cluster, label = run.config.cluster, run.config.label
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
-    if not address and label.actors == 1 and images <= FEW_IMAGES:
-        run.execute = in_this_process(network)
-        run.reporter.note("labelled in this process, without Ray (cluster.address=local uses it)")
-        return
-    actors = f"label.actors = {label.actors}" if label.actors > 1 else f"more than {FEW_IMAGES:,} images"
-    run.reporter.note(f"labelled through Ray ({f'cluster.address = {address}' if address else actors})")
-    run.join()
-    if run.local:
-        import torch
-
-        gpus = torch.cuda.device_count() if cluster.gpus is None else cluster.gpus
-        check_resources(run.config, local_cpus(run.config), gpus)
+    choose_where(run, images, "labelled", network)

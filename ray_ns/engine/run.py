@@ -23,6 +23,7 @@ from ray_ns.engine import (
     connection,
     failures,
     local_cluster,
+    meanwhile,
     metrics,
     nodes,
     placement,
@@ -259,7 +260,6 @@ class Run:
     @contextlib.contextmanager
     def following(self, done: Callable[[], tuple[int, str, Mapping[str, float]] | None]) -> Iterator[None]:
         """While the block runs, show each second what ``done`` returns: how many are done, a note, figures."""
-        stop = threading.Event()
 
         def look() -> None:
             now = done()
@@ -267,17 +267,8 @@ class Run:
                 made, note, figures = now
                 self.reporter.progress(made, note, **figures)
 
-        def follow() -> None:
-            while not stop.wait(1.0):
-                look()
-
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
-        try:
+        with meanwhile.every(1.0, look, "progress"):
             yield
-        finally:
-            stop.set()
-            thread.join()
         look()  # how it ended
 
     def give_up(self, error: RayNsError) -> None:

@@ -6,13 +6,12 @@ job holds. Here a thread looks at the nodes whenever the stage's progress has st
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Cluster
-from ray_ns.engine import placement
+from ray_ns.engine import meanwhile, placement
 from ray_ns.engine.placement import Shape
 from ray_ns.engine.remote_cluster import START_SECONDS
 from ray_ns.errors import ResumableError
@@ -77,19 +76,8 @@ def told(run: "Run", *shapes: Shape) -> Iterator[None]:
         yield
         return
     waiting = Waiting(run.reporter, lambda: lacking(shapes), run.config.cluster.timeout_seconds, run.give_up)
-    stop = threading.Event()
-
-    def watch() -> None:
-        while not stop.wait(LOOK_SECONDS):
-            waiting.look(time.monotonic())
-
-    thread = threading.Thread(target=watch, name="waiting", daemon=True)
-    thread.start()
-    try:
+    with meanwhile.every(LOOK_SECONDS, lambda: waiting.look(time.monotonic()), "waiting"):
         yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def lacking(shapes: tuple[Shape, ...]) -> str | None:

@@ -241,6 +241,5 @@ def test_monitors_meet_the_pods() -> None:
     found = [
         it for path in files for it in yaml.safe_load_all(path.read_text()) if it and it.get("kind") == "PodMonitor"
     ]
-    if not found:
-        pytest.skip("cluster/monitoring has no PodMonitor")
+    assert found
     assert pod_errors([*rendered(KUBERAY / "overlays/gpu"), *found]) == []

@@ -85,7 +85,7 @@ def test_one_of_two_workers_told_to_leave_costs_no_step(config: Path) -> None:
     written = [(name, int(step)) for name, step in map(str.split, marker.read_text().splitlines())]
     pointers = [(at, step) for at, (name, step) in enumerate(written) if name != "progress.json"]
     ((at, step),) = pointers
-    assert 2 <= step <= 20, written  # it is told from the thread that writes the progress, while steps go on
+    assert 2 <= step <= 5, written
     assert written[at + 1] == ("progress.json", step + 1), "the next step after the pointer is the one after it"
 
 

@@ -41,6 +41,13 @@ class FaultyStore(LocalStore):
         return super().list(prefix)
 
 
+def records(place: Path) -> dict[str, bytes]:
+    """Everything but who drove, what was told, how long it took, and where the images lay."""
+    found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
+    hints = ("driver/", "events", "places.json")
+    return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
+
+
 def dying_writes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Die]:
     """Yields what lets the process die before the n-th write, heartbeats and events apart; it returns the keys."""
     written: list[str] = []

@@ -60,11 +60,8 @@ def _version_2(spec: Spec) -> bool:
 
 
 def job_name(job: Spec) -> Lines:
-    name = job["metadata"]["name"]
-    if len(name) > 47:
-        yield f"The RayJob metadata is invalid: RayJob name should be no more than 47 characters: {name}"
-    if not _DNS_1035.fullmatch(name):
-        yield f"The RayJob metadata is invalid: RayJob name should be a valid DNS1035 label: {name}"
+    for line in _name(job, 47):
+        yield f"The RayJob metadata is invalid: {line}"
 
 
 def submission_mode(job: Spec) -> Lines:
@@ -137,11 +134,15 @@ def deadlines(job: Spec) -> Lines:
 
 
 def cluster_name(cluster: Spec) -> Lines:
-    name = cluster["metadata"]["name"]
-    if len(name) > 53:
-        yield f"RayCluster name should be no more than 53 characters: {name}"
+    yield from _name(cluster, 53)
+
+
+def _name(resource: Spec, most: int) -> Lines:
+    kind, name = resource["kind"], resource["metadata"]["name"]
+    if len(name) > most:
+        yield f"{kind} name should be no more than {most} characters: {name}"
     if not _DNS_1035.fullmatch(name):
-        yield f"RayCluster name should be a valid DNS1035 label: {name}"
+        yield f"{kind} name should be a valid DNS1035 label: {name}"
 
 
 # Of a cluster

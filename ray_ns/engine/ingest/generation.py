@@ -11,7 +11,7 @@ duplicates out later would write nearly every shard of a real pool twice.
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -207,11 +207,18 @@ def make_parts(
     run.reporter.begin(output.prefix, len(items), unit, len(facts))
     left = [(number, item) for number, item in enumerate(items) if number not in facts]
     if left:
+        images = sum(map(_images, facts.values()))
         place = (run.store, output.prefix, run.lease.held())
         for at, found in run.fan_out(run).map(tasks.publish_part, left, place, make, *shared):
             facts[left[at][0]] = found
-            run.reporter.progress(len(facts), images=sum(it.get("read", it.get("images", 0)) for it in facts.values()))
+            images += _images(found)
+            run.reporter.progress(len(facts), images=images)
     return [facts[number] for number in range(len(items))]
+
+
+def _images(facts: Mapping[str, Any]) -> int:
+    """How many images a part has looked at; 0 where it looks at none."""
+    return int(facts.get("read", facts.get("images", 0)))
 
 
 def rows_per_shard(source: Corpus, size: int | None) -> int:

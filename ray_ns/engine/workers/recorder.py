@@ -149,7 +149,7 @@ class _Progress:
         self._store = to.store.patient(BRIEF_SECONDS)
         self._fence = fence(self._store, to.holder)
         self._key = f"{to.prefix}/{PROGRESS}"
-        self._every = PROGRESS_SECONDS if to.store.url.startswith("/") else 10 * PROGRESS_SECONDS
+        self._every = 10 * PROGRESS_SECONDS if "://" in to.store.url else PROGRESS_SECONDS
         self._began = -math.inf
         self._thread = ThreadPoolExecutor(1, "progress")
         self._under_way: Future[None] | None = None

@@ -9,8 +9,9 @@
     one that decodes the second image never ends.
 ``die:<regular expression>;...:<marker>``  the process that first has written a key matching one of them kills itself,
     once for each: ``<marker>-<n>`` says that it happened.
-``term:<regular expression>:<marker>``  the process that first has written a matching key sends SIGTERM to the other
-    training worker of its node, once; ``<marker>`` holds the steps in the keys and values of all that match, in order.
+``term:<regular expression>:<marker>``  the process that first notes the progress of a training sends SIGTERM to the
+    other training worker of its node, once, in that step; ``<marker>`` holds the steps in the keys and values of all
+    written keys that match, in order.
 ``late:<seconds>:<marker>``  the first of the training workers kills itself so long after its first step, in three
     attempts: ``<marker>-<n>`` says that it happened; every step takes a quarter of a second longer.
 ``order:<seconds>:<folder>``  nothing goes wrong: every process that trains notes there the images of its share of every
@@ -126,20 +127,23 @@ def other_training_worker() -> int:
 
 
 def tell_the_other_worker(pattern: str, marker: str) -> None:
+    from ray_ns.engine.workers import recorder
     from ray_ns.store import objects
 
-    original = objects.LocalStore.put
+    original, noted = objects.LocalStore.put, recorder.Recorder._so_far
+
+    def so_far(self: recorder.Recorder, state):
+        if is_first(f"{marker}-told"):
+            os.kill(other_training_worker(), signal.SIGTERM)
+        return noted(self, state)
 
     def put(self: objects.LocalStore, key: str, data: bytes):
         original(self, key, data)
         if re.search(pattern, key):
-            first = not os.path.exists(marker)
             with open(marker, "a") as file:
                 print(key.rsplit("/")[-1], re.search(rb'"step":(\d+)', data)[1].decode(), file=file)
-            if first:
-                os.kill(other_training_worker(), signal.SIGTERM)
 
-    objects.LocalStore.put = put
+    objects.LocalStore.put, recorder.Recorder._so_far = put, so_far
 
 
 def kill_worker_after(seconds: float, marker: str) -> None:

@@ -10,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from support.dying import Killed
+from support.dying import Killed, records
 from support.ended_run import ended_run
 from support.in_process import Call
 from support.judged import DATA, NAMES, by_hand, network_files, write_classes, write_network
 
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.evaluation import Found, evaluate
+from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.evaluate import corruptions, perturbations
 from ray_ns.evaluate.attacks import Attack
@@ -89,11 +90,23 @@ def test_the_rows_and_the_figures_are_the_networks_own(
     assert not [fault for _, fault in verify(LocalStore(tmp_path / "out")) if fault]
 
 
-def records(place: Path) -> dict[str, bytes]:
-    """Everything but who drove, what was told, how long it took, and where the images lay."""
-    found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-    hints = ("driver/", "events", "places.json")
-    return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
+def test_a_cluster_that_cannot_do_it_is_refused_before_anything_is_written(
+    network: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: Run) -> None:
+        raise InputError("1 of 3 nodes cannot do this run's work")
+
+    monkeypatch.setattr(Run, "join", refuse)
+    with pytest.raises(InputError, match="1 of 3 nodes"):
+        evaluate(str(network), [str(folder)], str(tmp_path / "out"), overrides=["label.actors=2"], mode="plain")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_working_directory_of_a_job_is_refused(network: Path, folder: Path, tmp_path: Path) -> None:
+    inside = str(tmp_path / "session_1/runtime_resources/working_dir_files/_ray_pkg_1234abcd")
+    for on, output in ((str(folder), f"{inside}/out"), (f"{inside}/images", str(tmp_path / "out"))):
+        with pytest.raises(InputError, match="inside the working directory of this job"):
+            evaluate(str(network), [on], output, mode="plain")
 
 
 def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(

@@ -58,9 +58,7 @@ def records(run: Path) -> dict[str, bytes]:
     """Every record of a run but for the driver's and the register."""
     found = {path.relative_to(run).as_posix(): path.read_bytes() for path in sorted(run.rglob("*.json"))}
     return {
-        name: it
-        for name, it in found.items()
-        if not name.startswith(("driver/", "events", "register/")) and "timing" not in name
+        name: it for name, it in found.items() if not name.startswith(("driver/", "register/")) and "timing" not in name
     }
 
 

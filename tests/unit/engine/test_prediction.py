@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.aged import age
-from support.dying import Killed
+from support.dying import Killed, records
 from support.in_process import Call, undated
 from support.networks import SMALL, trained
 from support.shards import KINDS, write_as
@@ -103,13 +103,6 @@ def test_the_labels_are_the_teachers_own_whatever_the_images_lie_in(
     )
     assert found.labels.quarantine == {"empty": 1, "truncated": 1}
     assert found.names == NAMES
-
-
-def records(place: Path) -> dict[str, bytes]:
-    """Everything but who drove, what was told, how long it took, and where the images lay."""
-    found = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
-    hints = ("driver/", "events", "places.json")
-    return {k: v.read_bytes() for k, v in found.items() if not k.startswith(hints) and "timing" not in k}
 
 
 def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(

@@ -101,7 +101,9 @@ def test_two_networks_are_killed_and_go_on_bit_for_bit(config: Config, tmp_path:
         "nets/teacher/optimizer",
     }
     assert noted["facts"]["scalars"]["apart"] > 0
-    for kill in (Kill(8), Kill(0, r"checkpoints/.*json", 2, "before"), Kill(STEPS - 1)):
+    newest = (STEPS - 1) // EVERY * EVERY
+    last = Kill(0, rf"checkpoints/.*/{newest:09d}-.*json", 1, "after")
+    for kill in (Kill(8), Kill(0, r"checkpoints/.*json", 2, "before"), last):
         assert in_a_process(tmp_path / "killed", data, config, kill, Following) == -signal.SIGKILL
     store = LocalStore(tmp_path / "killed")
     found = checkpoint.latest(store, tiny_training.PLACE, pytest.fail)
@@ -109,8 +111,7 @@ def test_two_networks_are_killed_and_go_on_bit_for_bit(config: Config, tmp_path:
     assert found.facts["optimizer"]["scalars"]["apart"] > 0
     assert in_a_process(tmp_path / "killed", data, config, None, Following) == 0
     again, told = end_of(tmp_path / "killed")
-    newest = (STEPS - 1) // EVERY * EVERY  # it is written beside the step that the kill ends
-    assert told["from"] == found.step in {newest - EVERY, newest}
+    assert told["from"] == found.step == newest
     assert again.keys() == tensors.keys()
     assert not [name for name, tensor in tensors.items() if not torch.equal(tensor, again[name])]
     assert (told["losses"], told["facts"]) == (noted["losses"], noted["facts"])
