@@ -331,6 +331,7 @@ def test_a_signal_while_it_reads_is_exit_3_and_one_line(number: signal.Signals, 
     os.mkfifo(tmp_path / "config")  # nobody writes: it waits there for ever
     running = started("run", str(tmp_path / "config"))
     writer = _opened(tmp_path / "config")
+    _waits_in_its_read(running.pid, tmp_path / "config")
     running.send_signal(number)
     out, err = running.communicate(timeout=60)
     os.close(writer)
@@ -346,6 +347,16 @@ def _opened(fifo: Path) -> int:
         except OSError:  # nobody reads yet
             time.sleep(0.05)
     raise TimeoutError(fifo)
+
+
+def _waits_in_its_read(pid: int, fifo: Path) -> None:
+    """Return once the process sleeps with ``fifo`` open: a signal before that would not interrupt a read."""
+    for _ in range(1200):
+        has_it = any(os.path.realpath(fd) == str(fifo) for fd in Path(f"/proc/{pid}/fd").iterdir())
+        if has_it and Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
+            return
+        time.sleep(0.05)
+    raise TimeoutError(pid)
 
 
 @pytest.mark.parametrize("module", ["typer", "ray_ns.cli", "numpy", "pyarrow", "yaml"])
