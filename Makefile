@@ -10,8 +10,9 @@ demo: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
 	$(BIN)/ray-ns run configs/demo.yaml
 
+# Two files at a time, those with Ray first: Ray leaves a third of two cores idle.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY)
 	$(BIN)/ruff format --check

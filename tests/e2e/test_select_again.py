@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from support.tiny_run import digests, files, ray_ns, report, write_tiny
+from support.tiny_run import digests, files, ray_ns, report
 
 pytestmark = pytest.mark.ray
 
@@ -82,10 +82,10 @@ def test_the_official_rule_keeps_about_k_of_each_class(finished, copied: tuple[P
     assert all(it is None or round(100 * it) == pytest.approx(100 * it) for it in found["per_class"]["cut"])
 
 
-def test_filter_once_labels_in_later_rounds_only_what_the_first_teacher_chose(tmp_path: Path) -> None:
-    config = write_tiny(tmp_path)
+def test_filter_once_labels_in_later_rounds_only_what_the_first_teacher_chose(finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    ray_ns("run", str(config), "run.mode=filter_once", "run.rounds=2", "run.patience=2", "select.threshold=0.5")
+    words = ["run.mode=filter_once", "run.rounds=2", "run.patience=2", "select.threshold=0.5"]
+    ray_ns("run", str(finished.config), f"run.dir={run}", *words, "--fork", str(finished.run))  # its teacher's labels
     first, second = (rows(run, f"rounds/{number}/select", "selection.parquet") for number in (1, 2))
     assert len(first["image_id"]) < 600
     np.testing.assert_array_equal(first["image_id"], second["image_id"])
