@@ -18,16 +18,22 @@ from ray_ns.observe import Mode
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ray_ns.export.verdicts import Judged
+
 Source = str | Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run has come to. ``url``: its directory. ``seconds``: of each of ``outcome.all``, of all its stages."""
+    """What a run has come to. ``url``: its directory. ``seconds``: of each of ``outcome.all``, of all its stages.
+
+    ``judged``: how its networks compare on the same images; empty where ``until`` ended it early.
+    """
 
     url: str
     outcome: Outcome
     seconds: Sequence[float]
+    judged: "Sequence[Judged]" = ()
 
     @property
     def complete(self) -> bool:
@@ -36,8 +42,8 @@ class Result:
 
     @cached_property
     def report(self) -> Mapping[str, Any]:
-        """The report, as ``ray-ns run --json`` prints it."""
-        return self.outcome.as_json()
+        """The report and the verdicts, as ``ray-ns run --json`` prints it."""
+        return self.outcome.as_json() | {"verdicts": [it.as_json() for it in self.judged]}
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -90,10 +96,12 @@ def run_loop(
     """``run`` with overrides as the command line has them; ``mode``: how progress is printed."""
     from ray_ns.engine.opening import drive
     from ray_ns.engine.turns import carry_out
+    from ray_ns.export.verdicts import verdicts
 
     with drive(config, overrides, mode, grow, until, None if fork is None else str(fork)) as opened:
         outcome = carry_out(opened)
-        return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all])
+        judged = verdicts(opened.store, outcome.as_json()["rounds"]) if outcome.complete else ()
+        return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all], judged)
 
 
 def load_labels(

@@ -41,6 +41,8 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     bench = Bench(config, run.corpora)
     for name in run.corpora:
         yield _look(bench, name)
+    shows, figures = preflight.what_shows(run)
+    yield Finding("gains", shows, figures)
     figures = {}
     for found in probes(bench):
         figures[found.what] = found.figures

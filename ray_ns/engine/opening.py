@@ -90,7 +90,11 @@ def _load(given: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Co
 
 
 def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any]]) -> None:
-    """Write the run down. ``pinned``: the corpora by which it goes, of each generation; empty where they are new."""
+    """Write the run down, and say what gain it can show.
+
+    ``pinned``: the corpora by which it goes, of each generation; empty where they are new.
+    """
+    run.reporter.note(preflight.what_shows(run)[0])
     first, *later = pinned or [_seen(run)]
     classes = layout.Classes(run.config.data.classes, run.class_names)
     layout.begin(run.store, named, first, run.lease.check, classes, run.format, later)

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
+from ray_ns.evaluate import verdict
 from ray_ns.observe import Reporter
 
 
@@ -118,6 +119,14 @@ def check_models(config: Config) -> list[str]:
         for place, before, after in zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
         if after < before
     ]
+
+
+def what_shows(run: Run) -> tuple[str, dict[str, Any]]:
+    """How small a gain the validation images, which choose, and the test images can show: in words, and in points."""
+    classes = run.config.data.classes
+    images = {name: sum(map(len, run.corpora[name].labels(classes))) for name in EVALUATED}
+    words = "; ".join(f"data.{name}: {verdict.foretold_in_words(count)}" for name, count in images.items())
+    return words, {name: {"images": it, "visible_points": verdict.foretold(it)} for name, it in images.items()}
 
 
 def check(run: Run) -> None:

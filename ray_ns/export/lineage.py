@@ -11,6 +11,7 @@ from ray_ns.corpora.known import IN
 from ray_ns.errors import IntegrityError
 from ray_ns.export.model_card import Card, Origin, Selected, Trained
 from ray_ns.export.network import data_of_run
+from ray_ns.export.verdicts import of_turns
 from ray_ns.methods.outcome import is_control
 from ray_ns.seals import digest
 from ray_ns.store import layout
@@ -33,6 +34,8 @@ def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
         rounds=[_trained(row) for row in rows],
         best=best,
         control=_trained(control[0]) if control else None,
+        over_teacher=of_turns(store, value["best"], rows[0]["round"]) if best else None,
+        over_control=of_turns(store, value["best"], control[0]["round"]) if control else None,
         data=data_of_run(store, network),
         names=classes.names,
         images=images,

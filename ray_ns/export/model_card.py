@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from ray_ns.config import Data
-from ray_ns.evaluate.intervals import difference, wilson
+from ray_ns.evaluate.intervals import wilson
+from ray_ns.evaluate.verdict import Verdict
 from ray_ns.printed import plain
 
 TAGS = ["timm", "transformers", "image-classification", "self-training", "semi-supervised", "noisy-student", "ray-ns"]
@@ -58,15 +59,18 @@ class Selected:
 class Card:
     """All that the card says. ``rounds``: the teacher's row first; ``best``: which of them the network is of.
 
-    ``data``: how the network is fed. ``names``: of the classes by number, None where they have none. ``images``,
-    ``unreadable``: of the validation and test images; an unreadable one counts as wrong. ``calibration``: expected
-    calibration error on test, 0..1. ``quarantine``, ``left_out``: pool images without a label, by reason.
+    ``over_teacher``, ``over_control``: that network against them on test; None where it is the teacher, or there is no
+    control. ``data``: how the network is fed. ``names``: of the classes by number, None where they have none.
+    ``images``, ``unreadable``: of the validation and test images; an unreadable one counts as wrong. ``calibration``:
+    expected calibration error on test, 0..1. ``quarantine``, ``left_out``: pool images without a label, by reason.
     ``facts``: what else identifies the run, printed as it is.
     """
 
     rounds: Sequence[Trained]
     best: int
     control: Trained | None
+    over_teacher: Verdict | None
+    over_control: Verdict | None
     data: Data
     names: Sequence[str] | None
     images: Mapping[str, int]
@@ -227,11 +231,10 @@ def _figures(it: Card) -> Iterator[str]:
             f"{100 * row.test:.1f} | {100 * low:.1f} to {100 * high:.1f} |"
         )
     yield ""
-    best = it.rounds[it.best]
-    if it.best:
-        yield f"- {_compared(best, it.rounds[0], 'the teacher, which learned from the labelled images alone', images)}"
-    if it.control is not None:
-        yield f"- {_compared(best, it.control, 'the control', images)} {_control(it.best)}"
+    if it.over_teacher is not None:
+        yield f"- Against the teacher, which learned from the labelled images alone: {_compared(it.over_teacher)}"
+    if it.over_control is not None:
+        yield f"- Against the control: {_compared(it.over_control)} {_control(it.best)}"
     else:
         yield "- No control was trained: what a larger network or more noise bring without the pool is unknown."
     yield (
@@ -252,14 +255,10 @@ def _control(best: int) -> str:
     )
 
 
-def _compared(one: Trained, other: Trained, name: str, images: int) -> str:
+def _compared(found: Verdict) -> str:
     """A difference on test with its interval, and in words where it may be none."""
-    low, high = difference(one.test, other.test, images)
-    points = f"{100 * (one.test - other.test):+.1f} points on test against {name} (95 % interval {100 * low:+.1f} to "
-    told = f"{points}{100 * high:+.1f}, as if both had seen different images)."
-    if low <= 0 <= high:
-        return f"{told} **This is not significant**: the interval includes 0, so {images:,} test images cannot tell."
-    return told
+    told = f"{found.in_words}."
+    return f"{told} **This is not significant**: the interval includes 0." if found.word == "cannot tell" else told
 
 
 def _limits(it: Card) -> Iterator[str]:

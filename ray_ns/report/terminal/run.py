@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ray_ns.corpora.known import in_words
+from ray_ns.export.verdicts import Judged
 from ray_ns.methods.outcome import Outcome, Round, is_control
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
@@ -10,21 +11,18 @@ from ray_ns.report.terminal import columns
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
 
 
-def show(outcome: Outcome, url: str, seconds: Sequence[float]) -> None:
-    """Print the folder of the best network, its gains, and the table.
+def show(outcome: Outcome, url: str, seconds: Sequence[float], judged: Sequence[Judged] = ()) -> None:
+    """Print the folder of the best network, its gains with what they allow to say, and the table.
 
     ``url``: the run's directory. ``seconds``: of each round and of the control, the time of all its stages.
+    ``judged``: how its networks compare.
     """
     report = outcome.as_json()
     say(f"best network: {url}/best")
-    gains = report["gain_points"]
     if outcome.best is outcome.rounds[0]:
-        say("no student was better than its teacher on the validation images: keep the teacher.")
-    elif "over_control" in gains:
-        say(
-            f"best student on test: {gains['over_teacher']:+.1f} points over the teacher, "
-            f"{gains['over_control']:+.1f} over the fair control."
-        )
+        say("the teacher is kept: no student has more of the validation images right.")
+    for pair in judged:
+        say(f"{_called(pair.network)} against {_called(pair.against)}, on {pair.corpus}: {pair.verdict.in_words}")
     chosen = next((it.selection for it in outcome.rounds if it.selection), None)
     if chosen is not None and chosen.left_out:
         say(f"of the pool {in_words(chosen.left_out)}.")
@@ -44,6 +42,12 @@ def show(outcome: Outcome, url: str, seconds: Sequence[float]) -> None:
         )
     columns.show(TITLES, rows, names=2)
     say("* the best on the validation images")
+
+
+def _called(turn: str) -> str:
+    """The network of a turn, by its folder, in a sentence."""
+    number = turn.rpartition("/")[2]
+    return "the control" if is_control(turn) else "the teacher" if number == "0" else f"student {number}"
 
 
 def _title(it: Round) -> str:

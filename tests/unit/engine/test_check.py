@@ -11,7 +11,7 @@ from support.tiny_run import write_tiny
 from ray_ns.engine.check import check
 from ray_ns.errors import InputError
 
-LOOKS = ["precision", "data.labelled", "data.validation", "data.test", "data.pool"]
+LOOKS = ["precision", "data.labelled", "data.validation", "data.test", "data.pool", "gains"]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +34,9 @@ def test_every_stage_takes_a_step_and_nothing_is_written(tiny: Path, tmp_path: P
     by = {it.what: it.figures for it in found}
     assert (by["data.pool"]["shards"], by["data.pool"]["looked_at"]) == (3, 16)
     assert (by["train teacher"]["images"], by["train student"]["images"]) == (20, 8 + 3 * 8)
+    assert by["gains"]["test"] == {"images": 100, "visible_points": pytest.approx(6.198, abs=0.001)}
+    (gains,) = (it.line for it in found if it.what == "gains")
+    assert gains.startswith("data.validation: 100 images: a gain under 6.2 points will not show; sort 861 more")
     assert by["label"]["images"] == by["select"]["labels"] == 32
     assert all("\n" not in it.line and json.dumps(it.figures) for it in found)
     assert sorted(tiny.parent.rglob("*")) == before

@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from ray_ns.config import Data
+from ray_ns.evaluate.verdict import Verdict
 from ray_ns.export.model_card import Card, Origin, Selected, Trained, card, front_matter
 
 FIELDS = {"labelled": "/secret/l", "pool": "/secret/p", "classes": 3, "size": 48}
@@ -26,6 +27,8 @@ def made() -> Callable[..., Card]:
             ],
             best=2,
             control=Trained("control: labels only", "resnet18", 692_354, 0.91, 0.912),
+            over_teacher=Verdict(1000, 3.9, 2.4, 5.5, 0.00001),
+            over_control=Verdict(1000, 4.2, 2.6, 5.9, 0.00001),
             data=Data.model_validate(FIELDS),
             names=["cat", "dog", "owl"],
             images={"validation": 500, "test": 1000},
@@ -79,27 +82,28 @@ def test_the_table_has_a_row_per_network_with_wilsons_interval(made: Callable[..
 
 def test_a_difference_that_the_test_set_can_tell_has_its_interval(made: Callable[..., Card]) -> None:
     text = card(made())
-    assert re.search(r"\+3\.9 points on test against the teacher.* \(95 % interval \+1\.\d to \+6\.\d", text)
-    assert re.search(r"\+4\.2 points on test against the control \(95 % interval \+2\.\d to \+6\.\d", text)
+    assert re.search(r"Against the teacher.*: \+3\.9 points on 1,000 images \(95 %: \+2\.4 to \+5\.5\): better\.", text)
+    assert re.search(r"Against the control: \+4\.2 points on 1,000 images \(95 %: \+2\.6 to \+5\.9\): better\.", text)
     assert "not significant" not in text
     assert "a true difference comes from the pool" in text
 
 
 def test_a_difference_that_it_cannot_tell_is_said_in_words(made: Callable[..., Card]) -> None:
-    text = card(made(images={"validation": 20, "test": 30}))
-    assert text.count("**This is not significant**: the interval includes 0, so 30 test images cannot tell.") == 2
+    found = Verdict(30, 3.3, -9.6, 16.7, 1.0)
+    text = card(made(images={"validation": 20, "test": 30}, over_teacher=found, over_control=found))
+    assert text.count("less than 20.0 points does not show on so few. **This is not significant**") == 2
     assert "one image is 3.33 points" in text
 
 
 def test_the_teacher_as_the_best_is_said_plainly(made: Callable[..., Card]) -> None:
-    text = card(made(best=0, selected=None))
+    text = card(made(best=0, over_teacher=None, selected=None))
     assert "**This network is the teacher.** No student was better" in text
-    assert "against the teacher" not in text
+    assert "Against the teacher" not in text
     assert "The control is the first student's" in text
 
 
 def test_without_a_control_its_absence_is_said(made: Callable[..., Card]) -> None:
-    assert "No control was trained" in card(made(control=None))
+    assert "No control was trained" in card(made(control=None, over_control=None))
 
 
 def test_the_lineage_is_told(made: Callable[..., Card]) -> None:

@@ -7,6 +7,8 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import Scores
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config
+from ray_ns.evaluate.verdict import Verdict
+from ray_ns.export.verdicts import Judged
 from ray_ns.methods.outcome import Outcome, Round
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.report.terminal.run import show
@@ -91,23 +93,29 @@ def test_the_table_shows_every_round_and_marks_the_best(better: Outcome, capsys:
     assert first.split() == ["1:", "student", "resnet10t", "13,557", "1,000", "200", "85.0", "90.0", "6"]
     assert second.split() == ["2:", "student", "*", "resnet10t", "13,557", "1,100", "0", "90.0", "86.5", "6"]
     assert control.split() == ["control:", "labels", "only", "resnet10t", "13,557", "-", "-", "83.0", "82.0", "6"]
-    assert "best student on test: +7.5 points over the teacher, +4.5 over the fair control." in text
     assert lines[0] == "best network: /runs/demo/best"
     assert max(map(len, lines[2:])) <= 120
 
 
-def test_a_loss_is_shown_as_one(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
-    rounds = [turn("rounds/0", 0.80, 0.80), turn("rounds/1", 0.81, 0.79, (10, 10))]
-    text = printed(Outcome(rounds, turn("control", 0.8, 0.815)), capsys)
-    assert "-1.0 points over the teacher, -2.5 over the fair control." in text
+def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
+    judged = [
+        Judged("rounds/2", "rounds/0", "test", Verdict(200, 7.5, 2.25, 12.75, 0.004)),
+        Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, 0.09)),
+    ]
+    show(better, "/runs/demo", [6.0] * 4, judged)
+    lines = capsys.readouterr().out.splitlines()
+    assert "student 2 against the teacher, on test: +7.5 points on 200 images (95 %: +2.2 to +12.8): better" in lines
+    assert lines[2] == (
+        "student 2 against the control, on test: +4.5 points on 200 images (95 %: -0.5 to +9.5): cannot tell, less "
+        "than 5.0 points does not show on so few"
+    )
 
 
 def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [turn("rounds/0", 0.80, 0.79), turn("rounds/1", 0.75, 0.95, (10, 10))]
     outcome = Outcome(rounds, turn("control", 0.83, 0.82))
     text = printed(outcome, capsys)
-    assert "no student was better than its teacher on the validation images: keep the teacher." in text
-    assert "best student" not in text
+    assert "the teacher is kept: no student has more of the validation images right." in text
     assert "0: teacher *" in text
     assert outcome.as_json()["gain_points"]["over_teacher"] == 0
 
