@@ -19,14 +19,16 @@ WANTED = 2.0  # points: about what a round of self-training gains
 class Verdict:
     """``points``: top-1 of a network less that of another (-100..100), with the 95 % interval ``low`` to ``high``.
 
-    ``p``: McNemar's exact two-sided probability; None where the two are not compared image by image.
+    ``only``: how many images one alone has right, and the other alone; ``p``: McNemar's exact two-sided probability.
+    Both are None where the two are not compared image by image.
     """
 
     images: int
     points: float
     low: float
     high: float
-    p: float | None
+    only: tuple[int, int] | None = None
+    p: float | None = None
 
     @property
     def word(self) -> str:
@@ -50,12 +52,13 @@ class Verdict:
 def verdict(first: np.ndarray, second: np.ndarray) -> Verdict:
     """Of ``first`` against ``second``, bool (n,): which images each has right, in one order."""
     pair = paired(first, second)
-    return Verdict(pair.images, *_points(pair.difference, pair.low, pair.high), round(pair.p, 6))
+    points = _points(pair.difference, pair.low, pair.high)
+    return Verdict(pair.images, *points, (pair.only_first, pair.only_second), round(pair.p, 6))
 
 
 def unpaired(first: float, second: float, images: int) -> Verdict:
     """The same of two top-1, 0..1, where it is not known which images are right."""
-    return Verdict(images, *_points(first - second, *difference(first, second, images)), None)
+    return Verdict(images, *_points(first - second, *difference(first, second, images)))
 
 
 def _points(*shares: float) -> tuple[float, float, float]:

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from ray_ns.artifacts.scores import Scores
+from ray_ns.artifacts.scores import Scores, right
 from ray_ns.errors import IntegrityError
 from ray_ns.evaluate.verdict import Verdict, unpaired, verdict
 from ray_ns.methods.outcome import is_control
@@ -53,10 +51,10 @@ def verdicts(store: ObjectStore, rows: Sequence[Mapping[str, Any]]) -> list[Judg
 def of_turns(store: ObjectStore, one: str, other: str, corpus: str = "test") -> Verdict:
     """Of the network of one turn against that of another: all of a run are scored on the same images, in one order."""
     first, second = _scores(store, one), _scores(store, other)
-    right, right_too = (_right(store, it, corpus) for it in (first, second))
-    if right is None or right_too is None:  # a run of format 1 or 2 has kept no predictions
-        return unpaired(first.top1(corpus), second.top1(corpus), int(first.commit.summary[corpus]["images"]))
-    return verdict(right, right_too)
+    predicted, predicted_too = (it.predictions(store, corpus) for it in (first, second))
+    if predicted is None or predicted_too is None:  # a run of format 1 or 2 has kept none
+        return unpaired(first.top1(corpus), second.top1(corpus), first.images(corpus))
+    return verdict(right(predicted), right(predicted_too))
 
 
 def _scores(store: ObjectStore, turn: str) -> Scores:
@@ -64,11 +62,3 @@ def _scores(store: ObjectStore, turn: str) -> Scores:
     if commit is None:
         raise IntegrityError(f"{store.url}: {turn}/evaluate has no commit. See 'ray-ns verify {store.url}'.")
     return Scores(commit)
-
-
-def _right(store: ObjectStore, scores: Scores, corpus: str) -> np.ndarray | None:
-    predicted = scores.predictions(store, corpus)
-    if predicted is None:
-        return None
-    found: np.ndarray = predicted["truth"].to_numpy() == predicted["label"].fill_null(-1).to_numpy()
-    return found

@@ -9,11 +9,10 @@ import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.report import report_of
-from ray_ns.artifacts.scores import Scores
+from ray_ns.artifacts.scores import Scores, right
 from ray_ns.config import Config, changes, with_defaults
 from ray_ns.errors import InputError
-from ray_ns.evaluate.intervals import difference
-from ray_ns.evaluate.paired import paired
+from ray_ns.evaluate.verdict import Verdict, unpaired, verdict
 from ray_ns.methods.outcome import is_control
 from ray_ns.store import layout
 from ray_ns.store.commit import find_commit, planned_inputs
@@ -81,8 +80,8 @@ def _scored(store: ObjectStore) -> list[_Scored]:
 
 def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
     """Top-1 of ``one`` - ``other`` in points with its 95 % interval; paired where the test images are the same."""
-    shares, images = (one.scores.top1("test"), other.scores.top1("test")), _images(one)
-    found: dict[str, Any] = {"network": one.name, "points": round(100 * (shares[0] - shares[1]), 6), "images": images}
+    found: Verdict | None = None
+    why: str | None = None
     if one.predictions is None or other.predictions is None:
         why = "a run of format 1 or 2 has kept no predictions"
     elif one.images is None or one.images != other.images:
@@ -90,18 +89,11 @@ def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
     elif not one.predictions["truth"].equals(other.predictions["truth"]):
         why = "their test images have other labels"
     else:
-        pair = paired(_right(one.predictions), _right(other.predictions))
-        interval = {"low": 100 * pair.low, "high": 100 * pair.high}
-        return found | interval | {"only": [pair.only_first, pair.only_second], "p": pair.p, "unpaired": None}
-    if images != _images(other):
-        return found | {"low": None, "high": None, "unpaired": why}
-    low, high = difference(*shares, images)
-    return found | {"low": 100 * low, "high": 100 * high, "unpaired": why}
-
-
-def _images(scored: _Scored) -> int:
-    return int(scored.scores.commit.summary["test"]["images"])
-
-
-def _right(predictions: pa.Table) -> Any:
-    return predictions["truth"].to_numpy() == predictions["label"].fill_null(-1).to_numpy()
+        found = verdict(right(one.predictions), right(other.predictions))
+    shares, images = (one.scores.top1("test"), other.scores.top1("test")), one.scores.images("test")
+    if found is None and images == other.scores.images("test"):
+        found = unpaired(*shares, images)
+    told = {"network": one.name, "images": images, "unpaired": why}
+    if found is None:
+        return told | {"points": round(100 * (shares[0] - shares[1]), 6), "low": None, "high": None}
+    return told | vars(found) | {"verdict": found.word}

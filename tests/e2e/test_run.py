@@ -56,6 +56,17 @@ def test_stock_timm_loads_the_best_network_and_it_scores_what_the_report_says(fi
     assert top1 == pytest.approx(best["test_top1"], abs=0.021), "float32 here, bfloat16 there"
 
 
+def test_each_comparison_has_its_interval_and_a_word_that_follows_it(finished) -> None:
+    scored = {row["round"]: row for row in finished.report["rounds"]}
+    assert finished.report["verdicts"]
+    for it in finished.report["verdicts"]:
+        first, second = (scored[it[turn]][f"{it['corpus']}_top1"] for turn in ("network", "against"))
+        assert it["images"] == 100
+        assert it["points"] == pytest.approx(100 * (first - second))
+        assert it["low"] <= it["points"] <= it["high"]
+        assert it["verdict"] == ("better" if it["low"] > 0 else "worse" if it["high"] < 0 else "cannot tell")
+
+
 def test_a_rerun_of_a_finished_run_writes_nothing_and_takes_less_than_five_seconds(finished) -> None:
     before = files(finished.run)
     began = time.monotonic()

@@ -48,4 +48,5 @@ def _interval(it: dict[str, Any]) -> str:
     if it["unpaired"] is not None:
         return f"{words}, not paired: {it['unpaired']}"
     one, other = it["only"]
-    return f"{words}, {one:,} images right here alone, {other:,} there alone; McNemar's exact p = {it['p']:.3g}"
+    alone = f"{one:,} images right here alone, {other:,} there alone; McNemar's exact p = {it['p']:.3g}"
+    return f"{words}, {it['verdict']}; {alone}"

@@ -27,8 +27,8 @@ def made() -> Callable[..., Card]:
             ],
             best=2,
             control=Trained("control: labels only", "resnet18", 692_354, 0.91, 0.912),
-            over_teacher=Verdict(1000, 3.9, 2.4, 5.5, 0.00001),
-            over_control=Verdict(1000, 4.2, 2.6, 5.9, 0.00001),
+            over_teacher=Verdict(1000, 3.9, 2.4, 5.5, (50, 11), 0.00001),
+            over_control=Verdict(1000, 4.2, 2.6, 5.9, (52, 10), 0.00001),
             data=Data.model_validate(FIELDS),
             names=["cat", "dog", "owl"],
             images={"validation": 500, "test": 1000},
@@ -89,7 +89,7 @@ def test_a_difference_that_the_test_set_can_tell_has_its_interval(made: Callable
 
 
 def test_a_difference_that_it_cannot_tell_is_said_in_words(made: Callable[..., Card]) -> None:
-    found = Verdict(30, 3.3, -9.6, 16.7, 1.0)
+    found = Verdict(30, 3.3, -9.6, 16.7, (2, 1), 1.0)
     text = card(made(images={"validation": 20, "test": 30}, over_teacher=found, over_control=found))
     assert text.count("less than 20.0 points does not show on so few. **This is not significant**") == 2
     assert "one image is 3.33 points" in text

@@ -99,8 +99,8 @@ def test_the_table_shows_every_round_and_marks_the_best(better: Outcome, capsys:
 
 def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
     judged = [
-        Judged("rounds/2", "rounds/0", "test", Verdict(200, 7.5, 2.25, 12.75, 0.004)),
-        Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, 0.09)),
+        Judged("rounds/2", "rounds/0", "test", Verdict(200, 7.5, 2.25, 12.75, (20, 5), 0.004)),
+        Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, (17, 8), 0.09)),
     ]
     show(better, "/runs/demo", [6.0] * 4, judged)
     lines = capsys.readouterr().out.splitlines()
