@@ -44,8 +44,8 @@ class Case:
         for number, image in enumerate(images):
             (folder / f"source/{number:02d}.png").write_bytes(image)
 
-    def words(self, output: str) -> list[str]:
-        words = ["predict", "network", "source", "-o", output, "label.slice_rows=4", "label.image_seconds=1.5"]
+    def words(self, output: str, seconds: float = 1.5) -> list[str]:
+        words = ["predict", "network", "source", "-o", output, "label.slice_rows=4", f"label.image_seconds={seconds}"]
         return [sys.executable, "-c", ALONE, *words]
 
     def environment(self, fault: str | None) -> dict[str, str]:
@@ -111,7 +111,7 @@ def test_a_stopped_prediction_says_so_and_goes_on(case: Case, undisturbed: pa.Ta
     slow = hashlib.sha256(case.images[0]).hexdigest()
     output = f"stopped-{number}.csv"
     with subprocess.Popen(
-        case.words(output),
+        case.words(output, seconds=600),
         cwd=case.folder,
         env=case.environment(f"decode:none:{slow}"),  # never ends, so that the signal surely comes before its end
         stderr=subprocess.PIPE,
