@@ -16,7 +16,7 @@ SECRETS = {
     "HF_TOKEN": "hf_plantedplantedplanted",
 }
 CLUSTER = {"env": SECRETS}
-LONGER = ("teacher.steps=600", "cluster.checkpoint_steps=50")  # so that a stop comes before the end of it
+LONGER = ("teacher.steps=1500", "cluster.checkpoint_steps=50")  # so that a stop comes before the end of it
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,7 @@ def run(nodes: Nodes, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     nodes.submit(*words, working_dir=work, job="first", wait=False)
     wait(nodes, "first", run, "run.json")
     nodes.submit(*words, working_dir=work, job="other", wait=False)
+    ended(nodes, "other")  # else it is the one that goes on where the first is stopped
     wait(nodes, "first", run, "rounds/0/train/checkpoints/*")
     nodes.run("ray", "job", "stop", "first", env={"RAY_ADDRESS": ""})
     assert not (run / "rounds/0/train/commit.json").exists(), "stopped too late"
@@ -49,6 +50,13 @@ def wait(nodes: Nodes, job: str, run: Path, pattern: str) -> None:
     deadline = time.monotonic() + 200
     while not list(run.glob(pattern)):
         assert state(nodes, job)["status"] in {"PENDING", "RUNNING"}, log(nodes, job)
+        assert time.monotonic() < deadline, log(nodes, job)
+        time.sleep(0.2)
+
+
+def ended(nodes: Nodes, job: str) -> None:
+    deadline = time.monotonic() + 200
+    while state(nodes, job)["status"] in {"PENDING", "RUNNING"}:
         assert time.monotonic() < deadline, log(nodes, job)
         time.sleep(0.2)
 
