@@ -33,7 +33,7 @@ class Result:
     url: str
     outcome: Outcome
     seconds: Sequence[float]
-    judged: "Sequence[Judged]" = ()
+    judged: "Sequence[Judged]"
 
     @property
     def complete(self) -> bool:

@@ -20,6 +20,7 @@ from ray_ns.evaluate.suites import (
     corruption_of,
     perturbation_of,
 )
+from ray_ns.evaluate.verdict import word
 
 IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
@@ -55,8 +56,8 @@ def difference(first: np.ndarray, second: np.ndarray, higher: bool) -> dict[str,
     found["points"] = round(100 * found["points"], 4)
     found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]
     low, high = found["interval"] or (-1, 1)
-    verdict = "better" if (low > 0) is higher else "worse"
-    return found | {"verdict": f"cannot tell on {images:,} images" if low <= 0 <= high else verdict}
+    told = word(low, high) if higher else word(-high, -low)
+    return found | {"verdict": f"{told} on {images:,} images" if told == "cannot tell" else told}
 
 
 def _one(views: Views) -> Judged:

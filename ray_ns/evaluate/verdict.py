@@ -15,6 +15,11 @@ DISAGREE = 0.1
 WANTED = 2.0  # points: about what a round of self-training gains
 
 
+def word(low: float, high: float) -> str:
+    """``better``, ``worse`` or ``cannot tell``, by the interval of a difference of which more is better."""
+    return "better" if low > 0 else "worse" if high < 0 else "cannot tell"
+
+
 @dataclass(frozen=True)
 class Verdict:
     """``points``: top-1 of a network less that of another (-100..100), with the 95 % interval ``low`` to ``high``.
@@ -32,8 +37,8 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """``better``, ``worse`` or ``cannot tell``: never more than the interval holds."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "cannot tell"
+        """See ``word``: never more than the interval holds."""
+        return word(self.low, self.high)
 
     @property
     def visible(self) -> float:

@@ -1,7 +1,5 @@
 """``cluster/kuberay/base/driver.sh`` on a real head: what KubeRay's operator would see of a driver that has left."""
 
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,17 +18,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
         yield running
 
 
-def ended(head: Nodes, job: str) -> str:
-    """The status of a job that has ended."""
-    deadline = time.monotonic() + 60
-    while True:
-        status = json.loads(head.http(f"/api/jobs/{job}"))["status"]
-        if status not in {"PENDING", "RUNNING"}:
-            return status
-        assert time.monotonic() < deadline, status
-        time.sleep(0.5)
-
-
 @pytest.mark.parametrize(
     ("leaves", "status"), [("exit 0", "SUCCEEDED"), ("exit 2", "STOPPED"), ("exit 4", "STOPPED"), ("exit 3", "FAILED")]
 )
@@ -44,4 +31,4 @@ def test_the_operator_retries_what_failed_and_not_what_was_stopped(
     log = head.run("ray", "job", "logs", "--follow", job, env={"RAY_ADDRESS": ""})
     assert "at work" in log.stdout
     assert ("this job is stopped and not retried" in log.stdout) == (status == "STOPPED")
-    assert ended(head, job) == status
+    assert head.ended(job, 60) == status

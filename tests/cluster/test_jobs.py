@@ -4,10 +4,9 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.nodes import Nodes
+from support.nodes import RUNNING, Nodes
 from support.tiny_run import digests, ray_ns, write_tiny
 
 pytestmark = pytest.mark.cluster
@@ -38,7 +37,7 @@ def run(nodes: Nodes, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     nodes.submit(*words, working_dir=work, job="first", wait=False)
     wait(nodes, "first", run, "run.json")
     nodes.submit(*words, working_dir=work, job="other", wait=False)
-    ended(nodes, "other")  # else it is the one that goes on where the first is stopped
+    nodes.ended("other", 200)  # else it is the one that goes on where the first is stopped
     wait(nodes, "first", run, "rounds/0/train/checkpoints/*")
     nodes.run("ray", "job", "stop", "first", env={"RAY_ADDRESS": ""})
     assert not (run / "rounds/0/train/commit.json").exists(), "stopped too late"
@@ -49,20 +48,9 @@ def run(nodes: Nodes, whole: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def wait(nodes: Nodes, job: str, run: Path, pattern: str) -> None:
     deadline = time.monotonic() + 200
     while not list(run.glob(pattern)):
-        assert state(nodes, job)["status"] in {"PENDING", "RUNNING"}, log(nodes, job)
+        assert nodes.job(job)["status"] in RUNNING, log(nodes, job)
         assert time.monotonic() < deadline, log(nodes, job)
         time.sleep(0.2)
-
-
-def ended(nodes: Nodes, job: str) -> None:
-    deadline = time.monotonic() + 200
-    while state(nodes, job)["status"] in {"PENDING", "RUNNING"}:
-        assert time.monotonic() < deadline, log(nodes, job)
-        time.sleep(0.2)
-
-
-def state(nodes: Nodes, job: str) -> dict[str, Any]:
-    return json.loads(nodes.http(f"/api/jobs/{job}"))
 
 
 def log(nodes: Nodes, job: str) -> str:
@@ -72,12 +60,12 @@ def log(nodes: Nodes, job: str) -> str:
 def test_a_stopped_job_that_is_submitted_again_commits_what_an_undisturbed_run_does(
     run: Path, whole: Path, nodes: Nodes
 ) -> None:
-    assert state(nodes, "first")["status"] == "STOPPED"
+    assert nodes.job("first")["status"] == "STOPPED"
     assert digests(run) == digests(whole / "run")
 
 
 def test_the_second_of_two_jobs_at_once_leaves_by_itself(run: Path, nodes: Nodes) -> None:
-    other = state(nodes, "other")
+    other = nodes.job("other")
     assert (other["status"], other["driver_exit_code"]) == ("FAILED", 3), other
     assert "another" in log(nodes, "other")
 

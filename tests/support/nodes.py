@@ -6,6 +6,7 @@ empty folders in the place of those that it shall not share. Needs root and ``un
 """
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -26,6 +27,7 @@ from support import namespaces
 ADDRESSES = "10.77.0"  # on the namespace's loopback: to Ray and to us these are machines of a network
 PORT, DASHBOARD = 6379, 8265
 OBJECTS_MB = 80
+RUNNING = {"PENDING", "RUNNING"}  # of a job that has not ended
 SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_raylet_start_wait_time_s": "180",
@@ -193,6 +195,16 @@ class Nodes:
         words += ["--submission-id", job] if job else []
         words += [] if wait else ["--no-wait"]
         return self.run(*words, "--", *command, env={"RAY_ADDRESS": "", **(env or {})}, check=check, seconds=seconds)
+
+    def job(self, job: str) -> dict[str, Any]:
+        """What the dashboard says of a job."""
+        found: dict[str, Any] = json.loads(self.http(f"/api/jobs/{job}"))
+        return found
+
+    def ended(self, job: str, seconds: float) -> str:
+        """The status of a job, once it has ended."""
+        self._until(f"job {job} has ended", lambda: self.job(job)["status"] not in RUNNING or None, seconds=seconds)
+        return str(self.job(job)["status"])
 
     def http(self, path: str, url: str | None = None, token: bool = True) -> bytes:
         """What the dashboard (or another server in the namespace) answers."""

@@ -11,7 +11,7 @@ from ray_ns.report.terminal import columns
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
 
 
-def show(outcome: Outcome, url: str, seconds: Sequence[float], judged: Sequence[Judged] = ()) -> None:
+def show(outcome: Outcome, url: str, seconds: Sequence[float], judged: Sequence[Judged]) -> None:
     """Print the folder of the best network, its gains with what they allow to say, and the table.
 
     ``url``: the run's directory. ``seconds``: of each round and of the control, the time of all its stages.

@@ -46,7 +46,7 @@ def better(turn: Callable[..., Round]) -> Outcome:
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
-    show(outcome, "/runs/demo", [6.0] * len(outcome.all))
+    show(outcome, "/runs/demo", [6.0] * len(outcome.all), [])
     return capsys.readouterr().out
 
 
