@@ -193,8 +193,11 @@ def _write(stream: TextIO | None, line: str) -> None:
     if stream is None:
         return
     try:
-        stream.write(line + "\n")
-        stream.flush()
+        try:
+            stream.write(line + "\n")
+            stream.flush()
+        except RuntimeError:  # a signal's handler prints while the code that it interrupted does, on this very stream
+            os.write(stream.fileno(), f"{line}\n".encode(errors="backslashreplace"))
     except OSError as error:
         nowhere = os.open(os.devnull, os.O_WRONLY)  # or Python would flush again when it exits, and return 120
         os.dup2(nowhere, stream.fileno())

@@ -42,7 +42,7 @@ from ray_ns.seals import digest
 from ray_ns.store import commit, hints, layout
 from ray_ns.store.commit import Output, Part
 from ray_ns.store.events import Events
-from ray_ns.store.lease import Lease
+from ray_ns.store.lease import BRIEF_SECONDS, Lease
 from ray_ns.store.objects import ObjectStore
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ray_ns.engine.stages.stage import Done, Stage
 
 TIMING = "timing.json"
+LEAVE_SECONDS = 4 * BRIEF_SECONDS  # more than the events, the heartbeat and the lease take together
 A = TypeVar("A")
 
 
@@ -280,8 +281,15 @@ class Run:
 
     def _stop(self, number: int, frame: object) -> None:
         """End at once and say how to go on: what is committed stays, and Ray's processes end with this one."""
-        self.reporter.failed(STOPPED, ResumableError.exit_code)
-        self._give_back()
+
+        def leave() -> None:
+            self.reporter.failed(STOPPED, ResumableError.exit_code)
+            self._give_back()
+
+        # In a thread that is not waited for for ever: the code that the signal interrupts may hold what it needs.
+        leaving = threading.Thread(target=leave, daemon=True)
+        leaving.start()
+        leaving.join(LEAVE_SECONDS)
         tell_failure(STOPPED, ResumableError.exit_code)
         os._exit(ResumableError.exit_code)
 

@@ -123,7 +123,7 @@ def test_a_stopped_prediction_says_so_and_goes_on(case: Case, undisturbed: pa.Ta
                 break
         process.send_signal(number)
         said = process.stderr.read()
-    assert (process.returncode, undated(said, 3)) == (3, f"ray-ns: {STOPPED}\n")
+    assert (process.returncode, undated(said, 3)) == (3, f"ray-ns: {STOPPED}\n"), said
     for left in case.folder.glob("ray_ns-decoding-*/*"):
         left.unlink()  # the note that an image was being decoded: here it was no image's fault
     assert case.predict(output).returncode == 0
