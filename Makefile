@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test demo-seeds bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
+.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
 
 
 demo: $(READY)
@@ -52,6 +52,10 @@ bench-precision: $(READY)
 
 bench-sampler: $(READY)
 	$(BIN)/python -m benchmarks.sampler
+
+# The demo's teacher with and without a temperature: three seeds, ten minutes.
+bench-calibration: $(READY)
+	$(BIN)/python -m benchmarks.calibration
 
 clean:
 	rm -rf .venv data runs

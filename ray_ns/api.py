@@ -27,13 +27,15 @@ Source = str | Path | Mapping[str, Any]
 class Result:
     """What a run has come to. ``url``: its directory. ``seconds``: of each of ``outcome.all``, of all its stages.
 
-    ``judged``: how its networks compare on the same images; empty where ``until`` ended it early.
+    ``judged``: how its networks compare on the same images; empty where ``until`` ended it early. ``calibrated``: the
+    temperatures that were found, with their figures, by the folder of the network's turn.
     """
 
     url: str
     outcome: Outcome
     seconds: Sequence[float]
     judged: "Sequence[Judged]"
+    calibrated: Mapping[str, Mapping[str, Any]]
 
     @property
     def complete(self) -> bool:
@@ -43,7 +45,8 @@ class Result:
     @cached_property
     def report(self) -> Mapping[str, Any]:
         """The report and the verdicts, as ``ray-ns run --json`` prints it."""
-        return self.outcome.as_json() | {"verdicts": [it.as_json() for it in self.judged]}
+        found = self.outcome.as_json() | {"verdicts": [it.as_json() for it in self.judged]}
+        return found | ({"calibrations": self.calibrated} if self.calibrated else {})
 
     @property
     def rounds(self) -> list[dict[str, Any]]:
@@ -94,6 +97,7 @@ def run_loop(
     fork: str | Path | None = None,
 ) -> Result:
     """``run`` with overrides as the command line has them; ``mode``: how progress is printed."""
+    from ray_ns.artifacts.calibration import calibrations
     from ray_ns.engine.opening import drive
     from ray_ns.engine.turns import carry_out
     from ray_ns.export.verdicts import verdicts
@@ -101,7 +105,9 @@ def run_loop(
     with drive(config, overrides, mode, grow, until, None if fork is None else str(fork)) as opened:
         outcome = carry_out(opened)
         judged = verdicts(opened.store, outcome.as_json()["rounds"]) if outcome.complete else ()
-        return Result(opened.store.url, outcome, [opened.seconds_of(it.name) for it in outcome.all], judged)
+        seconds = [opened.seconds_of(it.name) for it in outcome.all]
+        calibrated = calibrations(opened.store, [it.name for it in outcome.all])
+        return Result(opened.store.url, outcome, seconds, judged, calibrated)
 
 
 def load_labels(

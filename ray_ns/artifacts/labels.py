@@ -17,6 +17,7 @@ from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.parquet"
 XXH3 = "xxh3"
+TEMPERATURE = "temperature"
 
 
 class Labels(Artifact):
@@ -41,6 +42,11 @@ class Labels(Artifact):
     def left_out(self) -> Mapping[str, int]:
         """Images that are known already, by where from."""
         return dict(self.commit.summary.get("left_out", {}))  # labels of an earlier version knew of none
+
+    @property
+    def temperature(self) -> float:
+        """What the teacher's logits were divided by."""
+        return float(self.commit.summary.get(TEMPERATURE, 1.0))
 
     @property
     def content(self) -> str | None:

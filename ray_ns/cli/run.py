@@ -30,6 +30,6 @@ def run(
     if as_json:
         printed.give(result.report)
     elif result.complete:
-        show(result.outcome, result.url, result.seconds, result.judged)
+        show(result.outcome, result.url, result.seconds, result.judged, result.calibrated)
     else:
         printed.say(f"ended after --until {until}; run again without it to go on.")

@@ -20,6 +20,11 @@ class Label(Section):
     shard_rows: Positive = Field(100_000, description="images per label shard, about: the unit that is committed")
     precision: Precision = Field("auto", description=PRECISION)
     threads: Positive = Field(1, description="CPU threads of one teacher actor (changes the last bits of a label)")
+    temperature: Annotated[float, Field(ge=0.05, le=20)] | Literal["auto"] = Field(
+        1.0,
+        description="what the teacher's logits are divided by, so that a confidence is the share that is right; auto: "
+        "found for each teacher on the validation images (at least 30), where their NLL is lowest",
+    )
     compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
     actors: Positive = how(1, "teacher actors in the pool")
     gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
@@ -33,6 +38,11 @@ class Label(Section):
     open_shards: Positive = how(
         64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
     )
+
+    @property
+    def of_one_network(self) -> "Label":
+        """How one network is evaluated: as it labels, without what only its labels of the pool are made with."""
+        return self.model_copy(update={"temperature": 1.0})
 
     @property
     def layout_here(self) -> Literal["actor", "tasks"]:

@@ -43,7 +43,13 @@ def asked(
                 f"{yaml_text.shown(override)}: not a setting of {what}, which takes label.*, cluster.* and "
                 f"{', '.join(f'data.{it}' for it in of_data)}. All else is as the network was trained."
             )
-    return laid_over(Asked, values, overrides)
+    found = laid_over(Asked, values, overrides)
+    if found.label.temperature == "auto":
+        raise InputError(
+            f"label.temperature=auto: {what} has no validation images to find a temperature on; a run has. Give the "
+            f"number that a run has found (the calibrate stage in its folder), or leave it out."
+        )
+    return found
 
 
 class Prediction(Section):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ray_ns.artifacts.judged import JUDGED
-from ray_ns.artifacts.labels import LABELS
+from ray_ns.artifacts.labels import LABELS, Labels
 from ray_ns.artifacts.scores import PREDICTIONS
 from ray_ns.artifacts.selection import SELECTION
 from ray_ns.corpora.pack import IMAGES
@@ -96,7 +96,7 @@ def _cards(store: ObjectStore) -> Iterator[tuple[str, bytes]]:
         if not all(it.key in own for stored in files.values() for it in stored):
             elsewhere.append(place.name)
             continue
-        table = _table(store, place.name, files)
+        table = _table(store, place.name, files, _note(committed))
         tables.append(table)
         if place.stage == INGEST:
             continue
@@ -127,10 +127,18 @@ def _files(committed: Commit, place: _Place) -> dict[str, list[StoredObject]]:
     return {split: stored for split, stored in found.items() if stored}
 
 
-def _table(store: ObjectStore, name: str, files: Mapping[str, list[StoredObject]]) -> Table:
+def _note(committed: Commit | None) -> str:
+    """What is to be known of labels: how their confidence was made, where it is not the network's own."""
+    temperature = Labels(committed).temperature if committed else 1.0
+    return "" if temperature == 1 else f"the teacher's logits were divided by {temperature:g} before the softmax"
+
+
+def _table(store: ObjectStore, name: str, files: Mapping[str, list[StoredObject]], note: str) -> Table:
     with next(iter(files.values()))[0].open(store) as file:
         schema = pq.read_schema(file)
-    return Table(name, {split: [it.key for it in stored] for split, stored in files.items()}, schema, _names(schema))
+    return Table(
+        name, {split: [it.key for it in stored] for split, stored in files.items()}, schema, _names(schema), note
+    )
 
 
 def _names(schema: pa.Schema) -> list[str] | None:

@@ -8,6 +8,7 @@ from ray_ns.engine import estimate, overlap, precision, preflight, sample, stage
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.places import check_given
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages import calibrate
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Reason
 from ray_ns.observe import Reporter
@@ -38,6 +39,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     preflight.check(run)
     sample.check_pool(run)
     overlap.divide(run)
+    calibrate.check(run)
     bench = Bench(config, run.corpora)
     for name in run.corpora:
         yield _look(bench, name)

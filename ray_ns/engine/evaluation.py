@@ -141,6 +141,7 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     data = first.given.data
     fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
     recorded = {} if first.given.run is None else (layout.settings(first.given.run) or {}).get("label", {})
+    recorded = {name: it for name, it in recorded.items() if name != "temperature"}  # the network as it is
     images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
     return {"data": {**fed, **images}, "label": dict(recorded)}
 

@@ -10,6 +10,7 @@ from ray_ns.config.read import load, with_classes
 from ray_ns.engine import connection, forking, more_rounds, overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.places import check_given, note_places
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages import calibrate
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import layout
@@ -90,10 +91,11 @@ def _load(given: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Co
 
 
 def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any]]) -> None:
-    """Write the run down, and say what gain it can show.
+    """Write the run down, and say what gain it can show; refused is a temperature that could not be found.
 
     ``pinned``: the corpora by which it goes, of each generation; empty where they are new.
     """
+    calibrate.check(run)
     run.reporter.note(preflight.what_shows(run)[0])
     first, *later = pinned or [_seen(run)]
     classes = layout.Classes(run.config.data.classes, run.class_names)

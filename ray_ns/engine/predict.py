@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.voting import ALONE, Voting
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
@@ -33,11 +34,11 @@ LISTING_CPUS = 0.25
 # and label no faster. With more, a worker that is lost should not cost the command.
 FEW_IMAGES = 20_000
 
-Execute = Callable[[Run, Network, Sequence[Job], Digests | None], Iterator[tuple[Job, pa.Table]]]
+Execute = Callable[[Run, Network, Sequence[Job], Digests | None, Voting], Iterator[tuple[Job, pa.Table]]]
 
 
 def on_ray_data(
-    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None
+    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None, voting: Voting
 ) -> Iterator[tuple[Job, pa.Table]]:
     """One execution of Ray Data that labels these jobs."""
     run.ray_libraries()
@@ -74,6 +75,7 @@ def on_ray_data(
         num_cpus=0 if label.gpus_per_actor else label.threads,
         num_gpus=label.gpus_per_actor or None,
         fn_constructor_args=(run.store, teacher.files, run.corpora, config, known_from),
+        fn_constructor_kwargs={"voting": voting},
         **placement.options(config.cluster.teachers_on, run.local),
     )
     with waiting.told(run, placement.reading(config), placement.teaching(config)):
@@ -84,18 +86,21 @@ def on_ray_data(
 def in_this_process(network: "nn.Module | None" = None) -> Execute:
     """An execution in this process, without Ray: one teacher labels slice after slice.
 
-    ``network``: the teacher's, where it is loaded already; else it is loaded once.
+    ``network``: the first teacher's, where it is loaded already; else it is loaded once.
     """
-    actors: list[TeacherActor] = []
+    held: list[tuple[tuple[str, Voting], TeacherActor]] = []  # the last one
 
     def execute(
-        run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None
+        run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None, voting: Voting
     ) -> Iterator[tuple[Job, pa.Table]]:
         config = run.config.at_size(teacher.size or run.config.data.size)
-        if not actors:
+        wanted = teacher.digest, voting
+        if not held or held[0][0] != wanted:
+            loaded = None if held else network
             known_from = known.known_from(run.store) if known else None
-            actors.append(TeacherActor(run.store, teacher.files, run.corpora, config, known_from, network))
-        (label_it,) = actors
+            actor = TeacherActor(run.store, teacher.files, run.corpora, config, known_from, loaded, voting)
+            held[:] = [(wanted, actor)]
+        label_it = held[0][1]
 
         def rows() -> Iterator[Row]:
             for number, job in enumerate(jobs):
@@ -134,12 +139,13 @@ def choose_where(run: Run, images: int, done: str, network: "nn.Module | None" =
 
 
 def predict(
-    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None
+    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None, voting: Voting = ALONE
 ) -> Iterator[tuple[Job, pa.Table]]:
     """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
 
-    ``known``: digests of images that get no label but a reason, which names the corpus that
-    has them. Beside the columns of ``labels.schema`` a table has ``CONTENT``, a checksum of each image's bytes.
+    ``known``: digests of images that get no label but a reason, which names the corpus that has them.
+    ``voting``: how probabilities come of the network. Beside the columns of ``labels.schema`` a table has ``CONTENT``,
+    a checksum of each image's bytes.
 
     Jobs go to the run's ``execute`` some at a time, so that neither the driver's memory nor what a crash can cost grows
     with their number.
@@ -148,7 +154,7 @@ def predict(
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
     while batch := list(islice(waiting, at_once)):
-        yield from execute(run, teacher, batch, known)
+        yield from execute(run, teacher, batch, known, voting)
 
 
 def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

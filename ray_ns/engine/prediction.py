@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.so_far import best_so_far
 from ray_ns.config import Config, Settings, differences
@@ -18,6 +19,7 @@ from ray_ns.engine import cards, precision, preflight, touched
 from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
 from ray_ns.engine.predict import FEW_IMAGES, choose_where
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages.calibrate import Calibrate
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
@@ -59,7 +61,7 @@ def predict_corpus(
     if begun is not None and "predict" not in begun:
         raise InputError(f"{store.url} holds a run that is no prediction. Give {ANOTHER}.")
     found = _network(network, reporter)
-    wanted = asked(_values(found, source), overrides)
+    wanted = asked(_values(found, source, reporter), overrides)
     pool = _pool(wanted, store, reporter)
     images = _images(pool)
     if not images:
@@ -115,12 +117,28 @@ def _network(place: str, reporter: Reporter) -> Given:
     return of_run(place, store, network)
 
 
-def _values(found: Given, source: str) -> dict[str, Any]:
+def _temperature(found: Given, reporter: Reporter) -> float:
+    """That of a network whose run finds them: it has done so for those that have labelled."""
+    assert found.run is not None, "a run has said so"
+    assert found.network is not None, "a run's network has a commit"
+    calibration = find_commit(found.run, Calibrate(found.network).place)
+    if calibration is None:
+        reporter.note(
+            f"{found.place}: label.temperature is auto there, and this network has labelled no pool yet: its "
+            f"confidences stay as they are (label.temperature=NUMBER says otherwise)"
+        )
+        return 1.0
+    return Calibration(calibration).temperature
+
+
+def _values(found: Given, source: str, reporter: Reporter) -> dict[str, Any]:
     """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
     data = found.data
     fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
     images = {"labelled": found.place, "pool": source, "max_quarantined": 1.0}
     recorded = {} if found.run is None else (layout.settings(found.run) or {}).get("label", {})
+    if recorded.get("temperature") == "auto":
+        recorded = {**recorded, "temperature": _temperature(found, reporter)}
     return {
         "data": {**fed, **images, "image_column": data.image_columns.get("pool", data.image_column)},
         "label": dict(recorded),

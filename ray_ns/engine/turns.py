@@ -9,6 +9,7 @@ from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Training
 from ray_ns.engine import cards
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages.calibrate import Calibrate
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.engine.stages.evaluate import Evaluate
 from ray_ns.engine.stages.finetune import Finetune
@@ -39,7 +40,11 @@ class Turn:
 
     def label(self, teacher: Network, only: Selection | None) -> Labels:
         """See ``methods.noisy_student.Turn``."""
-        labels = self._ensure(Label(teacher, known_images(self._run), only))
+        calibration = None
+        if self._run.config.label.temperature == "auto":
+            stage = Calibrate(teacher)
+            calibration = self._run.ensure(stage.place, stage)
+        labels = self._ensure(Label(teacher, known_images(self._run), only, calibration=calibration))
         self._turns.end_here()
         return labels
 

@@ -35,13 +35,14 @@ Every file and column, more queries, and how to get from an `image_id` to a file
 class Table(NamedTuple):
     """What is read as one: ``splits``, paths of Parquet files below the card; their ``schema``; names of the classes.
 
-    ``name`` is that of the config.
+    ``name`` is that of the config. ``note``: what else is to be known of the table.
     """
 
     name: str
     splits: Mapping[str, Sequence[str]]
     schema: pa.Schema
     classes: Sequence[str] | None
+    note: str = ""
 
 
 def card(title: str, tables: Sequence[Table], elsewhere: Sequence[str] = ()) -> str:
@@ -62,7 +63,10 @@ def card(title: str, tables: Sequence[Table], elsewhere: Sequence[str] = ()) -> 
             names = classes.setdefault(key, {"class_label": {"names": {str(at): it for at, it in enumerate(key)}}})
         infos.append({"config_name": table.name, "features": [_feature(it, names) for it in table.schema]})
     front = yaml.safe_dump({"configs": configs, "dataset_info": infos}, sort_keys=False, allow_unicode=True)
-    listed = [f"- `{it.name}`: {', '.join(f'`{split}`' for split in it.splits)}" for it in tables]
+    listed = [
+        f"- `{it.name}`: {', '.join(f'`{split}`' for split in it.splits)}{f'; {it.note}' if it.note else ''}"
+        for it in tables
+    ]
     listed += [f"- {name}: its files lie in the run that this one was forked from" for name in elsewhere]
     example = next(iter(tables[0].splits.values()))[0]
     text = _TEXT.format(title=title, configs="\n".join(listed), example=_together(example), mark=MARK)

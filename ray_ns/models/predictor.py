@@ -35,11 +35,12 @@ class Teacher:
         precision: str,
         device: torch.device,
         compiled: bool = False,
+        temperature: float = 1.0,
     ) -> None:
         network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._network = torch.compile(network) if compiled else network
         self._batch = batch if device.type == "cuda" else max(1, min(batch, CPU_PIXELS // data.size**2))
-        self._device = device
+        self._device, self._temperature = device, temperature
         self._bfloat16 = decided(precision) == "bfloat16"
         self._of_thread = threading.local()
         self._turn = threading.Lock()
@@ -53,10 +54,12 @@ class Teacher:
 
         ``among``: the classes to choose among, bool (classes,); the logits of the others are cut before the softmax.
         """
-        if not len(images):
-            return self._forward(images, among)
-        begins = range(0, len(images), self._batch)
-        return np.concatenate([self._forward(images[begin : begin + self._batch], among) for begin in begins])
+        return self._in_batches(images, lambda logits: self._probabilities(logits, among))
+
+    @torch.inference_mode()
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """As the network gives them, float32 (n, classes), of uint8 images (n, H, W, channels)."""
+        return self._in_batches(images, lambda logits: logits)
 
     def attacked(self, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
         """As ``__call__``, of the images that ``attack`` makes of these, whose classes are ``truth``, int64 (n,)."""
@@ -72,7 +75,7 @@ class Teacher:
             with self._turn:
                 changed = attack(self._logits, pixels, classes)
                 with torch.inference_mode():
-                    probabilities = torch.softmax(self._logits(changed).float(), 1)
+                    probabilities = self._probabilities(self._logits(changed).float())
             found.append(probabilities[: len(of)].cpu().numpy())
         return np.concatenate(found)
 
@@ -84,7 +87,18 @@ class Teacher:
             logits: torch.Tensor = self._network((pixels - mean) / std)
         return logits
 
-    def _forward(self, images: np.ndarray, among: np.ndarray | None) -> np.ndarray:
+    def _probabilities(self, logits: torch.Tensor, among: np.ndarray | None = None) -> torch.Tensor:
+        if among is not None:
+            logits = logits.masked_fill(~torch.from_numpy(among).to(self._device), -torch.inf)
+        return torch.softmax(logits / self._temperature, 1)
+
+    def _in_batches(self, images: np.ndarray, of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        if not len(images):
+            return self._forward(images, of)
+        begins = range(0, len(images), self._batch)
+        return np.concatenate([self._forward(images[begin : begin + self._batch], of) for begin in begins])
+
+    def _forward(self, images: np.ndarray, of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         count = len(images)
         if count < self._batch:
             images = np.concatenate([images, np.zeros((self._batch - count, *images.shape[1:]), np.uint8)])
@@ -96,10 +110,7 @@ class Teacher:
             pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # stays NHWC in memory, which is channels_last
             # One at a time, so that memory holds one batch's activations only.
             with self._turn, torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-                logits = self._network(pixels).float()
-                if among is not None:
-                    logits = logits.masked_fill(~torch.from_numpy(among).to(self._device), -torch.inf)
-                return torch.softmax(logits, 1)[:count].cpu().numpy()
+                return of(self._network(pixels).float())[:count].cpu().numpy()
 
     def _stream(self) -> torch.cuda.Stream | None:
         """This thread's own CUDA stream; None on a CPU."""

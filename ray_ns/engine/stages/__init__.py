@@ -1,6 +1,7 @@
 """The stages of a run, one a file. The order here is theirs in ``check``, ``status``, ``--until`` and the table."""
 
 from ray_ns.config import Config
+from ray_ns.engine.stages.calibrate import Calibrate
 from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.digests import Digest
 from ray_ns.engine.stages.evaluate import Evaluate
@@ -14,7 +15,7 @@ from ray_ns.engine.stages.train import Train
 from ray_ns.errors import InputError
 
 BEFORE: tuple[type[Stage], ...] = (Copy, Digest)  # all turns: what a prediction begins with, and what a run does
-TURN: tuple[type[Stage], ...] = (Label, Counts, Select, Train, Finetune, Evaluate)
+TURN: tuple[type[Stage], ...] = (Label, Counts, Select, Train, Finetune, Evaluate, Calibrate)
 AFTER: tuple[type[Stage], ...] = (Report,)  # the last turn
 
 

@@ -41,7 +41,7 @@ class Evaluate(Stage[Scores]):
         return {
             "network": self.network.digest,
             "corpora": digest([[vars(shard) for shard in run.corpora[name].shards] for name in CORPORA]),
-            "label": run.settings.of(run.config.label),
+            "label": run.settings.of(run.config.label.of_one_network),
             "data": run.settings.of(run.config.data),
             "decode": decode.VERSION,
         }

@@ -10,10 +10,12 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns import __version__
+from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.digests import Digests
-from ray_ns.artifacts.labels import Labels, label_objects
+from ray_ns.artifacts.labels import TEMPERATURE, Labels, label_objects
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import SELECTION, Selection
+from ray_ns.artifacts.voting import Voting
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
@@ -40,13 +42,14 @@ class Label(Stage[Labels]):
     ``known``: images that get no label but the reason where they are known from. ``only``: a selection from labels of
     the same pool, to whose images the labelling is restricted. Where the pool has grown, the parts that the same
     teacher made of the pool as it was are taken as they are. ``counted``: whether a selection may follow, which wants
-    the counts.
+    the counts. ``calibration``: the teacher's, where its temperature was found and is no setting.
     """
 
     teacher: Network
     known: Digests | None = None
     only: Selection | None = None
     counted: bool = True
+    calibration: Calibration | None = None
 
     name = "label"
     within = (Counts.name.partition("/")[2],)
@@ -61,6 +64,7 @@ class Label(Stage[Labels]):
             "decode": decode.VERSION,
             "only": self.only.digest if self.only else None,
             "known": self.known.digest if self.known else None,
+            **({"calibration": self.calibration.digest} if self.calibration else {}),
         }
 
     def work(self, run: Run, output: Output) -> Done:
@@ -74,16 +78,18 @@ class Label(Stage[Labels]):
         run.reporter.begin(prefix, len(jobs), "label shards", len(done))
         images = 0
         tally = counting.tally(config.data.classes)
+        voting = Voting.asked(config.label, self.calibration.temperature if self.calibration else None)
         lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
+        lineage |= {name: f"{value:g}" for name, value in _told(voting).items()}
         about = run.about("pool")
-        for job, table in predict(run, self.teacher, list(left), self.known):
+        for job, table in predict(run, self.teacher, list(left), self.known, voting):
             counting.add(tally, table, f"{prefix}, label shard {left[job]}")
             objects, checksum = label_objects(table.drop_columns(CONTENT), lineage, about)
             facts = _facts(job, table, config.data.classes) | checksum
             done[left[job]] = output.publish(left[job], objects, facts)
             images += table.num_rows
             run.reporter.progress(len(done), images=images)
-        summary = _summary([part.facts for part in done.values()], config.data.classes)
+        summary = _summary([part.facts for part in done.values()], config.data.classes) | _told(voting)
         left_out = check_pool(config, summary)
         told = (
             f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
@@ -217,6 +223,11 @@ def _content(job: Job, table: pa.Table) -> list[str]:
         begin, end = ordinals.searchsorted([piece.shard.ordinal, piece.shard.ordinal + 1])
         found.append(check_of(b"".join(table[CONTENT][begin:end].to_pylist())).hex())
     return found
+
+
+def _told(voting: Voting) -> dict[str, float]:
+    """What is recorded of how the labels came of the teacher; nothing where it labels as it is."""
+    return {} if voting.temperature == 1 else {TEMPERATURE: voting.temperature}
 
 
 def _committed(part: Part) -> Part:

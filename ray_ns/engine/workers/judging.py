@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from ray_ns.config import Data
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.workers.slices import Slice
+from ray_ns.engine.workers.slices import LOGITS, Slice
 from ray_ns.evaluate.corruptions import corrupted
 from ray_ns.evaluate.perturbations import frames
 from ray_ns.evaluate.suites import CLEAN, among_of, attack_of, corruption_of, perturbation_of
@@ -30,10 +30,13 @@ class Judge:
     def __call__(self, slice_: Slice, images: np.ndarray, reasons: Sequence[str | None]) -> pa.Table:
         """A row per image: ``image_id``, ``truth``, the columns of a label table with its ``top_label``, ``loss``.
 
-        Of a perturbation these are of the first frame, and ``frames`` has the ``TOP`` classes of every frame.
+        In the view ``LOGITS`` it has the logits, float32, beside the truth and why an image is unreadable. Of a
+        perturbation these are of the first frame, and ``frames`` has the ``TOP`` classes of every frame.
 
         ``images``: uint8 (n, size, size, channels). ``reasons``: why an image is unreadable, or None (n,).
         """
+        if slice_.view == LOGITS:
+            return self._logits(slice_, images, reasons)
         truth, top = self._truth(slice_), min(TOP, self._data.classes)
         perturbation = perturbation_of(slice_.view or CLEAN)
         said = None
@@ -49,6 +52,16 @@ class Judge:
         table = table.add_column(1, TRUTH, pa.array(truth.astype(np.int16)))
         table = table.append_column(LOSS, pa.array(loss, mask=bad))
         return table if said is None else table.append_column(FRAMES, said)
+
+    def _logits(self, slice_: Slice, images: np.ndarray, reasons: Sequence[str | None]) -> pa.Table:
+        columns = {
+            TRUTH: pa.array(self._truth(slice_).astype(np.int16)),
+            "quarantine": pa.array(reasons, pa.string()),
+            LOGITS: pa.FixedSizeListArray.from_arrays(
+                pa.array(self._teacher.logits(images).reshape(-1)), self._data.classes
+            ),
+        }
+        return pa.table(columns)
 
     def _sequences(self, of_frames: Iterator[np.ndarray], top: int) -> tuple[pa.Array, np.ndarray]:
         """The ``top`` classes of each frame, one list per image, and the probabilities of the first frame."""

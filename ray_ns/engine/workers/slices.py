@@ -31,6 +31,7 @@ from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
 IMAGES, REASONS, CONTENT = "images", "reasons", seen.CONTENT  # what a decoded slice has beside its place
+LOGITS = "logits"  # the view in which a network's logits are asked for, and the column that holds them
 Row = dict[str, Any]  # of Ray Data: a slice and what was made of it
 Batch = dict[str, np.ndarray]  # of Ray Data: one row, each value as an array of length 1
 
@@ -82,6 +83,8 @@ class Slice:
     @property
     def stage(self) -> str:
         """The stage it is for: the pool is labelled, other images are for figures of a network."""
+        if self.view == LOGITS:
+            return "calibrate"
         if self.view is not None:
             return "judge"
         return "label" if self.corpus == "pool" else "evaluate"

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from ray_ns import measures
 from ray_ns.artifacts.digests import KnownFrom, load
+from ray_ns.artifacts.voting import ALONE, Voting
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import DIGEST_BYTES, parted
@@ -38,6 +39,7 @@ class TeacherActor:
         config: Config,
         known_from: KnownFrom | None = None,
         loaded: "nn.Module | None" = None,
+        voting: Voting = ALONE,
     ) -> None:
         import torch
 
@@ -50,7 +52,8 @@ class TeacherActor:
         keep_memory()
         network = loaded or from_files({name: stored.read(store) for name, stored in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
-        self._teacher = Teacher(network, config.data, label.slice_rows, label.precision, device, label.compile)
+        how = label.slice_rows, label.precision, device, label.compile
+        self._teacher = Teacher(network, config.data, *how, voting.temperature)
         self._judge = Judge(self._teacher, corpora, config.data)
         self._reader = Reader(config)
         self._corpora = corpora

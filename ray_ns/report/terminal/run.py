@@ -1,8 +1,10 @@
 """The round-by-round table of a run, beside its fair control."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray_ns.corpora.known import in_words
+from ray_ns.evaluate.calibration import in_words as calibrated_in_words
 from ray_ns.export.verdicts import Judged
 from ray_ns.methods.outcome import Outcome, Round, is_control
 from ray_ns.printed import say
@@ -11,11 +13,18 @@ from ray_ns.report.terminal import columns
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
 
 
-def show(outcome: Outcome, url: str, seconds: Sequence[float], judged: Sequence[Judged]) -> None:
+def show(
+    outcome: Outcome,
+    url: str,
+    seconds: Sequence[float],
+    judged: Sequence[Judged],
+    calibrated: Mapping[str, Mapping[str, Any]],
+) -> None:
     """Print the folder of the best network, its gains with what they allow to say, and the table.
 
     ``url``: the run's directory. ``seconds``: of each round and of the control, the time of all its stages.
-    ``judged``: how its networks compare.
+    ``judged``: how its networks compare. ``calibrated``: the figures of the temperatures that were found, by the
+    folder of the network's turn.
     """
     report = outcome.as_json()
     say(f"best network: {url}/best")
@@ -23,6 +32,8 @@ def show(outcome: Outcome, url: str, seconds: Sequence[float], judged: Sequence[
         say("the teacher is kept: no student has more of the validation images right.")
     for pair in judged:
         say(f"{_called(pair.network)} against {_called(pair.against)}, on {pair.corpus}: {pair.verdict.in_words}")
+    for turn, figures in calibrated.items():
+        say(f"as {_called(turn)} labels: {calibrated_in_words(figures)}")
     chosen = next((it.selection for it in outcome.rounds if it.selection), None)
     if chosen is not None and chosen.left_out:
         say(f"of the pool {in_words(chosen.left_out)}.")

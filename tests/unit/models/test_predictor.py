@@ -54,6 +54,16 @@ def test_precision_is_the_one_asked_for(network: nn.Module, data: Data, images: 
     np.testing.assert_allclose(half, full, atol=0.05)
 
 
+def test_logits_are_divided_by_the_temperature(network: nn.Module, data: Data, images: np.ndarray) -> None:
+    teacher = Teacher(network, data, BATCH, "float32", CPU, temperature=2.5)
+    logits = torch.from_numpy(teacher.logits(images))
+    np.testing.assert_allclose(teacher(images), torch.softmax(logits / 2.5, 1).numpy(), atol=1e-6)
+    plain = Teacher(network, data, BATCH, "float32", CPU)
+    np.testing.assert_array_equal(plain.logits(images), logits.numpy())
+    np.testing.assert_array_equal(plain(images), torch.softmax(logits, 1).numpy())
+    assert plain.logits(images[:0]).shape == (0, data.classes)
+
+
 def test_pixels_are_normalised_and_the_network_is_not_noised(
     network: nn.Module, data: Data, images: np.ndarray
 ) -> None:

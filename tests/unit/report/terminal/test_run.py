@@ -46,7 +46,7 @@ def better(turn: Callable[..., Round]) -> Outcome:
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
-    show(outcome, "/runs/demo", [6.0] * len(outcome.all), [])
+    show(outcome, "/runs/demo", [6.0] * len(outcome.all), [], {})
     return capsys.readouterr().out
 
 
@@ -102,7 +102,7 @@ def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pyt
         Judged("rounds/2", "rounds/0", "test", Verdict(200, 7.5, 2.25, 12.75, (20, 5), 0.004)),
         Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, (17, 8), 0.09)),
     ]
-    show(better, "/runs/demo", [6.0] * 4, judged)
+    show(better, "/runs/demo", [6.0] * 4, judged, {})
     lines = capsys.readouterr().out.splitlines()
     assert "student 2 against the teacher, on test: +7.5 points on 200 images (95 %: +2.2 to +12.8): better" in lines
     assert lines[2] == (
