@@ -49,6 +49,11 @@ class Cluster(Section):
         description="training workers (changes the order of sums, not of images); [least, most]: as many as the "
         "cluster can hold, more or fewer as it grows and shrinks",
     )
+    bn_group: Positive = Field(
+        1,
+        description="training workers whose batch norms take their statistics together, over the images of all of them "
+        "at once; divides train_workers; 1: each alone (the released code: 1 up to 8 shards, else max(8, shards / 8))",
+    )
     train_threads: Positive = Field(1, description="CPU threads of one training worker (changes the last bits)")
     train_gpus: Annotated[int, Field(ge=0, le=1)] = how(0, "GPUs of one training worker")
     train_loaders: Annotated[int, Field(ge=0)] | Literal["auto"] = how(

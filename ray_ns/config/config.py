@@ -60,7 +60,7 @@ class Config(Section):
         return self
 
     def _check_shares(self) -> None:
-        """Each number of training workers that there may be divides every batch into equal shares."""
+        """Each number of training workers that there may be divides every batch, and divides into groups, equally."""
         totals = {f"{name}.batch": recipe.batch for name, recipe in self.recipes().items()}
         totals |= {
             f"{name}.batch x ratio": recipe.batch * recipe.ratio
@@ -75,6 +75,13 @@ class Config(Section):
                         f"({total} = {workers} x {total // workers} + {total % workers}); "
                         + _dividing(math.gcd(*totals.values()), workers)
                     )
+        group = self.cluster.bn_group
+        for workers in self.cluster.worker_counts:
+            if workers % group:
+                raise ValueError(
+                    f"cluster.bn_group = {group} does not divide cluster.train_workers = {workers}. Give one "
+                    f"number of workers that is a multiple of {group}, or bn_group: 1"
+                )
 
     def _check_init(self) -> None:
         """A student may only take up weights that fit it, whichever round its teacher comes from."""

@@ -95,6 +95,7 @@ def check_models(config: Config) -> list[str]:
     Raises ``InputError`` where a network, its first weights, its optimiser or its fine-tuning cannot be built.
     """
     from ray_ns.models import zoo
+    from ray_ns.models.batch_norm import check_shareable
     from ray_ns.train.optim import optimizer
 
     sizes = []
@@ -102,6 +103,8 @@ def check_models(config: Config) -> list[str]:
         try:
             network = zoo.check(recipe.model, config.data)
             zoo.check_batch(network, config.data, fewest_images(recipe, config.cluster))
+            if config.cluster.bn_group > 1:
+                check_shareable(network)
             sizes.append(zoo.parameters(network))
             optimizer(network, recipe)
             zoo.pretrained_file(recipe.model)

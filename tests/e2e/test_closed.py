@@ -24,7 +24,13 @@ print(node_addresses(sys.argv[1], 10))
 def test_nobody_reaches_a_run_and_its_streams_are_json_alone(tmp_path: Path) -> None:
     config = write_tiny(tmp_path)
     command = [str(Path(sys.executable).with_name("ray-ns")), "run", str(config), "--json"]
-    command += ["cluster.cpus=4", "cluster.train_workers=2", "cluster.train_loaders=1", "--until=label"]
+    command += [
+        "cluster.cpus=4",
+        "cluster.train_workers=2",
+        "cluster.bn_group=2",
+        "cluster.train_loaders=1",
+        "--until=label",
+    ]
     env = {**os.environ, "RAY_AUTH_MODE": "disabled"}
     found: set[str] = set()
     most, answer = 0, None

@@ -49,7 +49,7 @@ def test_a_worker_killed_after_it_published_trains_nothing_again(config: Path) -
 
 
 def test_one_of_two_workers_killed_three_times(config: Path) -> None:
-    words = ("cluster.train_workers=2", "cluster.cpus=2")
+    words = ("cluster.train_workers=2", "cluster.bn_group=2", "cluster.cpus=2")
     whole, _ = train(config, config.parent / "two", *words)
     kills = tuple(f"checkpoints/.*/0000000{step}-.*json" for step in (10, 20, 30))
     killed, cost = train(config, config.parent / "two-killed", *words, kills=kills)

@@ -18,6 +18,7 @@ DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
 
 # The settings that decide the result. A new one is a deliberate act: it is a promise to every user's config file.
 DECIDING = [
+    "cluster.bn_group",
     "cluster.train_threads",
     "cluster.train_workers",
     "control.enabled",
@@ -177,6 +178,7 @@ SETTINGS = sorted([*DECIDING, *HOW])
 # The defaults of those that decide the result, by section; what a student shares with any training is not repeated.
 DEFAULTS: dict[str, dict[str, Any]] = {
     "Cluster": {
+        "bn_group": 1,
         "train_threads": 1,
         "train_workers": 1,
     },

@@ -71,6 +71,8 @@ class NetworkStage(Stage[Network]):
             "decode": decode.VERSION,
             "class_names": digest(run.class_names),
         }
+        if config.cluster.bn_group > 1:
+            inputs["bn_group"] = config.cluster.bn_group
         if recipe.eval_steps is not None:
             inputs["scored"] = {
                 "validation": digest([vars(shard) for shard in run.corpora["validation"].shards]),

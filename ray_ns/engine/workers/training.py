@@ -91,6 +91,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     from ray_ns.engine.workers.leave import told
     from ray_ns.engine.workers.score import Score
     from ray_ns.methods.objectives import objective_of
+    from ray_ns.models.batch_norm import share_statistics
     from ray_ns.models.files import weights
     from ray_ns.models.memory import keep_memory
     from ray_ns.train.fit import LeavingError, Worker, fit
@@ -111,7 +112,12 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     found = _agreed(task.to, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
+    group = None
+    if cluster.bn_group > 1:
+        group, _ = torch.distributed.new_subgroups(cluster.bn_group)
     for net in state.nets.values():
+        if group is not None:
+            share_statistics(net.network, group)
         net.wrapped = ray.train.torch.prepare_model(net.network, move_to_device=device)
     sources = Sources(task.recipe, data, task.corpora, _selected(task))
     steps = sources.steps(objective.sources(), task.key, rank, world)

@@ -38,6 +38,9 @@ def test_a_missing_setting_is_named(tmp_path: Path, setting: str) -> None:
         ),
         (["cluster.train_workers=[1, 2]", 'cluster.train_on={"a": "b"}'], ["train_workers = [1, 2]", "not by labels"]),
         (["cluster.train_workers=[3, 2]"], ["cluster", "train_workers = [3, 2]", "[least, most]"]),
+        (["cluster.bn_group=2"], ["cluster.bn_group = 2", "cluster.train_workers = 1", "a multiple of 2"]),
+        (["cluster.bn_group=2", "cluster.train_workers=3"], ["cluster.bn_group = 2", "cluster.train_workers = 3"]),
+        (["cluster.bn_group=2", "cluster.train_workers=[2, 3]"], ["cluster.bn_group = 2", "cluster.train_workers = 3"]),
         (["data.channels=1"], ["data", "mean has 3 values", "channels is 1"]),
         (["data.mean=[0.5]"], ["data", "mean has 1 values", "channels is 3"]),
         (["data.std=[0.5, 0.5]"], ["data", "std has 2 values", "channels is 3"]),
@@ -58,6 +61,8 @@ def test_an_impossible_combination_is_refused_with_both_sides(
         ["label.keep=full"],
         ["cluster.train_workers=3"],
         ["cluster.train_workers=[1, 3]"],
+        ["cluster.train_workers=6", "cluster.bn_group=3"],
+        ["cluster.train_workers=3", "cluster.bn_group=3"],
         ["data.channels=1", "data.mean=[0.5]", "data.std=[0.5]"],
     ],
 )

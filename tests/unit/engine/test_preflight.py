@@ -309,6 +309,13 @@ def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
     assert "its teacher has " in warning
 
 
+def test_a_norm_that_a_group_of_workers_cannot_share_is_refused_by_its_recipe(tiny: Path) -> None:
+    words = ["cluster.train_workers=2", "student.model={name: test_resnet, args: {norm_layer: evonormb0}}"]
+    preflight.check_models(load(tiny, words))
+    with pytest.raises(InputError, match=r"student\.model\.name: \S+ is a EvoNorm2dB0, which cluster\.bn_group"):
+        preflight.check_models(load(tiny, [*words, "cluster.bn_group=2"]))
+
+
 # Batch norm needs more than one value per channel; resnet10t ends in a map of one pixel at 28 pixels and stride 32.
 SMALL = "teacher.model.args={channels: [8, 8, 8, 8]}"
 

@@ -1,6 +1,7 @@
 import math
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from support import tiny_training
 from ray_ns.config import Config, Student, Training
 from ray_ns.errors import ResumableError
 from ray_ns.methods.objectives import NoisyStudent, objective_of
+from ray_ns.models.batch_norm import share_statistics
 from ray_ns.train.data import Batch, batches
 from ray_ns.train.state import TrainState
 from ray_ns.train.step import NotFiniteError, Step
@@ -197,28 +199,42 @@ def test_what_is_not_finite_in_one_microbatch_stops_the_step(made: Made, batch: 
     assert state.step == 0
 
 
-def two_workers(world: int, config: Config, data: Path, microbatch: int | None, poison: bool, out: Any) -> None:
-    """Some steps of ``world`` workers, forked here; the last one is told to leave and has poisoned images at step 2."""
+@dataclass(frozen=True)
+class Case:
+    """A few steps of ``world`` workers. ``poison``: the last one is told to leave and has poisoned images at step 2.
+
+    ``norm``: of the network; the workers are one group of batch norm, where it is that.
+    """
+
+    world: int
+    microbatch: int | None = None
+    poison: bool = False
+    norm: str = "groupnorm1"
+
+
+def workers_of(case: Case, config: Config, data: Path, out: Any) -> None:
     import torch.multiprocessing as mp
 
-    mp.start_processes(one_of, (world, config, data, microbatch, poison, out), world, start_method="fork")
+    mp.start_processes(one_of, (case, config, data, out), case.world, start_method="fork")
 
 
-def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | None, poison: bool, out: Any) -> None:
+def one_of(rank: int, case: Case, config: Config, data: Path, out: Any) -> None:
+    world, poison = case.world, case.poison
     torch.set_num_threads(1)
     os.environ.update(GLOO_SOCKET_IFNAME="lo")
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{data}/meet-{world}-{poison}", rank=rank, world_size=world
-    )
-    recipe = Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9})
-    state = TrainState.fresh(NoisyStudent(recipe), config.data, 1, CPU)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{data}/{case}", rank=rank, world_size=world)
+    still = {**STILL, "model": {**STILL["model"], "args": {**STILL["model"]["args"], "norm_layer": case.norm}}}
+    recipe = Student.model_validate({**config.student.model_dump(), **still, "ema_decay": 0.9})
+    state = TrainState.fresh(NoisyStudent(recipe), config.data, 1, CPU, frozen=2 if case.norm == "batchnorm" else 0)
     if world > 1:
+        if case.norm == "batchnorm":
+            share_statistics(state.kept.network, torch.distributed.new_subgroups(world)[0])
         state.kept.wrapped = torch.nn.parallel.DistributedDataParallel(state.kept.network)
 
     def told() -> bool:
         return poison and state.step == 2 and rank == world - 1
 
-    step = Step(NoisyStudent(recipe), config.data, 1, CPU, rank, microbatch, told)
+    step = Step(NoisyStudent(recipe), config.data, 1, CPU, rank, case.microbatch, told)
     steps = tiny_training.steps_in(data, rank=rank, world=world)
     losses: list[float] = []
     stopped = ""
@@ -232,14 +248,12 @@ def one_of(rank: int, world: int, config: Config, data: Path, microbatch: int | 
     out.put((rank, losses, stopped, state.step, weights, step.leaving))
 
 
-def run_workers(
-    world: int, config: Config, data: Path, microbatch: int | None = None, poison: bool = False
-) -> list[tuple[Any, ...]]:
+def run_workers(case: Case, config: Config, data: Path) -> list[tuple[Any, ...]]:
     forks = tiny_training.forks()
     out = forks.Queue()
-    process = forks.Process(target=two_workers, args=(world, config, data, microbatch, poison, out))
+    process = forks.Process(target=workers_of, args=(case, config, data, out))
     process.start()
-    ends = sorted((out.get(timeout=100) for _ in range(world)), key=lambda it: it[0])
+    ends = sorted((out.get(timeout=100) for _ in range(case.world)), key=lambda it: it[0])
     process.join(100)
     assert process.exitcode == 0
     return ends
@@ -249,7 +263,7 @@ def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave
     config: Config, tmp_path: Path
 ) -> None:
     tiny_training.steps_in(tmp_path)
-    first, second = run_workers(2, config, tmp_path, poison=True)
+    first, second = run_workers(Case(2, poison=True), config, tmp_path)
     for _, losses, stopped, step, _, leaving in (first, second):
         assert leaving, "what one is told all know"
         assert "loss of worker 1 is not finite at step 2; nothing was updated" in stopped
@@ -258,15 +272,23 @@ def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave
         np.testing.assert_array_equal(tensor, second[4][name], err_msg=name)
 
 
-@pytest.mark.parametrize("microbatch", [None, 2])
-def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, microbatch: int | None) -> None:
+@pytest.mark.parametrize(("norm", "microbatch"), [("groupnorm1", None), ("groupnorm1", 2), ("batchnorm", None)])
+def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, norm: str, microbatch: int | None) -> None:
     tiny_training.steps_in(tmp_path)
-    (alone,) = run_workers(1, config, tmp_path)
-    first, second = run_workers(2, config, tmp_path, microbatch)
+    (alone,) = run_workers(Case(1, norm=norm), config, tmp_path)
+    first, second = run_workers(Case(2, microbatch, norm=norm), config, tmp_path)
     assert first[1] == second[1], "the loss is the global batch's, on every worker"
     assert first[1] == pytest.approx(alone[1], rel=1e-4)
     for name, tensor in alone[4].items():
         np.testing.assert_allclose(first[4][name], tensor, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_a_group_of_batch_norm_goes_through_its_microbatches_together(config: Config, tmp_path: Path) -> None:
+    tiny_training.steps_in(tmp_path)
+    first, second = run_workers(Case(2, 3, norm="batchnorm"), config, tmp_path)
+    assert first[1] == second[1]
+    for name, tensor in first[4].items():
+        np.testing.assert_array_equal(tensor, second[4][name], err_msg=name)
 
 
 def test_what_is_frozen_keeps_its_weights_and_its_running_figures(batch: Batch, config: Config) -> None:
