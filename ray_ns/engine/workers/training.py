@@ -22,6 +22,8 @@ from ray_ns.store.commit import Output, Part, StoredObject
 from ray_ns.store.lease import fence
 
 if TYPE_CHECKING:
+    import torch
+
     from ray_ns.train.selected import Selected
     from ray_ns.train.state import TrainState
 
@@ -85,13 +87,12 @@ def work_on(settings: dict[str, Any]) -> Ended:
 
 def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
     """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
-    import ray.train.torch
+    import ray.train
     import torch
 
     from ray_ns.engine.workers.leave import told
     from ray_ns.engine.workers.score import Score
     from ray_ns.methods.objectives import objective_of
-    from ray_ns.models.batch_norm import share_statistics
     from ray_ns.models.files import weights
     from ray_ns.models.memory import keep_memory
     from ray_ns.train.fit import LeavingError, Worker, fit
@@ -112,13 +113,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     found = _agreed(task.to, rank, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
-    group = None
-    if cluster.bn_group > 1:
-        group, _ = torch.distributed.new_subgroups(cluster.bn_group)
-    for net in state.nets.values():
-        if group is not None:
-            share_statistics(net.network, group)
-        net.wrapped = ray.train.torch.prepare_model(net.network, move_to_device=device)
+    _join(state, cluster.bn_group, device)
     sources = Sources(task.recipe, data, task.corpora, _selected(task))
     steps = sources.steps(objective.sources(), task.key, rank, world)
     leaving = _leaving(task)
@@ -147,6 +142,20 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     recorder.publish(state, task.class_names)
     return recorder.cost()
+
+
+def _join(state: "TrainState", bn_group: int, device: "torch.device") -> None:
+    """Let the networks learn together with those of the other workers; ``bn_group``: as in the config."""
+    import ray.train.torch
+    import torch
+
+    from ray_ns.models.batch_norm import share_statistics
+
+    group = torch.distributed.new_subgroups(bn_group)[0] if bn_group > 1 else None
+    for net in state.nets.values():
+        if group is not None:
+            share_statistics(net.network, group)
+        net.wrapped = ray.train.torch.prepare_model(net.network, move_to_device=device)
 
 
 def _published(to: Destination, rank: int) -> bool:
