@@ -7,7 +7,7 @@ from ray_ns.config.cluster import Cluster
 from ray_ns.config.config import Config
 from ray_ns.config.data import MIDDLE, CorpusName, Data
 from ray_ns.config.labelling import Label, Select
-from ray_ns.config.results import Settings, changes, differences, with_defaults
+from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import decided
 from ray_ns.config.training import Finetune, Model, Noise, Optimizer, Student, Training
@@ -31,6 +31,4 @@ __all__ = [
     "Training",
     "changes",
     "decided",
-    "differences",
-    "with_defaults",
 ]

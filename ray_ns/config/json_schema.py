@@ -24,6 +24,7 @@ def _mend(node: Any) -> None:
             _mend(it)
     if not isinstance(node, dict):
         return
+    node.pop("earlier", None)
     if node.pop("result", None) is False:
         node["description"] = f"{node.get('description', '')} (does not change the result)".strip()
     for it in node.get("properties", {}).values():

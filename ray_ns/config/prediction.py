@@ -3,16 +3,18 @@
 Both record it as a run records its settings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from ray_ns.config import yaml_text
 from ray_ns.config.cluster import Cluster
+from ray_ns.config.config import Config
 from ray_ns.config.data import Data
 from ray_ns.config.labelling import Label
 from ray_ns.config.read import laid_over
+from ray_ns.config.results import Settings
 from ray_ns.config.schema import Section
 from ray_ns.errors import InputError
 
@@ -50,6 +52,13 @@ def asked(
             f"number that a run has found (the calibrate stage in its folder), or leave it out."
         )
     return found
+
+
+def labelled_by(record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The settings by which the run whose ``run.json`` is ``record`` labels; None: the usual ones."""
+    if record is None:
+        return {}
+    return Settings.of_run(record, Config).with_defaults(record["config"].get("label", {}), Label)
 
 
 class Prediction(Section):

@@ -1,7 +1,8 @@
 """The settings that decide the result: how a run writes them down, and in which of them a config differs from a run.
 
 A run names a setting where its value is not the default. So a setting that is new, at its default, changes no digest
-and refuses no run. For the same reason a default never changes once it is released: runs rely on it.
+and refuses no run. For the same reason a default holds for every run of its format: where it changes, a new format
+begins, and ``earlier`` in the schema says what it was. A run that exists goes on with the defaults of its own format.
 
 A run of FORMAT 1 names every setting that there was when it began, at its default too. It goes on to do so, and so its
 digests stay what they were.
@@ -9,54 +10,67 @@ digests stay what they were.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ray_ns.config.schema import section_of
+from ray_ns.config.schema import earlier_defaults, section_of
 
 Names = Mapping[type[BaseModel], frozenset[str]]
+S = TypeVar("S", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How one run writes its settings down. ``always``: by section, those it names even where they are the default."""
+    """How one run writes its settings down, and which defaults it has.
+
+    ``always``: by section, those it names even where they are the default. ``format``: the one it began with, whose
+    defaults are the run's; None: a new run's.
+    """
 
     always: Names = field(default_factory=dict)
+    format: int | None = None
 
     @classmethod
     def of_run(cls, record: Mapping[str, Any] | None, kind: type[BaseModel]) -> "Settings":
         """Of the run whose ``run.json`` is ``record``, a record of a section ``kind``; None: of a new run."""
-        if record is None or record["format"] > 1:
+        if record is None:
             return cls()
         found: dict[type[BaseModel], frozenset[str]] = {}
-        _note_names(record["config"], kind, found)
-        return cls(found)
+        if record["format"] == 1:
+            _note_names(record["config"], kind, found)
+        return cls(found, record["format"])
+
+    def completed(self, section: S) -> S:
+        """``section`` with the run's own default of every setting that nobody has set."""
+        return _completed(section, self.format)
 
     def of(self, section: BaseModel) -> dict[str, Any]:
         """The settings of ``section`` that this run names, as JSON values."""
         always = self.always.get(type(section), frozenset())
-        return {name: value for name, value, default in _values(section, self.of) if name in always or value != default}
+        return {
+            name: value
+            for name, value, default in _values(section, self.of, self.format)
+            if name in always or value != default
+        }
+
+    def differences(self, record: Mapping[str, Any], section: BaseModel) -> list[str]:
+        """``path: old -> new`` for every setting in which ``section`` differs from the run's record of it.
+
+        A setting that the record does not name has its default.
+        """
+        unknown: list[str] = []
+        return changes(_filled(record, type(section), "", unknown, self.format), results_of(section)) + unknown
+
+    def with_defaults(self, record: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
+        """The run's record of a section, with the default of every setting that it does not name."""
+        return dict(_filled(record, kind, "", [], self.format))
 
 
 def results_of(section: BaseModel) -> dict[str, Any]:
     """All settings of ``section`` that decide the result, as JSON values."""
-    return {name: value for name, value, _ in _values(section, results_of)}
-
-
-def differences(record: Mapping[str, Any], section: BaseModel) -> list[str]:
-    """``path: old -> new`` for every setting in which ``section`` differs from a run's record of it.
-
-    A setting that the record does not name has its default.
-    """
-    unknown: list[str] = []
-    return changes(_filled(record, type(section), "", unknown), results_of(section)) + unknown
-
-
-def with_defaults(record: Mapping[str, Any], kind: type[BaseModel]) -> dict[str, Any]:
-    """A run's record of a section, with the default of every setting that it does not name."""
-    return dict(_filled(record, kind, "", []))
+    return {name: value for name, value, _ in _values(section, results_of, None)}
 
 
 def changes(old: Any, new: Any, path: str = "") -> list[str]:
@@ -82,14 +96,39 @@ def _deciding(kind: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
             yield name, it
 
 
-def _values(section: BaseModel, inner: Callable[[BaseModel], Any]) -> Iterator[tuple[str, Any, Any]]:
+def _values(
+    section: BaseModel, inner: Callable[[BaseModel], Any], format: int | None
+) -> Iterator[tuple[str, Any, Any]]:
     """Each deciding setting with its value and its default; ``inner`` makes JSON values of a section within."""
     for name, it in _deciding(type(section)):
-        yield name, _plain(getattr(section, name), inner), _default(it, inner)
+        yield name, _plain(getattr(section, name), inner), _default(it, inner, format)
 
 
-def _default(it: FieldInfo, inner: Callable[[BaseModel], Any]) -> Any:
-    return _REQUIRED if it.is_required() else _plain(it.get_default(call_default_factory=True), inner)
+def _default(it: FieldInfo, inner: Callable[[BaseModel], Any], format: int | None) -> Any:
+    return _REQUIRED if it.is_required() else _plain(_default_value(it, format), inner)
+
+
+def _default_value(it: FieldInfo, format: int | None) -> Any:
+    """The default of a setting in runs of a format; None: in new ones."""
+    value = it.get_default(call_default_factory=True)
+    if format is None:
+        return value
+    return next((old for last, old in earlier_defaults(it).items() if format <= last), _completed(value, format))
+
+
+def _completed(value: Any, format: int | None) -> Any:
+    """A value; a section, or a list of them, with that format's default of every setting that nobody has set."""
+    if isinstance(value, list):
+        return [_completed(it, format) for it in value]
+    if format is None or not isinstance(value, BaseModel):
+        return value
+    changed = {}
+    for name, it in type(value).model_fields.items():
+        held = getattr(value, name)
+        own = _completed(held, format) if name in value.model_fields_set else _default_value(it, format)
+        if own != held:
+            changed[name] = own
+    return value.model_copy(update=changed) if changed else value
 
 
 def _plain(value: Any, inner: Callable[[BaseModel], Any]) -> Any:
@@ -102,19 +141,20 @@ def _plain(value: Any, inner: Callable[[BaseModel], Any]) -> Any:
     return value
 
 
-def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str]) -> Any:
+def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str], format: int | None) -> Any:
     """A record of a section, or of a list of them, with the default of every setting that it does not name."""
     if isinstance(record, list):
-        return [_filled(it, kind, f"{path}{at}.", unknown) for at, it in enumerate(record)]
+        return [_filled(it, kind, f"{path}{at}.", unknown, format) for at, it in enumerate(record)]
     if not isinstance(record, Mapping):
         return record
     values: dict[str, Any] = {}
     for name, it in _deciding(kind):
         section = section_of(it)
         if name in record:
-            values[name] = _filled(record[name], section, f"{path}{name}.", unknown) if section else record[name]
+            inner = record[name]
+            values[name] = _filled(inner, section, f"{path}{name}.", unknown, format) if section else inner
         elif not it.is_required():
-            values[name] = _default(it, results_of)
+            values[name] = _default(it, results_of, format)
     unknown += [
         f"{path}{name}: {record[name]!r} -> no such setting in this version"
         for name in sorted({*record} - {*kind.model_fields})

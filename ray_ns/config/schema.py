@@ -1,10 +1,10 @@
 """What settings are made of: the closed frozen section, the types of values, and the marks that a setting may bear.
 
 A setting marked ``how()`` says how the work is done and may change between two runs of the same command. All others
-decide the result (``results``).
+decide the result (``results``); ``earlier()`` marks those whose default has changed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import unquote
@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+_EARLIER = "earlier"
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -48,6 +49,23 @@ ClassCount = Annotated[int, Field(ge=2, le=32_767), WrapValidator(_or_unknown)]
 def how(default: Any, description: str, **limits: Any) -> Any:
     """A field that says how the work is done, not what comes out."""
     return Field(default, description=description, json_schema_extra={"result": False}, **limits)
+
+
+def earlier(default: Any, before: Mapping[int, Any], description: str, **limits: Any) -> Any:
+    """A field whose default has changed. ``before``: the last format of runs that have another one, and which."""
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={_EARLIER: {str(last): old for last, old in before.items()}},
+        **limits,
+    )
+
+
+def earlier_defaults(field: FieldInfo) -> dict[int, Any]:
+    """The defaults that a field had, by the last format of runs that have them, ascending; empty where there is one."""
+    extra = field.json_schema_extra
+    found: Any = extra.get(_EARLIER, {}) if isinstance(extra, dict) else {}
+    return dict(sorted((int(last), old) for last, old in found.items()))
 
 
 class AsWritten:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ray_ns.config.schema import PRECISION, PathSetting, Positive, Precision, Section, Share, how
+from ray_ns.config.schema import PRECISION, PathSetting, Positive, Precision, Section, Share, earlier, how
 
 
 class Model(Section):
@@ -90,15 +90,22 @@ class Noise(Section):
         description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR, "
         "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
     )
-    augment: Literal["none", "affine", "randaugment"] = Field(
+    augment: Literal["none", "flip", "affine", "randaugment"] = Field(
         "randaugment",
-        description="affine: rotation, scale, shear, shift, brightness, contrast, cutout; randaugment: timm's",
+        description="flip: mirroring alone (the paper's B0 and B1); affine: rotation, scale, shear, shift, brightness, "
+        "contrast, cutout; randaugment: timm's operations",
     )
     magnitude: Annotated[float, Field(ge=0, le=10)] = Field(
         9.0,
         description="randaugment: M in 0..10 (timm, increasing); affine: 1 is up to 20 degrees, 20 % of shift",
     )
     operations: Annotated[int, Field(ge=1, le=8)] = Field(2, description="randaugment: operations per image (N)")
+    probability: Share = earlier(
+        1.0, {3: 0.5}, "randaugment: of applying each of the N operations (the paper and its code: 1; timm's own: 0.5)"
+    )
+    cutout_operation: bool = earlier(
+        True, {3: False}, "randaugment: a small Cutout is one of the operations, the released code's 16th"
+    )
     flip: bool = Field(True, description="mirror half of the images left to right; not with augment=none")
     cutout: Share = Field(0.0, description="side of a grey square at a random place, as a share of the image's")
 
@@ -106,6 +113,14 @@ class Noise(Section):
     def _visible(self) -> "Noise":
         if self.augment == "affine" and self.magnitude > 2:
             raise ValueError(f"magnitude = {self.magnitude:g} leaves nothing to see; affine takes 0 .. 2, such as 0.7")
+        return self
+
+    @model_validator(mode="after")
+    def _mirrored(self) -> "Noise":
+        if "flip" in self.model_fields_set and self.flip and self.augment == "none":
+            raise ValueError("flip: true does nothing with augment: none. To mirror and nothing else: augment: flip")
+        if self.augment == "flip" and not self.flip:
+            raise ValueError("augment: flip does nothing with flip: false. Write augment: none")
         return self
 
 
@@ -135,6 +150,12 @@ class Training(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on true labels only")
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
+    )
+    ema_warmup: Literal["tensorflow", "timm"] = earlier(
+        "tensorflow",
+        {3: "timm"},
+        "decay after t updates; tensorflow: min(ema_decay, (1 + t) / (10 + t)), as the released code; timm: "
+        "min(ema_decay, 1 - t ** (-2/3)), which reaches 0.9999 after a million updates",
     )
     precision: Precision = Field("auto", description=PRECISION)
     eval_steps: Positive | None = Field(
@@ -193,6 +214,6 @@ class Student(Training):
     )
     loss: Literal["mean", "sum"] = Field(
         "mean",
-        description="mean: over all images of the step (paper); sum: mean(labelled) + ratio x mean(pseudo-labelled), "
-        "as the released code does",
+        description="mean: over all images of the step (the paper's text); sum: mean(labelled) + ratio x "
+        "mean(pseudo-labelled), (1 + ratio) times as much, as the released code does and its learning rates want",
     )

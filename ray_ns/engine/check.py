@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from ray_ns.config import Config, Settings
 from ray_ns.config.read import load
 from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages
 from ray_ns.engine.bench import Bench, Finding
@@ -28,7 +29,8 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     config = load(path, overrides)
     check_given(path, overrides, config)
     store = open_store(config.run.dir, config.cluster.store_seconds)
-    config, automatic = precision.decide(config, layout.settings(store))
+    settings = Settings.of_run(layout.record(store), Config)
+    config, automatic = precision.decide(settings.completed(config), layout.settings(store))
     if automatic:
         yield Finding("precision", f"auto is here {precision.in_words(automatic, config)}", automatic)
     reporter = Reporter("plain")

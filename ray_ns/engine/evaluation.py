@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_ns.artifacts.judged import JudgedOn
-from ray_ns.config import Config, Data, Settings, differences
-from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked
+from ray_ns.config import Config, Data, Settings
+from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
 from ray_ns.engine import cards, precision, preflight
@@ -84,16 +84,19 @@ def evaluate(
             check_apart(store.url, source, f"{ANOTHER}, outside of {source}")
     check_free(store, ANOTHER)
     _check_kind(store)
-    layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
+    settings = Settings.of_run(layout.record(store), Evaluated)
+    decides = settings.completed(decides)
+    wanted = wanted.model_copy(update={"data": decides.evaluate.data, "label": decides.evaluate.label})
+    layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
     reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
     opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
-    with _run(wanted, store, opened, judged[0], reporter) as run:
+    with _run(wanted, settings, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
             _check(run, judged, corpora)
         if layout.record(store) is None:
             seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
             classes = layout.Classes(wanted.data.classes, run.class_names)
-            layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
+            layout.begin(store, settings.of(decides), seen, run.lease.check, classes)
         note_places(store, opened)
         rows = _judge(run, judged, [_for_corpus(it, run, corpora) for it in suites], corpora, reassessed)
         report = run.ensure(JudgedReport.name, JudgedReport(rows))
@@ -140,10 +143,11 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
     data = first.given.data
     fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
-    recorded = {} if first.given.run is None else (layout.settings(first.given.run) or {}).get("label", {})
-    recorded = {name: it for name, it in recorded.items() if name != "temperature"}  # the network as it is
     images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
-    return {"data": {**fed, **images}, "label": dict(recorded)}
+    record = None if first.given.run is None else layout.record(first.given.run)
+    label = labelled_by(record)
+    label.pop("temperature", None)  # the network as it is
+    return {"data": {**fed, **images}, "label": label}
 
 
 def _decides(judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked) -> Evaluated:
@@ -221,11 +225,21 @@ def _own(source: str, first: Rival, known: Sequence[Shard]) -> Corpus:
     return replace(corpus, shards=tuple(shards))
 
 
-def _run(wanted: Asked, store: ObjectStore, corpora: dict[str, Corpus], first: Rival, reporter: Reporter) -> Run:
+def _run(
+    wanted: Asked,
+    settings: Settings,
+    store: ObjectStore,
+    corpora: dict[str, Corpus],
+    first: Rival,
+    reporter: Reporter,
+) -> Run:
     parts: dict[str, Any] = {"data": wanted.data, "label": wanted.label, "cluster": wanted.cluster}
     config = Config.model_construct(**parts)
     shards = (len(next(iter(corpora.values())).shards),)
-    return Run(config, store, corpora, shards, Lease(store), reporter, first.given.names)
+    return Run(
+        *(config, store, corpora, shards, Lease(store), reporter, first.given.names, None, settings),
+        format=settings.format or layout.FORMAT,
+    )
 
 
 def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ray_ns.config import Config, differences
+from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.engine import preflight
 from ray_ns.engine.places import as_path
@@ -79,9 +79,9 @@ def scan(
         return corpora, []
 
 
-def tell_of_division(other: ObjectStore, config: Config, reporter: Reporter) -> None:
+def tell_of_division(other: ObjectStore, settings: Settings, config: Config, reporter: Reporter) -> None:
     """Tell that the ``other`` run's held-out images stay, where a run from nothing would draw others."""
     held_out = [name for name in ("validation", "test") if getattr(config.data, name) is None]
-    draws = [it for it in differences(layout.settings(other) or {}, config) if it.startswith(DRAWN_BY)]
+    draws = [it for it in settings.differences(layout.settings(other) or {}, config) if it.startswith(DRAWN_BY)]
     if held_out and draws:
         reporter.note(f"the {' and '.join(held_out)} images stay those of {other.url}, though {'; '.join(draws)}")

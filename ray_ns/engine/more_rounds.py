@@ -4,16 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from ray_ns.artifacts.report import report_of
-from ray_ns.config import Config, differences
+from ray_ns.config import Config, Settings
 from ray_ns.config.run import Run as RunSettings
 from ray_ns.errors import InputError
 from ray_ns.methods.outcome import is_control
 from ray_ns.store.objects import ObjectStore
 
 
-def differences_but_more(record: Mapping[str, Any], config: Config) -> list[str]:
+def differences_but_more(settings: Settings, record: Mapping[str, Any], config: Config) -> list[str]:
     """What differs from a run's record of its settings, but for more rounds than it has."""
-    return [row for row in differences(record, config) if not (row.startswith("run.rounds:") and more(record, config))]
+    found = settings.differences(record, config)
+    return [row for row in found if not (row.startswith("run.rounds:") and more(record, config))]
 
 
 def more(record: Mapping[str, Any], config: Config) -> bool:

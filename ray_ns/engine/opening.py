@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_ns.config import Config, Settings, differences
+from ray_ns.config import Config, Settings
 from ray_ns.config.read import load, with_classes
 from ray_ns.engine import connection, forking, more_rounds, overlap, precision, preflight, sample, stages, touched
 from ray_ns.engine.places import check_given, note_places
@@ -44,16 +44,16 @@ def drive(
     record = layout.record(source)
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT
-    config, automatic = precision.decide(config, layout.settings(source))
+    config, automatic = precision.decide(settings.completed(config), layout.settings(source))
     named = settings.of(config)
-    begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(record, config))
+    begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(settings, record, config))
     more = begun and more_rounds.more(layout.settings(store) or {}, config)
     reporter = Reporter(mode)
     if automatic and record is None:
         reporter.note(f"precision auto, decided for the whole run: {precision.in_words(automatic, config)}")
     corpora, pinned = forking.scan(config, layout.generations(source), source is not store, reporter, grow)
     if source is not store:
-        forking.tell_of_division(source, config, reporter)
+        forking.tell_of_division(source, settings, config, reporter)
     config, names = preflight.with_classes(config, corpora)
     pools = [len(generation["pool"]) for generation in pinned]
     if len(corpora["pool"].shards) not in pools:
@@ -122,8 +122,8 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     record = layout.record(store)
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT
-    config, _ = precision.decide(config, layout.settings(store))
-    layout.check_owner(store, lambda record: _differences_but_select(record, config))
+    config, _ = precision.decide(settings.completed(config), layout.settings(store))
+    layout.check_owner(store, lambda record: _differences_but_select(settings, record, config))
     classes = layout.classes(store)
     config = with_classes(config, classes.count)
     pools = tuple(len(generation["pool"]) for generation in layout.generations(store))
@@ -134,5 +134,5 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
         yield run
 
 
-def _differences_but_select(record: Mapping[str, Any], config: Config) -> list[str]:
-    return [row for row in differences(record, config) if not row.startswith("select.")]
+def _differences_but_select(settings: Settings, record: Mapping[str, Any], config: Config) -> list[str]:
+    return [row for row in settings.differences(record, config) if not row.startswith("select.")]

@@ -11,8 +11,8 @@ from typing import Any
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.so_far import best_so_far
-from ray_ns.config import Config, Settings, differences
-from ray_ns.config.prediction import Asked, Predicted, Prediction, asked
+from ray_ns.config import Config, Settings
+from ray_ns.config.prediction import Asked, Predicted, Prediction, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.engine import cards, precision, preflight, touched
@@ -61,7 +61,8 @@ def predict_corpus(
     if begun is not None and "predict" not in begun:
         raise InputError(f"{store.url} holds a run that is no prediction. Give {ANOTHER}.")
     found = _network(network, reporter)
-    wanted = asked(_values(found, source, reporter), overrides)
+    settings = Settings.of_run(record, Predicted)
+    wanted = settings.completed(asked(_values(found, source, reporter), overrides))
     pool = _pool(wanted, store, reporter)
     images = _images(pool)
     if not images:
@@ -73,16 +74,19 @@ def predict_corpus(
     config = Config.model_construct(**parts)
     hashes = {"weights": sha256(found.files[WEIGHTS]), "network": sha256(found.files[CONFIG])}
     decides = Predicted(predict=Prediction(**hashes, data=config.data, label=config.label))
-    layout.check_owner(store, lambda before: differences(before, decides), ANOTHER)
+    layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
     corpora, format = {"pool": pool}, record["format"] if record else layout.FORMAT
-    with Run(config, store, corpora, (len(pool.shards),), Lease(store), reporter, found.names, format=format) as run:
+    with Run(
+        *(config, store, corpora, (len(pool.shards),), Lease(store), reporter, found.names, None, settings),
+        format=format,
+    ) as run:
         touched.compare(run, store)
         if find_commit(store, Label.name) is None:
             _check(run, found, images)
         if record is None:
             seen = {"pool": [vars(shard) for shard in pool.shards]}
             classes = layout.Classes(config.data.classes, found.names)
-            layout.begin(store, Settings().of(decides), seen, run.lease.check, classes)
+            layout.begin(store, settings.of(decides), seen, run.lease.check, classes)
         note_places(store, run.corpora)
         copy = run.ensure(Copy.name, Copy(found.files))
         run.ensure(Label.name, Label(copy, counted=False))
@@ -136,12 +140,12 @@ def _values(found: Given, source: str, reporter: Reporter) -> dict[str, Any]:
     data = found.data
     fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
     images = {"labelled": found.place, "pool": source, "max_quarantined": 1.0}
-    recorded = {} if found.run is None else (layout.settings(found.run) or {}).get("label", {})
-    if recorded.get("temperature") == "auto":
-        recorded = {**recorded, "temperature": _temperature(found, reporter)}
+    label = labelled_by(None if found.run is None else layout.record(found.run))
+    if label.get("temperature") == "auto":
+        label["temperature"] = _temperature(found, reporter)
     return {
         "data": {**fed, **images, "image_column": data.image_columns.get("pool", data.image_column)},
-        "label": dict(recorded),
+        "label": label,
     }
 
 

@@ -1,5 +1,6 @@
 """The stages of a run as a method asks for them: ``turn(n).label/select/train`` and ``control()``."""
 
+from dataclasses import dataclass
 from typing import TypeVar, cast
 
 from ray_ns.artifacts.labels import Labels
@@ -23,6 +24,7 @@ from ray_ns.export import best
 from ray_ns.methods.noisy_student import Turns as MethodTurns
 from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import CONTROL, Outcome, Round
+from ray_ns.store import layout
 from ray_ns.store.lease import LeaseLostError
 
 A = TypeVar("A")
@@ -30,6 +32,16 @@ A = TypeVar("A")
 
 class EndedEarlyError(Exception):
     """The stage that ``--until`` names is done."""
+
+
+@dataclass
+class Last:
+    """The last labels that were made, where and by which teacher, and their selection."""
+
+    place: str
+    teacher: str
+    labels: Labels
+    selection: Selection | None = None
 
 
 class Turn:
@@ -40,19 +52,27 @@ class Turn:
 
     def label(self, teacher: Network, only: Selection | None) -> Labels:
         """See ``methods.noisy_student.Turn``."""
+        last = self._turns.last
+        if last is not None and last.teacher == teacher.digest and self._run.format >= layout.FAITHFUL:
+            self._run.reporter.note(f"{self._place}: its teacher is that of {last.place}, and so are its labels")
+            return last.labels
         calibration = None
         if self._run.config.label.temperature == "auto":
             stage = Calibrate(teacher)
             calibration = self._run.ensure(stage.place, stage)
         labels = self._ensure(Label(teacher, known_images(self._run), only, calibration=calibration))
+        self._turns.last = Last(self._place, teacher.digest, labels)
         self._turns.end_here()
         return labels
 
     def select(self, labels: Labels, before: Labels | None, chosen: Selection | None) -> Selection:
         """See ``methods.noisy_student.Turn``."""
-        selection = self._ensure(Select(labels, before, chosen))
+        last = self._turns.last
+        assert last is not None, "labels are made before they are selected"
+        if last.selection is None:
+            last.selection = self._ensure(Select(labels, before, chosen))
         self._turns.end_here()
-        return selection
+        return last.selection
 
     def train(self, recipe: Training, selection: Selection | None, teacher: Network | None) -> Round:
         """See ``methods.noisy_student.Turn``."""
@@ -69,11 +89,12 @@ class Turn:
 
 
 class Turns:
-    """All turns of a run. ``made``: the rounds so far."""
+    """All turns of a run. ``made``: the rounds so far. ``last``: for a round with the teacher of the one before."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self.made: list[Round] = []
+        self.last: Last | None = None
 
     def turn(self, number: int) -> Turn:
         """The teacher's turn 0 does not depend on the pool; every other one lies with the pool as it is now."""

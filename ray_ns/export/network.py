@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import best_network
-from ray_ns.config import Data
+from ray_ns.config import Config, Data, Settings
 from ray_ns.errors import InputError
 from ray_ns.export.files import whole
 from ray_ns.models.files import CONFIG, WEIGHTS
@@ -66,7 +66,7 @@ def data_of_run(store: ObjectStore, network: Network) -> Data:
     assert record is not None, "a run with a network has begun"
     told = {**record["config"]["data"], "labelled": store.url, "pool": store.url}
     told |= {"classes": layout.classes(store).count} | ({"size": network.size} if network.size else {})
-    return Data.model_validate(told)
+    return Settings.of_run(record, Config).completed(Data.model_validate(told))
 
 
 def folder_for(found: Given, output: Path | None) -> Path:

@@ -7,7 +7,7 @@ RandAugment and cutout, one image at a time.
 import math
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from ray_ns.config import Noise
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+_MAGNITUDE_STD = 0.5  # of RandAugment's draws, as timm's recipes for EfficientNet have it
 
 
 def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Generator) -> Tensor:
@@ -66,22 +68,16 @@ def affine(images: Tensor, magnitude: float, flip: bool, generator: torch.Genera
 def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray] | None:
     """A function (image, key) that crops one image, applies RandAugment and cuts out; None if ``noise`` asks for none.
 
-    The image is uint8 (H, W, C), the result uint8 (size, size, C); ``key`` seeds every draw. RandAugment is timm's
-    with increasing severity (``rand-m{M}-n{N}-mstd0.5-inc1``) and shifts in proportion to the size (Noisy Student,
-    section 3). The random resized crop is that of the released code (preprocessing.py): 8 to 100 % of the area,
-    bicubic.
+    The image is uint8 (H, W, C), the result uint8 (size, size, C); ``key`` seeds every draw. The random resized crop is
+    that of the released code (preprocessing.py): 8 to 100 % of the area, bicubic.
     """
     from PIL import Image
-    from timm.data.auto_augment import rand_augment_transform
 
     crop = {"none": None, "padded": _padded, "random_resized": _random_resized}[noise.crop]
-    augment = noise.augment == "randaugment"
-    if crop is None and not augment and not noise.cutout:
+    mirrored = noise.flip and noise.augment in {"flip", "randaugment"}
+    augment = _randaugment(noise, size) if noise.augment == "randaugment" else None
+    if crop is None and augment is None and not mirrored and not noise.cutout:
         return None
-    name = f"rand-m{noise.magnitude:g}-n{noise.operations}-mstd0.5-inc1"
-    # Not 10: timm's posterize would then keep 0 bits, which Pillow 12 refuses.
-    limits = {"translate_const": max(1, int(0.45 * size)), "magnitude_max": 9.99}
-    transform = rand_augment_transform(name, limits)
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
         # timm draws from the global generators, so they are seeded with the key for every image.
@@ -91,20 +87,46 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
         image = Image.fromarray(pixels.squeeze(-1) if grey else pixels)
         if crop is not None:
             image = crop(image, size)
-        if augment:
-            image = image.convert("RGB")
-            if noise.flip and random.random() < 0.5:
-                image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            image = transform(image)
+        if mirrored and random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if augment is not None:
+            image = augment(image.convert("RGB"))
             if grey:
                 image = image.convert("L")
         if noise.cutout:
-            side = max(1, round(noise.cutout * size))
-            left, top = (random.randint(0, size - 1) - side // 2 for _ in range(2))
-            image.paste((128,) * len(image.getbands()), (left, top, left + side, top + side))
+            image = _cut_out(image, max(1, round(noise.cutout * size)))
         return np.asarray(image, np.uint8).reshape(size, size, pixels.shape[-1])
 
     return apply
+
+
+def _randaugment(noise: Noise, size: int) -> "Callable[[Image], Image]":
+    """RandAugment (Cubuk et al. 2020): ``noise.operations`` drawn with replacement, each applied with its probability.
+
+    The operations are timm's of increasing severity, with shifts in proportion to the size; each draws its magnitude
+    about ``noise.magnitude``, with a standard deviation of 0.5. The Cutout operation is the released code's
+    (randaugment.py: up to 40 of 224 pixels each way from its centre).
+    """
+    from timm.data.auto_augment import RandAugment, rand_augment_choices, rand_augment_ops
+
+    def cutout(image: "Image") -> "Image":
+        if noise.probability < 1 and random.random() > noise.probability:
+            return image
+        level = min(max(random.gauss(noise.magnitude, _MAGNITUDE_STD), 0.0), 10.0)
+        return _cut_out(image, 2 * round(level / 10 * 40 / 224 * size))
+
+    # Not 10: timm's posterize would then keep 0 bits, which Pillow 12 refuses.
+    limits = {"magnitude_std": _MAGNITUDE_STD, "magnitude_max": 9.99}
+    names = rand_augment_choices("default", increasing=True)
+    operations: list[Any] = rand_augment_ops(noise.magnitude, noise.probability, limits, names)
+    return RandAugment([*operations, *([cutout] if noise.cutout_operation else [])], noise.operations)
+
+
+def _cut_out(image: "Image", side: int) -> "Image":
+    """The image with a grey square of ``side`` pixels about a random place; what is beyond the border is cut off."""
+    left, top = (random.randint(0, length - 1) - side // 2 for length in image.size)
+    image.paste((128,) * len(image.getbands()), (left, top, left + side, top + side))
+    return image
 
 
 def _padded(image: "Image", size: int) -> "Image":

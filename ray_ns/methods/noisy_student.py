@@ -5,6 +5,7 @@ Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classificat
 a killed run and reads a finished one.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ray_ns.config import Config, Student, Training
@@ -24,7 +25,10 @@ class Turn(Protocol):
         """
 
     def train(self, recipe: Training, selection: Selection | None, teacher: Network | None) -> Round:
-        """Train by the recipe, fine-tune where it says so, evaluate. None: on labelled images alone."""
+        """Train by the recipe, fine-tune where it says so, evaluate. No ``selection``: on labelled images alone.
+
+        ``teacher``: whose weights it begins with, where the recipe says so.
+        """
 
 
 class Turns(Protocol):
@@ -55,10 +59,11 @@ def noisy_student(turns: Turns, config: Config) -> Outcome:
             break
         # 4. Promote: the best so far becomes the teacher.
         teacher = best(rounds)
-    return Outcome(rounds, control(turns, config, best(rounds)) if config.control.enabled else None)
+    return Outcome(rounds, control(turns, config, rounds) if config.control.enabled else None)
 
 
-def control(turns: Turns, config: Config, winner: Round) -> Round:
+def control(turns: Turns, config: Config, rounds: Sequence[Round]) -> Round:
     """The fair control: the best student's recipe, or the first student's where none was better, without the pool."""
+    winner = best(rounds)
     recipe = winner.recipe if isinstance(winner.recipe, Student) else config.students[0]
-    return turns.control().train(recipe, None, None)
+    return turns.control().train(recipe, None, rounds[0].network)

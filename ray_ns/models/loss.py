@@ -19,8 +19,10 @@ def sharpen(probabilities_BC: Tensor, temperature: float) -> Tensor:
 def noisy_student_loss(logits_BC: Tensor, targets_BC: Tensor, labelled: int, kind: str) -> Tensor:
     """Loss of one step whose first ``labelled`` images have true labels and whose others have pseudo labels.
 
-    ``mean``: the cross-entropy averaged over all images (Noisy Student, section 2, algorithm 1). ``sum``: the mean over
-    labelled images + ratio x the mean over the others; the released code divides both sums by the labelled batch.
+    ``mean``: the average over all images, labelled and not ("the average cross entropy loss", Noisy Student, section
+    3.1). ``sum``: the mean over labelled images + ratio x the mean over the others, (1 + ratio) times as much: the
+    released code divides both sums by the labelled batch (noisystudent main.py). Algorithm 1 weighs the two means
+    alike, which is ``sum`` at ratio 1.
     """
     exact = torch.promote_types(logits_BC.dtype, torch.float32)
     each = F.cross_entropy(logits_BC.to(exact), targets_BC.to(exact), reduction="none")

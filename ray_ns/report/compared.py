@@ -10,7 +10,7 @@ import pyarrow as pa
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.scores import Scores, right
-from ray_ns.config import Config, changes, with_defaults
+from ray_ns.config import Config, Settings, changes
 from ray_ns.errors import InputError
 from ray_ns.evaluate.verdict import Verdict, unpaired, verdict
 from ray_ns.methods.outcome import is_control
@@ -55,13 +55,18 @@ def compare(urls: Sequence[str]) -> dict[str, Any]:
     (first,) = (it for it in scored[0] if it.row["best"])
     others = [it for it in scored[0] if it is not first and (len(scored) == 1 or is_control(it.row["round"]))]
     others += [it for of in scored[1:] for it in of if it.row["best"]]
-    begun = [with_defaults(layout.settings(store) or {}, Config) for store in stores]
+    begun = [_settings(store) for store in stores]
     return {
         "runs": [{"run": of[0].store.url, "rounds": [it.row for it in of]} for of in scored],
         "settings": {it.url: changes(begun[0], now) for it, now in zip(stores[1:], begun[1:], strict=True)},
         "against": first.name,
         "differences": [_difference(it, first) for it in others],
     }
+
+
+def _settings(store: ObjectStore) -> dict[str, Any]:
+    named = Settings.of_run(layout.record(store), Config)
+    return named.with_defaults(layout.settings(store) or {}, Config)
 
 
 def _scored(store: ObjectStore) -> list[_Scored]:

@@ -33,7 +33,7 @@ class Net:
 
     def __init__(self, network: nn.Module, recipe: Training) -> None:
         self.network = self.wrapped = network
-        self.average = averaged(network, recipe.ema_decay)
+        self.average = averaged(network, recipe.ema_decay, recipe.ema_warmup)
         self.optimizer = optimizer(network, recipe)
         self._recipe = recipe
         self._device = next(network.parameters()).device

@@ -53,6 +53,7 @@ DECIDING = [
     "select.thresholds",
     "student.batch",
     "student.ema_decay",
+    "student.ema_warmup",
     "student.eval_steps",
     "student.finetune.freeze",
     "student.finetune.optimizer.decay_rate",
@@ -78,9 +79,11 @@ DECIDING = [
     "student.noise.augment",
     "student.noise.crop",
     "student.noise.cutout",
+    "student.noise.cutout_operation",
     "student.noise.flip",
     "student.noise.magnitude",
     "student.noise.operations",
+    "student.noise.probability",
     "student.optimizer.decay_rate",
     "student.optimizer.decay_steps",
     "student.optimizer.eps",
@@ -99,6 +102,7 @@ DECIDING = [
     "student.temperature",
     "teacher.batch",
     "teacher.ema_decay",
+    "teacher.ema_warmup",
     "teacher.eval_steps",
     "teacher.finetune.freeze",
     "teacher.finetune.optimizer.decay_rate",
@@ -122,9 +126,11 @@ DECIDING = [
     "teacher.noise.augment",
     "teacher.noise.crop",
     "teacher.noise.cutout",
+    "teacher.noise.cutout_operation",
     "teacher.noise.flip",
     "teacher.noise.magnitude",
     "teacher.noise.operations",
+    "teacher.noise.probability",
     "teacher.optimizer.decay_rate",
     "teacher.optimizer.decay_steps",
     "teacher.optimizer.eps",
@@ -223,9 +229,11 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "augment": "randaugment",
         "crop": "none",
         "cutout": 0.0,
+        "cutout_operation": True,
         "flip": True,
         "magnitude": 9.0,
         "operations": 2,
+        "probability": 1.0,
     },
     "Optimizer": {
         "decay_rate": 0.97,
@@ -262,6 +270,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "Training": {
         "ema_decay": None,
+        "ema_warmup": "tensorflow",
         "eval_steps": None,
         "label_smoothing": 0.0,
         "patience": None,
@@ -318,3 +327,10 @@ def refusal(path: Path, *overrides: str) -> str:
     message = str(caught.value)
     assert "\n" not in message
     return message
+
+
+# The defaults that have changed: by section and setting, by the last format of runs that have the old one.
+EARLIER: dict[str, dict[str, dict[int, Any]]] = {
+    "Noise": {"cutout_operation": {3: False}, "probability": {3: 0.5}},
+    "Training": {"ema_warmup": {3: "timm"}},
+}

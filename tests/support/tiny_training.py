@@ -102,7 +102,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None, ma
     """Train to the end, or to the kill, from what the folder holds; at the end the whole state lies in it."""
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
-    recipe = Student.model_validate({**config.student.model_dump(), "steps": STEPS})
+    recipe = Student.model_validate({**config.student.model_dump(exclude_unset=True), "steps": STEPS})
     if kill and kill.pattern:
         _die_at_write(kill)
     store = objects.LocalStore(folder)

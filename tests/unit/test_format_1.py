@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 from support.format_1 import plans, unpack
 
-from ray_ns.config import Config, Data, Settings, differences
+from ray_ns.config import Config, Data, Settings
 from ray_ns.config.read import load
 from ray_ns.store import layout
 from ray_ns.store.objects import LocalStore
@@ -33,12 +33,13 @@ def test_each_stage_is_made_from_the_settings_that_its_plan_names(folder: Path, 
     record = layout.record(LocalStore(folder / run))
     assert record is not None
     assert record["format"] == 1
-    config = kind.model_validate(load(folder / "config.yaml").model_dump())
-    assert differences(record["config"], config) == []
     settings = Settings.of_run(record, kind)
+    config = settings.completed(kind.model_validate(load(folder / "config.yaml").model_dump(exclude_unset=True)))
+    assert settings.differences(record["config"], config) == []
     assert settings.of(config) == record["config"]
     sections = {"label": config.label, "data": config.data, "select": config.select}
-    recipes = [config.teacher, config.students[0], config.students[0].tuning]
+    tuning = config.students[0].tuning
+    recipes = [config.teacher, config.students[0], settings.completed(tuning) if tuning else None]
     found = set()
     for place, inputs in plans(folder / run).items():
         for name in sections.keys() & inputs.keys():
@@ -53,10 +54,12 @@ def test_each_stage_is_made_from_the_settings_that_its_plan_names(folder: Path, 
 
 
 def test_a_new_setting_with_another_value_than_its_default_is_refused_by_name(folder: Path) -> None:
-    values = load(folder / "config.yaml").model_dump()
+    values = load(folder / "config.yaml").model_dump(exclude_unset=True)
     config = Later.model_validate({**values, "data": {**values["data"], "blur": 0.5}})
     record = layout.record(LocalStore(folder / "finished"))
     assert record is not None
-    assert differences(record["config"], config) == ["data.blur: 0.0 -> 0.5"]
-    data = Settings.of_run(record, Later).of(config.data)
+    settings = Settings.of_run(record, Later)
+    config = settings.completed(config)
+    assert settings.differences(record["config"], config) == ["data.blur: 0.0 -> 0.5"]
+    data = settings.of(config.data)
     assert data == {**record["config"]["data"], "blur": 0.5}

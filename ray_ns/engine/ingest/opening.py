@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ray_ns.config import Config, Label, Settings, differences
+from ray_ns.config import Config, Label, Settings
 from ray_ns.config.ingest import Ingested, Packing
 from ray_ns.corpora import layout
 from ray_ns.corpora.corpus import Corpus, Shard
@@ -47,7 +47,8 @@ def ingest(asked: Ingest, append: bool, mode: Mode, fan_out: Callable[[Run], Tas
     settings = Ingested(
         ingest=Packing(size=asked.size, keep_out=len(asked.keep_out), labelled=labelled, shard_rows=asked.shard_rows)
     )
-    runs.check_owner(store, lambda record: differences(record, settings))
+    named = Settings.of_run(begun, Ingested)
+    runs.check_owner(store, lambda record: named.differences(record, settings))
     reporter = Reporter(mode)
     if not begun or append:
         layout.refuse_to_pack(corpora["source"], asked.max_passed_over)

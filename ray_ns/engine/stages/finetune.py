@@ -24,8 +24,8 @@ class Finetune(NetworkStage):
         return config.students[0].tuning is not None
 
     def plan(self, run: Run) -> Plan:
-        tuning, finetune = self.recipe.tuning, self.recipe.finetune
-        assert tuning is not None
+        assert self.recipe.tuning is not None
+        tuning, finetune = run.settings.completed(self.recipe.tuning), self.recipe.finetune
         config = run.config.at_size(finetune.size or run.config.data.size)
         key = seed(config.run.seed, self.number, 1)
         return Plan(config, tuning, tuning.batch, key, None, self.network, finetune.freeze)

@@ -17,7 +17,6 @@ import pyarrow as pa
 from ray_ns import measures
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import differences
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.counts import Counts
@@ -142,7 +141,7 @@ def select_again(run: Run, number: int | None) -> Selection:
     labels, before = found[number], found.get(number - 1)
     if labels is None:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
-    own = not differences((layout.settings(store) or {}).get("select", {}), run.config.select)
+    own = not run.settings.differences((layout.settings(store) or {}).get("select", {}), run.config.select)
     place = f"{rounds}/{number}/{Select.name}" + ("" if own else f"-{digest(settings)[:12]}")
     return run.ensure(place, Select(Labels(labels), Labels(before) if before else None))
 

@@ -11,9 +11,12 @@ from ray_ns.config import Student, Training
 from ray_ns.engine.bench import Bench, Finding, memory_in_words
 from ray_ns.engine.resources import local_cpus
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages.stage import Done
 from ray_ns.engine.stages.training import NetworkStage, Plan
 from ray_ns.keyed import seed
 from ray_ns.observe import in_time
+from ray_ns.store import layout
+from ray_ns.store.commit import Output
 
 if TYPE_CHECKING:
     from ray_ns.train.selected import Selected
@@ -24,9 +27,10 @@ if TYPE_CHECKING:
 class Train(NetworkStage):
     """The committed network of one training.
 
-    Without a ``selection`` it learns from labelled images only; a student's recipe then fills its whole batch with
-    them, so that it sees as many images per step as the student does. ``number`` sets its seed apart from the others'.
-    ``teacher``: whose weights a student begins with, if its recipe says so.
+    Without a ``selection`` it learns from labelled images only. A student's recipe is then the control's: it fills its
+    whole batch with them, so that it sees as many images per step as the student does, and from FORMAT 4 on its loss
+    weighs as much as the student's does (``loss: sum``). ``number`` sets its seed apart from the others'. ``teacher``:
+    whose weights a student begins with, if its recipe says so, and from FORMAT 4 on the control.
     """
 
     recipe: Training
@@ -37,12 +41,33 @@ class Train(NetworkStage):
     name = "train"
 
     def plan(self, run: Run) -> Plan:
-        recipe, batch, begin = self.recipe, self.recipe.batch, None
-        if isinstance(recipe, Student):
-            batch *= 1 if self.selection else 1 + recipe.ratio
-            begin = self.teacher if recipe.init == "teacher" else None
-        key = seed(run.config.run.seed, self.number)
-        return Plan(run.config, recipe, batch, key, self.selection, begin)
+        recipe, key = self.recipe, seed(run.config.run.seed, self.number)
+        if not isinstance(recipe, Student):
+            return Plan(run.config, recipe, recipe.batch, key)
+        begin = self.teacher if recipe.init == "teacher" else None
+        if self.selection is not None:
+            return Plan(run.config, recipe, recipe.batch, key, self.selection, begin)
+        many, fair = 1 + recipe.ratio, run.format >= layout.FAITHFUL
+        return Plan(
+            *(run.config, recipe, recipe.batch * many, key, None),
+            begin=begin if fair and not self._begins_anew(run) else None,
+            weight=many if fair and recipe.loss == "sum" else 1,
+        )
+
+    def work(self, run: Run, output: Output) -> Done:
+        if self._begins_anew(run):
+            run.reporter.note(
+                f"{output.prefix}: begins with new weights, since its {self.recipe.model.name} is not the network of "
+                f"round 0, with which init: teacher would begin"
+            )
+        return super().work(run, output)
+
+    def _begins_anew(self, run: Run) -> bool:
+        """Whether the control's recipe begins with its teacher's weights, and round 0 is another network."""
+        recipe, first = self.recipe, run.config.teacher.model
+        if not isinstance(recipe, Student) or recipe.init != "teacher" or self.selection is not None:
+            return False
+        return (recipe.model.name, recipe.model.args) != (first.name, first.args)
 
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:

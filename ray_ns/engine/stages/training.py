@@ -36,7 +36,7 @@ class Plan:
     """One training. ``batch``: labelled images per step, over all workers; ``key``: of all its random draws.
 
     ``selection``: None trains on labelled images alone. ``begin``: the network whose weights it begins with;
-    ``frozen``: how many first layers keep them.
+    ``frozen``: how many first layers keep them. ``weight``: of the loss of labelled images alone.
     """
 
     config: Config
@@ -46,6 +46,7 @@ class Plan:
     selection: Selection | None = None
     begin: Network | None = None
     frozen: int = 0
+    weight: float = 1.0
 
 
 class NetworkStage(Stage[Network]):
@@ -73,6 +74,8 @@ class NetworkStage(Stage[Network]):
         }
         if config.cluster.bn_group > 1:
             inputs["bn_group"] = config.cluster.bn_group
+        if plan.weight != 1:
+            inputs["weight"] = plan.weight
         if recipe.eval_steps is not None:
             inputs["scored"] = {
                 "validation": digest([vars(shard) for shard in run.corpora["validation"].shards]),
@@ -109,6 +112,7 @@ class NetworkStage(Stage[Network]):
             plan.begin.weights if plan.begin else None,
             plan.frozen,
             run.class_names,
+            plan.weight,
         )
 
 

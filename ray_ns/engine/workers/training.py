@@ -34,7 +34,7 @@ class Task:
 
     ``selection`` is empty where there are labelled images only; ``first`` are the first weights, where they are some
     network's, and ``frozen`` is how many of its first layers keep them. ``watched``: Ray watches for machines that are
-    about to be taken away.
+    about to be taken away. ``weight``: see ``objective_of``.
     """
 
     to: Destination
@@ -48,6 +48,7 @@ class Task:
     first: StoredObject | None
     frozen: int
     class_names: tuple[str, ...] | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     if _published(task.to, rank):
         return {}
     first = weights(task.first.read(task.to.store)) if task.first else None
-    objective = objective_of(task.recipe, task.batch, bool(task.selection))
+    objective = objective_of(task.recipe, task.batch, bool(task.selection), task.weight)
     state = TrainState.fresh(objective, data, task.key, device, first, task.frozen)
     found = _agreed(task.to, rank, warnings)
     if found is not None:

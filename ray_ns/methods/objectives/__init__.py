@@ -9,9 +9,12 @@ from ray_ns.methods.objectives.supervised import Supervised
 from ray_ns.train.objective import Objective
 
 
-def objective_of(recipe: Training, batch: int, selection: bool) -> Objective:
-    """The objective of one training, which learns from a ``selection`` or from ``batch`` labelled images per step."""
+def objective_of(recipe: Training, batch: int, selection: bool, weight: float = 1.0) -> Objective:
+    """The objective of one training, which learns from a ``selection`` or from ``batch`` labelled images per step.
+
+    ``weight``: of the loss of labelled images alone.
+    """
     if selection:
         assert isinstance(recipe, Student)
         return NoisyStudent(recipe)
-    return Supervised(recipe, batch)
+    return Supervised(recipe, batch, weight)

@@ -15,10 +15,11 @@ from ray_ns.train.step import Piece, Share
 
 @dataclass(frozen=True)
 class Supervised:
-    """One network learns from ``batch`` labelled images per step."""
+    """One network learns from ``batch`` labelled images per step. ``weight``: of its loss."""
 
     recipe: Training
     batch: int
+    weight: float = 1.0
     keeps: ClassVar[str] = "network"
 
     def networks(self) -> Mapping[str, Training]:
@@ -28,17 +29,17 @@ class Supervised:
         return (Source("labelled", self.batch),)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
-        return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]
+        return agree(cross_entropy(state.kept, share, self.recipe, self.weight), state.kept)["loss"]
 
 
-def cross_entropy(net: Net, share: Share, recipe: Training) -> Tensor:
-    """The recipe's loss of ``net`` on the ``share``, gone back through."""
+def cross_entropy(net: Net, share: Share, recipe: Training, weight: float = 1.0) -> Tensor:
+    """The recipe's loss of ``net`` on the ``share``, times ``weight``, gone back through."""
     kind = recipe.loss if isinstance(recipe, Student) else "mean"
 
     def loss_of(piece: Piece) -> Tensor:
         loss = noisy_student_loss(net(piece.pixels), piece.targets, share.counts[0], kind)
         if kind == "mean":  # of these images alone; the sum is already divided by the share's labelled images
             loss = loss * piece.part
-        return loss
+        return loss if weight == 1 else loss * weight
 
     return share.backward(loss_of)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from support.settings import DEMO, MINIMAL, at, refusal
 
-from ray_ns.config import differences
+from ray_ns.config import Settings
 from ray_ns.config.read import as_overrides, load, with_classes
 from ray_ns.config.results import results_of
 from ray_ns.errors import InputError
@@ -282,7 +282,7 @@ def test_an_override_that_is_none_is_refused_and_named(file: Path, override: str
 def test_an_override_changes_the_setting_it_names_and_no_other_that_shares_its_anchor() -> None:
     # configs/demo.yaml writes the optimiser once (&sgd) and uses it twice (*sgd)
     plain, laid_over = load(DEMO), load(DEMO, ["teacher.optimizer.lr=0.01", "student.noise.magnitude=2"])
-    assert differences(results_of(plain), laid_over) == [
+    assert Settings().differences(results_of(plain), laid_over) == [
         f"student.noise.magnitude: {plain.student.noise.magnitude} -> 2.0",
         f"teacher.optimizer.lr: {plain.teacher.optimizer.lr} -> 0.01",
     ]

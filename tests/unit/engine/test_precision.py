@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.tiny_run import write_tiny
 
-from ray_ns.config import Cluster, Config, Settings, differences
+from ray_ns.config import Cluster, Config, Settings
 from ray_ns.engine import precision
 from ray_ns.train.precision import fast_precision
 
@@ -71,7 +71,7 @@ def test_a_run_keeps_what_was_decided_when_it_began(monkeypatch: pytest.MonkeyPa
     begun = Settings().of(precision.decide(auto, None)[0])
     has(monkeypatch, {"avx512_bf16": held != "bfloat16"})  # resumed on another machine
     again, _ = precision.decide(auto, begun)
-    assert differences(begun, again) == []
+    assert Settings().differences(begun, again) == []
     assert again.label.precision == held
 
 
@@ -82,7 +82,7 @@ def test_another_precision_than_the_recorded_one_is_refused_by_name(
     begun = Settings().of(precision.decide(auto, None)[0])
     asked = auto.model_copy(update={"label": auto.label.model_copy(update={"precision": "float32"})})
     again, _ = precision.decide(asked, begun)
-    assert differences(begun, again) == ["label.precision: 'bfloat16' -> 'float32'"]
+    assert Settings().differences(begun, again) == ["label.precision: 'bfloat16' -> 'float32'"]
 
 
 def test_every_recipe_of_a_list_is_decided(monkeypatch: pytest.MonkeyPatch, auto: Config) -> None:

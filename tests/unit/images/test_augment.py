@@ -1,10 +1,14 @@
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import ValidationError
+from timm.data import auto_augment
+from timm.data.auto_augment import rand_augment_transform
 
 from ray_ns.config import Noise
 from ray_ns.images.augment import affine, per_image
@@ -112,6 +116,91 @@ def test_randaugment_survives_its_own_extremes_and_leaves_something_to_see(magni
     assert strong is not None
     kept = [(strong(image, key) != 128).any(2).mean() for key in range(1500)]
     assert min(kept) > 0.1, "a shift by more than the image's side leaves nothing but fill"
+
+
+def test_randaugment_of_runs_before_format_4_is_timms_own_to_the_bit() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    ours = per_image(Noise(probability=0.5, cutout_operation=False, flip=False), 32)
+    theirs = rand_augment_transform("rand-m9-n2-mstd0.5-inc1", {"translate_const": 14, "magnitude_max": 9.99})
+    assert ours is not None
+    for key in range(200):
+        found = ours(image, key)
+        random.seed(key)
+        np.random.seed(key)
+        np.testing.assert_array_equal(found, np.asarray(theirs(Image.fromarray(image))))
+
+
+@pytest.mark.parametrize(("probability", "spread"), [(1.0, 0), (0.5, 1)])
+@pytest.mark.parametrize("cutout", [True, False])
+def test_randaugment_applies_all_of_its_operations(
+    probability: float, spread: int, cutout: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[str] = []
+    for name, operation in auto_augment.NAME_TO_OP.items():
+        monkeypatch.setitem(auto_augment.NAME_TO_OP, name, _noted(name, operation, applied))
+    paste = Image.Image.paste
+    monkeypatch.setattr(Image.Image, "paste", lambda *args: (applied.append("Cutout"), paste(*args))[1])
+    noised = per_image(Noise(probability=probability, cutout_operation=cutout), 32)
+    assert noised is not None
+    counts, kinds = [], set()
+    for key in range(2000):
+        noised(np.zeros((32, 32, 3), np.uint8), key)
+        counts.append(len(applied))
+        kinds |= {*applied}
+        applied.clear()
+    assert np.mean(counts) == pytest.approx(2 * probability, abs=0.1 * spread)
+    assert np.ptp(counts) == (2 if spread else 0)  # at 0.5 a quarter of the images has none, a quarter two
+    assert len(kinds) == 15 + cutout
+
+
+def _noted(name: str, operation: Callable[..., Any], applied: list[str]) -> Callable[..., Any]:
+    def noting(image: Image.Image, *args: Any, **kwargs: Any) -> Any:
+        applied.append(name)
+        return operation(image, *args, **kwargs)
+
+    return noting
+
+
+@pytest.mark.parametrize("magnitude", [0.0, 4.5, 10.0])
+def test_the_cutout_operation_is_the_released_codes(magnitude: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides: list[int] = []
+    monkeypatch.setattr(Image.Image, "paste", lambda _, grey, box: sides.append(box[2] - box[0]))
+    noised = per_image(Noise(operations=1, flip=False, magnitude=magnitude), 224)
+    assert noised is not None
+    for key in range(600):
+        noised(np.zeros((224, 224, 3), np.uint8), key)
+    assert 15 < len(sides) < 75  # one operation of 16
+    # Up to 40 of 224 pixels each way from its centre; the magnitude is drawn about its own by 0.5, within 0 .. 10.
+    assert max(sides) <= 2 * round(min(magnitude + 2, 10) / 10 * 40)
+    assert np.mean(sides) == pytest.approx(2 * magnitude / 10 * 40, abs=4)
+
+
+@pytest.mark.parametrize("crop", ["none", "padded"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_flip_alone_mirrors_half_of_the_images_and_does_nothing_else(crop: str, channels: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, channels), dtype=np.uint8)
+    noised = per_image(Noise.model_validate({"augment": "flip", "crop": crop}), 16)
+    assert noised is not None
+    plain = per_image(Noise.model_validate({"augment": "none", "crop": crop}), 16)
+    mirrored = 0
+    for key in range(200):
+        before = plain(image, key) if plain else image
+        found = noised(image, key)
+        assert (found == before).all() or (found == before[:, ::-1]).all()
+        mirrored += bool((found == before[:, ::-1]).all())
+    assert 70 < mirrored < 130
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"augment": "none", "flip": True}, "augment: flip"),
+        ({"augment": "flip", "flip": False}, "augment: none"),
+    ],
+)
+def test_a_flip_that_would_do_nothing_is_refused_with_the_setting_that_does(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValidationError, match=words):
+        Noise.model_validate(values)
 
 
 def test_randaugment_takes_every_uint64_as_a_key(noise: Callable[[np.ndarray, int], np.ndarray]) -> None:

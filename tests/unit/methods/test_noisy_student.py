@@ -158,7 +158,7 @@ def test_filter_once_keeps_the_images_that_the_first_teacher_chose(asked) -> Non
 
 def test_the_control_is_the_best_students_recipe_on_labelled_images_alone(asked) -> None:
     outcome, turns = asked(0.5, 0.6, 0.8, 0.7, patience=2, control=True)
-    assert turns.only("train")[-1] == ("control", 12, None, None)
+    assert turns.only("train")[-1] == ("control", 12, None, "rounds/0")
     assert outcome.control is not None
     assert outcome.control.name == "control"
     assert outcome.control not in outcome.rounds
@@ -167,7 +167,7 @@ def test_the_control_is_the_best_students_recipe_on_labelled_images_alone(asked)
 
 
 def test_the_control_is_the_first_students_recipe_where_no_student_was_better(asked) -> None:
-    assert asked(0.9, 0.5, 0.6, patience=2, control=True)[1].only("train")[-1] == ("control", 11, None, None)
+    assert asked(0.9, 0.5, 0.6, patience=2, control=True)[1].only("train")[-1] == ("control", 11, None, "rounds/0")
 
 
 def test_the_control_is_trained_last_and_only_where_it_is_asked_for(asked) -> None:

@@ -75,7 +75,9 @@ class Together(Following):
 
 
 def common(recipe: Training) -> dict[str, Any]:
-    return {name: value for name, value in recipe.model_dump().items() if name in Training.model_fields}
+    return {
+        name: value for name, value in recipe.model_dump(exclude_unset=True).items() if name in Training.model_fields
+    }
 
 
 @pytest.fixture
@@ -197,7 +199,9 @@ def one_of(rank: int, world: int, config: Config, data: Path, out: Any) -> None:
     torch.set_num_threads(1)
     os.environ.update(GLOO_SOCKET_IFNAME="lo")
     torch.distributed.init_process_group("gloo", init_method=f"file://{data}/meet-{world}", rank=rank, world_size=world)
-    objective = Following(Student.model_validate({**config.student.model_dump(), **STILL, "ema_decay": 0.9}))
+    objective = Following(
+        Student.model_validate({**config.student.model_dump(exclude_unset=True), **STILL, "ema_decay": 0.9})
+    )
     state = TrainState.fresh(objective, config.data, 1, CPU)
     for net in state.nets.values():
         if world > 1:

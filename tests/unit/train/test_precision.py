@@ -93,7 +93,7 @@ def test_a_network_and_its_average_are_as_they_were() -> None:
     network = timm.create_model("test_efficientnet", num_classes=3).eval()
     names = list(network.state_dict())
     half = result(network, "bfloat16")
-    average = averaged(network, 0.9)
+    average = averaged(network, 0.9, "tensorflow")
     assert average is not None
     assert list(network.state_dict()) == list(average.module.state_dict()) == names
     assert torch.equal(result(average.module, "bfloat16"), half)
