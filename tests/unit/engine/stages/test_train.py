@@ -1,0 +1,66 @@
+"""What a training is planned to be: the teacher's, a student's, the control's."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from support.settings import MINIMAL
+
+from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Config
+from ray_ns.engine.run import Run
+from ray_ns.engine.stages.train import Train
+from ray_ns.observe import Reporter
+from ray_ns.store import layout
+from ray_ns.store.lease import Lease
+from ray_ns.store.objects import LocalStore
+
+TEACHER, SELECTION = cast(Network, "the teacher"), cast(Selection, "the selection")
+
+
+def run_of(folder: Path, format: int = layout.FORMAT, **student: Any) -> Run:
+    values = {**MINIMAL, "student": {**MINIMAL["student"], **student}}
+    store = LocalStore(folder)
+    return Run(Config.model_validate(values), store, {}, (1,), Lease(store), Reporter("plain"), format=format)
+
+
+@pytest.mark.parametrize("format", layout.READ)
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+@pytest.mark.parametrize("ratio", [1, 5])
+def test_the_control_weighs_its_loss_as_its_student_does(tmp_path: Path, format: int, loss: str, ratio: int) -> None:
+    run = run_of(tmp_path, format, loss=loss, ratio=ratio)
+    student = run.config.students[0]
+    of_student = Train(student, 1, SELECTION, TEACHER).plan(run)
+    control = Train(student, 3, None, TEACHER).plan(run)
+    assert (of_student.batch, control.batch) == (student.batch, student.batch * (1 + ratio))
+    assert of_student.weight == 1
+    assert control.weight == (1 + ratio if loss == "sum" and format >= layout.FAITHFUL else 1)
+
+
+@pytest.mark.parametrize("format", layout.READ)
+@pytest.mark.parametrize("init", ["scratch", "teacher"])
+def test_the_control_begins_as_its_student_does(tmp_path: Path, format: int, init: str) -> None:
+    run = run_of(tmp_path, format, init=init)
+    student = run.config.students[0]
+    warm = init == "teacher"
+    assert Train(student, 1, SELECTION, TEACHER).plan(run).begin == (TEACHER if warm else None)
+    began = Train(student, 3, None, TEACHER).plan(run).begin
+    assert began == (TEACHER if warm and format >= layout.FAITHFUL else None)
+    assert Train(run.config.teacher, 0).plan(run).begin is None
+
+
+def test_a_control_of_another_network_than_round_0s_begins_with_new_weights(tmp_path: Path) -> None:
+    run = run_of(tmp_path, init="teacher")
+    larger = run.config.students[0].model.model_copy(update={"name": "resnet18"})
+    student = run.config.students[0].model_copy(update={"model": larger})
+    assert Train(student, 3, None, TEACHER).plan(run).begin is None
+    assert Train(student, 2, SELECTION, TEACHER).plan(run).begin == TEACHER  # its teacher is of its own kind
+
+
+@pytest.mark.parametrize(("weight", "named"), [(1, False), (4, True)])
+def test_a_weight_is_named_in_the_inputs_where_it_is_another_than_1(tmp_path: Path, weight: int, named: bool) -> None:
+    run = run_of(tmp_path, loss="sum" if named else "mean")
+    run.corpora = cast(Any, {"labelled": type("Empty", (), {"shards": ()})()})
+    inputs = Train(run.config.students[0], 3).inputs(run)
+    assert inputs.get("weight") == (weight if named else None)
