@@ -85,10 +85,11 @@ class Optimizer(Section):
 class Noise(Section):
     """Input noise: what is done to a training image (the paper's RandAugment; affine for small images)."""
 
-    crop: Literal["none", "padded", "random_resized"] = Field(
+    crop: Literal["none", "padded", "padded_last", "random_resized"] = Field(
         "none",
-        description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR, "
-        "SVHN); random_resized: 8 to 100 % of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
+        description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR); "
+        "padded_last: the same after all other noise, as the released code does on SVHN; random_resized: 8 to 100 % "
+        "of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
     )
     augment: Literal["none", "flip", "affine", "randaugment"] = Field(
         "randaugment",

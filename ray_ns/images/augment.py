@@ -73,10 +73,11 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
     """
     from PIL import Image
 
-    crop = {"none": None, "padded": _padded, "random_resized": _random_resized}[noise.crop]
+    crop = {"padded": _padded, "random_resized": _random_resized}.get(noise.crop)
+    last = _padded if noise.crop == "padded_last" else None
     mirrored = noise.flip and noise.augment in {"flip", "randaugment"}
     augment = _randaugment(noise, size) if noise.augment == "randaugment" else None
-    if crop is None and augment is None and not mirrored and not noise.cutout:
+    if noise.crop == "none" and augment is None and not mirrored and not noise.cutout:
         return None
 
     def apply(pixels: np.ndarray, key: int) -> np.ndarray:
@@ -95,6 +96,8 @@ def per_image(noise: Noise, size: int) -> Callable[[np.ndarray, int], np.ndarray
                 image = image.convert("L")
         if noise.cutout:
             image = _cut_out(image, max(1, round(noise.cutout * size)))
+        if last is not None:
+            image = last(image, size)
         return np.asarray(image, np.uint8).reshape(size, size, pixels.shape[-1])
 
     return apply

@@ -215,10 +215,11 @@ def test_without_input_noise_there_is_nothing_to_do_per_image() -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_padded_crop_moves_the_image_by_an_eighth_at_most(channels: int) -> None:
+@pytest.mark.parametrize("last", ["", "_last"])
+def test_a_padded_crop_moves_the_image_by_an_eighth_at_most(channels: int, last: str) -> None:
     image = np.zeros((16, 16, channels), np.uint8)
     image[8, 8] = 255
-    crop = per_image(Noise(crop="padded", augment="none"), 16)
+    crop = per_image(Noise.model_validate({"crop": f"padded{last}", "augment": "none"}), 16)
     assert crop is not None
     places = {tuple(int(it) for it in np.argwhere(crop(image, key)[..., 0] == 255)[0]) for key in range(300)}
     assert places == {(y, x) for y in range(6, 11) for x in range(6, 11)}
@@ -238,6 +239,16 @@ def test_a_random_resized_crop_shows_8_to_100_percent_of_the_area(channels: int)
     assert min(widths) < 25
     assert max(widths) > 60
     np.testing.assert_array_equal(crop(image, 7), crop(image, 7))
+
+
+@pytest.mark.parametrize(("crop", "mirrored"), [("padded", False), ("padded_last", True)])
+def test_a_padded_crop_comes_before_or_after_the_other_noise(crop: str, mirrored: bool) -> None:
+    image = np.zeros((32, 32, 3), np.uint8)
+    noised = per_image(Noise.model_validate({"crop": crop, "augment": "none", "cutout": 0.5}), 32)
+    assert noised is not None
+    found = [(noised(image, key) == 128).all(2) for key in range(300)]
+    # A hole that was cut first, at a border, is mirrored by the crop that moves it into the image: it is wider than 16.
+    assert any(hole.any(0).sum() > 16 or hole.any(1).sum() > 16 for hole in found) == mirrored
 
 
 def test_cutout_greys_a_square_of_its_share_of_the_side() -> None:
