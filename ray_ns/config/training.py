@@ -61,6 +61,11 @@ class Optimizer(Section):
     weight_decay: Annotated[float, Field(ge=0)] = Field(
         5e-4, description="on weights with 2 dimensions or more: none on biases and norms"
     )
+    sam: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0,
+        description="sharpness-aware minimisation: each step takes the gradient at the weights moved so far (rho; the "
+        "paper: 0.05 to 0.2) up their gradient; a step takes twice as long; 0: none",
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
     schedule: Literal["cosine", "step", "constant"] = Field(
         "cosine",

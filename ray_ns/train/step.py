@@ -49,7 +49,8 @@ class Share:
         noised: Callable[[Tensor], Tensor],
     ) -> None:
         self.counts = batch.counts
-        self._batch, self._nets, self._device, self._noised = batch, nets, device, noised
+        self.device = device
+        self._batch, self._nets, self._noised = batch, nets, noised
         self._parts = -(-len(batch.images) // (microbatch or len(batch.images)))
 
     def __iter__(self) -> Iterator[Piece]:
@@ -58,7 +59,7 @@ class Share:
             # Every parts-th image, so that all microbatches have images of each source in the same share.
             some = images[number :: self._parts]
             pixels = self._noised(some)
-            piece = Piece(pixels, targets[number :: self._parts].to(self._device), len(some) / len(images))
+            piece = Piece(pixels, targets[number :: self._parts].to(self.device), len(some) / len(images))
             with ExitStack() as unsummed:
                 if number < self._parts - 1:
                     for net in self._nets.values():
@@ -67,7 +68,7 @@ class Share:
 
     def backward(self, loss_of: Callable[[Piece], Tensor]) -> Tensor:
         """Go back through ``loss_of`` each piece; the sum of all."""
-        total = torch.zeros((), device=self._device)
+        total = torch.zeros((), device=self.device)
         for piece in self:
             loss = loss_of(piece)
             loss.backward()

@@ -9,6 +9,7 @@ from torch import Tensor
 from ray_ns.config import Student, Training
 from ray_ns.models.loss import noisy_student_loss
 from ray_ns.train.objective import Agree, Source
+from ray_ns.train.sharpness import backward
 from ray_ns.train.state import Net, TrainState
 from ray_ns.train.step import Piece, Share
 
@@ -33,7 +34,7 @@ class Supervised:
 
 
 def cross_entropy(net: Net, share: Share, recipe: Training, weight: float = 1.0) -> Tensor:
-    """The recipe's loss of ``net`` on the ``share``, times ``weight``, gone back through."""
+    """The recipe's loss of ``net`` on the ``share``, times ``weight``, gone back through as its optimiser says."""
     kind = recipe.loss if isinstance(recipe, Student) else "mean"
 
     def loss_of(piece: Piece) -> Tensor:
@@ -42,4 +43,4 @@ def cross_entropy(net: Net, share: Share, recipe: Training, weight: float = 1.0)
             loss = loss * piece.part
         return loss if weight == 1 else loss * weight
 
-    return share.backward(loss_of)
+    return backward(net, share, loss_of, recipe.optimizer.sam)

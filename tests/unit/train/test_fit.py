@@ -77,19 +77,20 @@ def differing(one: TrainState, two: TrainState) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "precision", "ema"),
+    ("optimizer", "precision", "ema", "sam"),
     [
-        ("sgd", "float32", 0.9),
-        ("sgd", "bfloat16", 0.9),
-        ("adamw", "float32", 0.9),
-        ("adamw", "bfloat16", 0.9),
-        ("sgd", "float32", None),
+        ("sgd", "float32", 0.9, 0.0),
+        ("sgd", "bfloat16", 0.9, 0.0),
+        ("adamw", "float32", 0.9, 0.0),
+        ("adamw", "bfloat16", 0.9, 0.0),
+        ("sgd", "float32", None, 0.0),
+        ("sgd", "float32", 0.9, 0.05),
     ],
 )
 def test_a_training_resumed_after_any_step_equals_the_uninterrupted_one(
-    config: Config, steps: Steps, tmp_path: Path, optimizer: str, precision: str, ema: float | None
+    config: Config, steps: Steps, tmp_path: Path, optimizer: str, precision: str, ema: float | None, sam: float
 ) -> None:
-    rate = {"name": optimizer, "lr": 0.05 if optimizer == "sgd" else 0.005, "warmup_steps": 2}
+    rate = {"name": optimizer, "lr": 0.05 if optimizer == "sgd" else 0.005, "warmup_steps": 2, "sam": sam}
     recipe = recipe_of(config, optimizer=rate, precision=precision, ema_decay=ema)
     store = LocalStore(tmp_path / "store")
     losses: list[float] = []

@@ -203,13 +203,15 @@ def test_what_is_not_finite_in_one_microbatch_stops_the_step(made: Made, batch: 
 class Case:
     """A few steps of ``world`` workers. ``poison``: the last one is told to leave and has poisoned images at step 2.
 
-    ``norm``: of the network; the workers are one group of batch norm, where it is that.
+    ``norm``: of the network; the workers are one group of batch norm, where it is that. ``sam``: rho of sharpness-aware
+    minimisation.
     """
 
     world: int
     microbatch: int | None = None
     poison: bool = False
     norm: str = "groupnorm1"
+    sam: float = 0.0
 
 
 def workers_of(case: Case, config: Config, data: Path, out: Any) -> None:
@@ -225,6 +227,7 @@ def one_of(rank: int, case: Case, config: Config, data: Path, out: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{data}/{case}", rank=rank, world_size=world)
     still = {**STILL, "model": {**STILL["model"], "args": {**STILL["model"]["args"], "norm_layer": case.norm}}}
     recipe = Student.model_validate({**config.student.model_dump(), **still, "ema_decay": 0.9})
+    recipe = recipe.model_copy(update={"optimizer": recipe.optimizer.model_copy(update={"sam": case.sam})})
     state = TrainState.fresh(NoisyStudent(recipe), config.data, 1, CPU, frozen=2 if case.norm == "batchnorm" else 0)
     if world > 1:
         if case.norm == "batchnorm":
@@ -272,11 +275,16 @@ def test_a_nan_on_one_of_two_workers_stops_both_before_the_update_and_both_leave
         np.testing.assert_array_equal(tensor, second[4][name], err_msg=name)
 
 
-@pytest.mark.parametrize(("norm", "microbatch"), [("groupnorm1", None), ("groupnorm1", 2), ("batchnorm", None)])
-def test_two_workers_learn_what_one_does(config: Config, tmp_path: Path, norm: str, microbatch: int | None) -> None:
+@pytest.mark.parametrize(
+    ("norm", "microbatch", "sam"),
+    [("groupnorm1", None, 0.0), ("groupnorm1", 2, 0.0), ("batchnorm", None, 0.0), ("groupnorm1", 2, 0.1)],
+)
+def test_two_workers_learn_what_one_does(
+    config: Config, tmp_path: Path, norm: str, microbatch: int | None, sam: float
+) -> None:
     tiny_training.steps_in(tmp_path)
-    (alone,) = run_workers(Case(1, norm=norm), config, tmp_path)
-    first, second = run_workers(Case(2, microbatch, norm=norm), config, tmp_path)
+    (alone,) = run_workers(Case(1, norm=norm, sam=sam), config, tmp_path)
+    first, second = run_workers(Case(2, microbatch, norm=norm, sam=sam), config, tmp_path)
     assert first[1] == second[1], "the loss is the global batch's, on every worker"
     assert first[1] == pytest.approx(alone[1], rel=1e-4)
     for name, tensor in alone[4].items():
