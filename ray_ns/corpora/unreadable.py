@@ -28,6 +28,7 @@ def refuse_above(
             read = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
             mend = f"{read} are read: convert the others (magick mogrify -format jpg *.heic *.tif) or take them out"
         raise InputError(
-            f"{corpus}: {bad} of {rows} images cannot be read ({in_words(reasons, names)}), more than {setting} = "
-            f"{allowed:g}. {mend}{', or raise it' if bad < rows else ''}."
+            f"{corpus}: {bad} of {rows} images cannot be read ({in_words(reasons, names)}), "
+            + (f"more than {setting} = {allowed:g}. " if bad > allowed * rows else "and none is left. ")
+            + f"{mend}{', or raise it' if bad < rows else ''}."
         )

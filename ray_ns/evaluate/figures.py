@@ -10,7 +10,7 @@ import pyarrow as pa
 from ray_ns.evaluate.intervals import Z, wilson
 from ray_ns.evaluate.metrics import calibration_error
 
-FEW = 5  # images, of fewer no interval of a mean is given
+FEW = 5  # images, of fewer no interval of a mean or of a calibration error is given
 SAMPLES = 200  # for the interval of a calibration error
 REAL_COLUMN = "real"
 BINS = 15  # of the reliability table (Guo et al. 2017)
@@ -82,11 +82,12 @@ def reliability(confidence: np.ndarray, right: np.ndarray) -> list[dict[str, Any
 
 
 def _resampled(confidence: np.ndarray, right: np.ndarray) -> list[float] | None:
-    """The middle 95 % of the calibration errors of samples drawn from the images with replacement; None of no image.
+    """The middle 95 % of the calibration errors of samples drawn from the images with replacement.
 
-    A sample's error is mostly larger than that of the images it is drawn from, so the interval leans upwards.
+    None of fewer images than ``FEW``. A sample's error is mostly larger than that of the images it is drawn from, so
+    the interval leans upwards.
     """
-    if not len(right):
+    if len(right) < FEW:
         return None
     rng, found = np.random.default_rng(0), []
     for _ in range(SAMPLES):

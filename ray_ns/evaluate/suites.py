@@ -99,7 +99,12 @@ def attack_of(view: str) -> Attack | None:
 
 
 def among(suite: Suite, classes: np.ndarray) -> Suite:
-    """The ``AMONG`` suite of a corpus that has only ``classes``, bool (all of the network's,)."""
+    """The ``AMONG`` suite of a corpus that has only ``classes``, bool (all of the network's,). Of two or more."""
+    if classes.sum() < 2:
+        raise InputError(
+            f"--on {suite.name}: its images are all of one class, and a network that may say no other is always right. "
+            f"Give images of two classes or more, or {suite.source} without {AMONG}."
+        )
     return replace(suite, views=(f"{AMONG}:{np.packbits(classes).tobytes().hex()}",))
 
 

@@ -23,6 +23,11 @@ def test_where_a_format_is_not_read_those_that_are_and_how_to_convert_are_said(d
     assert said.endswith(", or raise it.")
 
 
+def test_where_all_are_allowed_to_be_none_is_left() -> None:
+    with pytest.raises(InputError, match=r"3 of 3 images cannot be read \(empty 3.*\), and none is left\. Repair"):
+        refuse_above(1, 3, {"empty": 3}, "data.pool", "data.max_quarantined")
+
+
 def test_what_cannot_help_is_not_advised() -> None:
     assert refusal(36, truncated=6).endswith("data.max_quarantined = 0.01. Repair the images, or raise it.")
     assert refusal(36, truncated=36).endswith("data.max_quarantined = 0.01. Repair the images.")

@@ -1,5 +1,8 @@
 """Attacks on a linear network, where what they make of an image is known: in pixels, normalised and clipped."""
 
+import copy
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +52,40 @@ def test_on_a_linear_network_it_is_the_analytic_one(images: np.ndarray, data: Da
     wanted = analytic(network, images, truth, attack.epsilon)
     assert np.allclose(teacher.attacked(images, truth, attack), wanted, atol=1e-5)
     assert teacher.attacked(images[:0], truth[:0], attack).shape == (0, 2)
+
+
+def by_differences(network: nn.Module, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
+    """The attacked pixels of one image after the other, by finite differences of the loss: no gradient of PyTorch's."""
+    mean, std = (torch.tensor(it, dtype=torch.float64).view(1, 3, 1, 1) for it in (MEAN, STD))
+    found = []
+    for image, label in zip(images.astype(np.float64).transpose(0, 3, 1, 2) / 255, truth, strict=True):
+        start = now = torch.from_numpy(image.copy())
+        for _ in range(attack.steps):
+            nudge = 1e-5 * torch.eye(now.numel(), dtype=torch.float64).view(-1, *now.shape)
+            with torch.no_grad():
+                logits = [network((it - mean) / std) for it in (now + nudge, now - nudge)]
+            up, down = (it.logsumexp(1) - it[:, label] for it in logits)
+            now = now + (attack.step or attack.epsilon) * torch.sign(up - down).view(now.shape)
+            now = torch.minimum(torch.maximum(now, start - attack.epsilon), start + attack.epsilon).clamp(0, 1)
+        found.append(now.numpy())
+    return np.stack(found)
+
+
+@pytest.mark.parametrize("attack", [Attack(0.03), Attack(0.03, 4, 0.02)])
+def test_on_a_network_that_is_not_linear_it_follows_the_loss(images: np.ndarray, data: Data, attack: Attack) -> None:
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.Tanh(), nn.Flatten(), nn.Linear(24, 5))
+    truth = np.array([0, 1, 2, 3, 4, 0, 1])
+    wanted = by_differences(copy.deepcopy(network).double(), images, truth, attack)
+    teacher = Teacher(network, data, 4, "float32", torch.device("cpu"))
+    made: list[torch.Tensor] = []
+
+    def noted(logits: Any, pixels: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        made.append(attack(logits, pixels, classes))
+        return made[-1]
+
+    teacher.attacked(images, truth, noted)
+    assert np.allclose(torch.cat(made)[:7].numpy(), wanted, atol=1e-6)
 
 
 def test_no_pixel_goes_further_than_epsilon_or_leaves_its_range() -> None:

@@ -85,6 +85,21 @@ def test_tilting_by_nothing_leaves_the_image_but_for_its_distance() -> None:
     assert middle.sum() == pytest.approx(images.sum(), rel=0.1)
 
 
+def test_the_mean_flip_rate_of_sequences_made_by_hand() -> None:
+    """Of 1,000 classes: the first image never flips; of noise the second one flips in 3 of 4 frames, else in 1 of 4."""
+    top = np.concatenate([sequence(7, 7, 7, 7, 7), sequence(1, 1, 2, 2, 2)])
+    judged = Judged(np.zeros(2, int), top[:, 0, 0], np.ones(2), np.zeros(2), top[:, 0], top)
+    found = KINDS[PERTURBATIONS].figures({f"perturb:{IMAGENET}:{name}": judged for name in TABLE}, 1000)
+    noise, others = 1 / 0.2365 + 1 / 0.3006, (0.0930, 0.0594, 0.1193, 0.0489, 0.1101, 0.1310, 0.0705, 0.2353)
+    wanted = ((0.75 / 2) * noise + (0.25 / 2) * sum(1 / it for it in others)) / 10
+    assert found["mfr"] == pytest.approx(wanted, abs=1e-6)
+    assert found["flips"] == pytest.approx((2 * 0.375 + 8 * 0.125) / 10)
+    # class 1 goes from rank 1 beyond the fifth; the distance is of ranks 1 to 5, beyond which nothing counts
+    assert found["perturbations"]["snow"]["top5_distance"] == pytest.approx(5 / 4 / 2)
+    assert found["perturbations"]["shot_noise"]["top5_distance"] == pytest.approx(3 * 5 / 4 / 2)
+    assert KINDS[PERTURBATIONS].figures({f"perturb:{CIFAR}:{it}": judged for it in TABLE}, 1000)["mfr"] is None
+
+
 def test_the_figures_are_of_readable_images_and_their_interval_of_images() -> None:
     (suite,) = parse("perturbations", 32, 3)
     label = np.array([1, 1, -1])

@@ -32,6 +32,17 @@ def test_in_different_bins_they_do_not() -> None:
     assert calibration_error(np.array([0.9, 0.1]), np.array([False, True])) == pytest.approx(0.9)
 
 
+@pytest.mark.parametrize("bins", [10, 15, 20])
+def test_it_is_the_papers_sum_over_bins(rng: np.random.Generator, bins: int) -> None:
+    confidence, right = rng.random(3000) ** 0.5, rng.random(3000) < 0.7
+    total = 0.0
+    for number in range(bins):
+        inside = [at for at in range(3000) if number / bins < confidence[at] <= (number + 1) / bins]
+        accuracy = sum(bool(right[at]) for at in inside) / len(inside)
+        total += len(inside) / 3000 * abs(accuracy - sum(confidence[at] for at in inside) / len(inside))
+    assert calibration_error(confidence, right, bins) == pytest.approx(total, rel=1e-9)
+
+
 @pytest.mark.parametrize("confidence", [0.0, 1.0])
 def test_the_ends_of_the_range_have_a_bin(confidence: float) -> None:
     right = np.array([True, False])

@@ -81,6 +81,12 @@ def test_the_classes_to_choose_among_travel_in_the_view() -> None:
     assert among_of("clean", 1000) is None
 
 
+def test_one_class_to_choose_among_is_no_choice() -> None:
+    (suite,) = parse("among@x", 224, 3)
+    with pytest.raises(InputError, match="--on among@x: its images are all of one class"):
+        among(suite, np.arange(1000) == 5)
+
+
 def test_reassessed_labels_are_a_file() -> None:
     assert parse("real:a/real.json@val", 224, 3) == [
         Suite("real:a/real.json@val", "real", "val", ("clean",), "a/real.json")
