@@ -153,7 +153,10 @@ class Training(Section):
     batch: Positive = Field(..., description="labelled images per step, over all workers")
     optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
     noise: Noise = Field(Noise(), description="input noise")
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(0.0, description="on true labels only")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description="on true labels and on hard pseudo labels; not on soft ones (the released code: 0.1)",
+    )
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = Field(
         None, description="moving average of the weights, with warm-up; it is what labels and is evaluated; null: none"
     )

@@ -124,6 +124,19 @@ def check_models(config: Config) -> list[str]:
     ]
 
 
+def truncated(config: Config) -> list[str]:
+    """A warning for each student whose temperature works on labels of which only the top few are kept."""
+    label, classes = config.label, config.data.classes
+    if label.keep != "top" or label.top >= classes:
+        return []
+    return [
+        f"{place}.temperature = {recipe.temperature:g} changes all {classes:,} probabilities of a soft label, and "
+        f"label.keep: top keeps {label.top}; the others count as equal. label.keep: full keeps all."
+        for place, recipe in config.recipes().items()
+        if isinstance(recipe, Student) and recipe.targets == "soft" and recipe.temperature != 1
+    ]
+
+
 def what_shows(run: Run) -> tuple[str, dict[str, Any]]:
     """How small a gain the validation images, which choose, and the test images can show: in words, and in points."""
     classes = run.config.data.classes
@@ -153,7 +166,7 @@ def check(run: Run) -> None:
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
     run.reporter.note(layout.line("data.pool", pool, None, None))
-    for warning in check_models(config):
+    for warning in (*check_models(config), *truncated(config)):
         run.reporter.warn(warning)
     if run.local:
         import torch

@@ -309,6 +309,22 @@ def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
     assert "its teacher has " in warning
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["student.temperature=2", "label.keep=top", "label.top=5"], True),
+        (["student.temperature=2", "label.keep=top", "label.top=10"], False),  # all 10 classes are kept
+        (["student.temperature=2", "label.keep=full"], False),
+        (["student.temperature=1", "label.keep=top", "label.top=5"], False),
+        (["student.temperature=2", "label.keep=top", "label.top=5", "student.targets=hard"], False),
+    ],
+)
+def test_a_temperature_beside_labels_that_are_cut_off_is_told_of(tiny: Path, words: list[str], told: bool) -> None:
+    warnings = preflight.truncated(load(tiny, words))
+    assert bool(warnings) == told
+    assert all("student.temperature = 2 " in it and "label.keep: full" in it for it in warnings)
+
+
 def test_a_norm_that_a_group_of_workers_cannot_share_is_refused_by_its_recipe(tiny: Path) -> None:
     words = ["cluster.train_workers=2", "student.model={name: test_resnet, args: {norm_layer: evonormb0}}"]
     preflight.check_models(load(tiny, words))
