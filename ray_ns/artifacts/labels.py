@@ -17,7 +17,7 @@ from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.parquet"
 XXH3 = "xxh3"
-TEMPERATURE = "temperature"
+TEMPERATURE, VIEWS = "temperature", "views"
 
 
 class Labels(Artifact):
@@ -47,6 +47,11 @@ class Labels(Artifact):
     def temperature(self) -> float:
         """What the teacher's logits were divided by."""
         return float(self.commit.summary.get(TEMPERATURE, 1.0))
+
+    @property
+    def views(self) -> str:
+        """Over which views of an image its probabilities were averaged (``label.views``)."""
+        return str(self.commit.summary.get(VIEWS, "one"))
 
     @property
     def content(self) -> str | None:

@@ -6,7 +6,7 @@
 from ray_ns.config.cluster import Cluster
 from ray_ns.config.config import Config
 from ray_ns.config.data import MIDDLE, CorpusName, Data
-from ray_ns.config.labelling import Label, Select
+from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import decided
@@ -29,6 +29,7 @@ __all__ = [
     "Settings",
     "Student",
     "Training",
+    "Views",
     "changes",
     "decided",
 ]

@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from ray_ns.config.schema import PRECISION, ClassNumber, Positive, Precision, Section, Share, how
 
+Views = Literal["one", "flip", "five_crops", "ten_crops"]
+
 
 class Label(Section):
     """How the teacher labels the pool."""
@@ -25,6 +27,12 @@ class Label(Section):
         description="what the teacher's logits are divided by, so that a confidence is the share that is right; auto: "
         "found for each teacher on the validation images (at least 30), where their NLL is lowest",
     )
+    views: Views = Field(
+        "one",
+        description="test-time augmentation: over which views of an image its probabilities are averaged; flip: it and "
+        "its mirror image, wrong where that is another class, such as for digits; five_crops: it and its four corners; "
+        "ten_crops: these and their mirror images. So many times as long takes the labelling",
+    )
     compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
     actors: Positive = how(1, "teacher actors in the pool")
     gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
@@ -42,7 +50,7 @@ class Label(Section):
     @property
     def of_one_network(self) -> "Label":
         """How one network is evaluated: as it labels, without what only its labels of the pool are made with."""
-        return self.model_copy(update={"temperature": 1.0})
+        return self.model_copy(update={"temperature": 1.0, "views": "one"})
 
     @property
     def layout_here(self) -> Literal["actor", "tasks"]:

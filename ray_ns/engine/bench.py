@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.config import Config
+from ray_ns.config import Config, Views
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Decode, Reason
@@ -68,16 +68,18 @@ class Bench:
                 row += count
         raise InputError(f"{corpus.root}: holds no image")
 
-    def labelled(self, encoded: list[bytes | None]) -> tuple[np.ndarray, list[str | None]]:
-        """The teacher's probabilities, float32 (n, classes), and why an image cannot be read."""
+    def labelled(self, encoded: list[bytes | None], views: Views = "one") -> tuple[np.ndarray, list[str | None]]:
+        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read."""
         from ray_ns.models.predictor import Teacher
+        from ray_ns.models.voting import Voting
 
         data, label = self.config.data, self.config.label
         found = [self.decode(it) for it in encoded]
         blank = np.zeros((data.size, data.size, data.channels), np.uint8)
         pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
         device = self.device(bool(label.gpus_per_actor))
-        teacher = Teacher(self.teacher.result, data, label.slice_rows, label.precision, device)
+        how = label.slice_rows, label.precision, device
+        teacher = Teacher(self.teacher.result, data, *how, voting=Voting(views=views))
         return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
 
     def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":

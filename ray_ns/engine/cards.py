@@ -129,8 +129,12 @@ def _files(committed: Commit, place: _Place) -> dict[str, list[StoredObject]]:
 
 def _note(committed: Commit | None) -> str:
     """What is to be known of labels: how their confidence was made, where it is not the network's own."""
-    temperature = Labels(committed).temperature if committed else 1.0
-    return "" if temperature == 1 else f"the teacher's logits were divided by {temperature:g} before the softmax"
+    if committed is None:
+        return ""
+    labels = Labels(committed)
+    divided = f"the teacher's logits were divided by {labels.temperature:g} before the softmax"
+    seen = f"probabilities are means over several views of an image (label.views: {labels.views})"
+    return "; ".join([divided] * (labels.temperature != 1) + [seen] * (labels.views != "one"))
 
 
 def _table(store: ObjectStore, name: str, files: Mapping[str, list[StoredObject]], note: str) -> Table:

@@ -5,6 +5,7 @@ from typing import Any
 
 from ray_ns.config import Config, Student, Training
 from ray_ns.corpora.corpus import Corpus
+from ray_ns.models.voting import COUNTS
 from ray_ns.observe import in_time
 
 COUNTED = 16  # shards whose rows are counted; the others are assumed to have as many rows per byte
@@ -34,7 +35,7 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
         "label": (pool if config.run.mode == "every_round" else pool / rounds) * rounds / rate,
         "students": trained["students"],
         "control": trained["control"],
-        "evaluate": networks * scored / rate,
+        "evaluate": networks * scored / rate / COUNTS[label.views],  # which sees one view of an image
     }
     weights = [found[place]["parameters"] * FLOAT for place in ("train teacher", *students)]
     checkpoints = config.cluster.checkpoints_kept * STATES * max(weights)

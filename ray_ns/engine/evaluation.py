@@ -146,7 +146,8 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
     record = None if first.given.run is None else layout.record(first.given.run)
     label = labelled_by(record)
-    label.pop("temperature", None)  # the network as it is
+    for name in ("temperature", "views"):  # the network as it is
+        label.pop(name, None)
     return {"data": {**fed, **images}, "label": label}
 
 

@@ -17,12 +17,12 @@ import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
 from ray_ns.artifacts.network import Network
-from ray_ns.artifacts.voting import ALONE, Voting
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
 from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, list_slices
 from ray_ns.engine.workers.teacher import TABLE, TeacherActor
+from ray_ns.models.voting import ALONE, Voting
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from ray_ns.config import Data, decided
+from ray_ns.models.views import views_of
+from ray_ns.models.voting import ALONE, Voting
 
 # What changes images against the network: of its logits, float32 pixels (n, channels, H, W) in 0..1 and their classes,
 # int64 (n,), the changed pixels.
@@ -24,6 +26,8 @@ class Teacher:
     on a CPU as many as ``CPU_PIXELS`` allow. The last one is padded. The same images give the same bits if weights,
     device type, precision, threads and batch are the same.
 
+    ``voting``: over which views the probabilities are averaged, and the temperature of each one's.
+
     Two threads may call it: on a GPU the images of one are copied while the network works on those of the other.
     """
 
@@ -35,12 +39,12 @@ class Teacher:
         precision: str,
         device: torch.device,
         compiled: bool = False,
-        temperature: float = 1.0,
+        voting: Voting = ALONE,
     ) -> None:
         network = network.eval().to(device).to(memory_format=torch.channels_last)
         self._network = torch.compile(network) if compiled else network
         self._batch = batch if device.type == "cuda" else max(1, min(batch, CPU_PIXELS // data.size**2))
-        self._device, self._temperature = device, temperature
+        self._device, self._voting = device, voting
         self._bfloat16 = decided(precision) == "bfloat16"
         self._of_thread = threading.local()
         self._turn = threading.Lock()
@@ -54,12 +58,12 @@ class Teacher:
 
         ``among``: the classes to choose among, bool (classes,); the logits of the others are cut before the softmax.
         """
-        return self._in_batches(images, lambda logits: self._probabilities(logits, among))
+        return self._in_batches(images, lambda pixels: self._probabilities(pixels, among))
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """As the network gives them, float32 (n, classes), of uint8 images (n, H, W, channels)."""
-        return self._in_batches(images, lambda logits: logits)
+        """As the network gives them in one view, float32 (n, classes), of uint8 images (n, H, W, channels)."""
+        return self._in_batches(images, lambda pixels: self._network(pixels).float())
 
     def attacked(self, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
         """As ``__call__``, of the images that ``attack`` makes of these, whose classes are ``truth``, int64 (n,)."""
@@ -75,7 +79,8 @@ class Teacher:
             with self._turn:
                 changed = attack(self._logits, pixels, classes)
                 with torch.inference_mode():
-                    probabilities = self._probabilities(self._logits(changed).float())
+                    views = views_of(changed, self._voting.views)
+                    probabilities = _mean([self._softmax(self._logits(view).float()) for view in views])
             found.append(probabilities[: len(of)].cpu().numpy())
         return np.concatenate(found)
 
@@ -87,10 +92,15 @@ class Teacher:
             logits: torch.Tensor = self._network((pixels - mean) / std)
         return logits
 
-    def _probabilities(self, logits: torch.Tensor, among: np.ndarray | None = None) -> torch.Tensor:
+    def _probabilities(self, pixels: torch.Tensor, among: np.ndarray | None) -> torch.Tensor:
+        """The mean over the views of normalised pixels (n, channels, H, W)."""
+        views = views_of(pixels, self._voting.views)
+        return _mean([self._softmax(self._network(view).float(), among) for view in views])
+
+    def _softmax(self, logits: torch.Tensor, among: np.ndarray | None = None) -> torch.Tensor:
         if among is not None:
             logits = logits.masked_fill(~torch.from_numpy(among).to(self._device), -torch.inf)
-        return torch.softmax(logits / self._temperature, 1)
+        return torch.softmax(logits / self._voting.temperature, 1)
 
     def _in_batches(self, images: np.ndarray, of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         if not len(images):
@@ -110,7 +120,7 @@ class Teacher:
             pixels = pixels.view(held.shape).permute(0, 3, 1, 2)  # stays NHWC in memory, which is channels_last
             # One at a time, so that memory holds one batch's activations only.
             with self._turn, torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
-                return of(self._network(pixels).float())[:count].cpu().numpy()
+                return of(pixels)[:count].cpu().numpy()
 
     def _stream(self) -> torch.cuda.Stream | None:
         """This thread's own CUDA stream; None on a CPU."""
@@ -119,3 +129,7 @@ class Teacher:
         if not hasattr(self._of_thread, "stream"):
             self._of_thread.stream = torch.cuda.Stream(self._device)
         return cast(torch.cuda.Stream, self._of_thread.stream)
+
+
+def _mean(views: list[torch.Tensor]) -> torch.Tensor:
+    return views[0] if len(views) == 1 else torch.stack(views).mean(0)

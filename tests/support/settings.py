@@ -41,6 +41,7 @@ DECIDING = [
     "label.temperature",
     "label.threads",
     "label.top",
+    "label.views",
     "run.mode",
     "run.patience",
     "run.rounds",
@@ -222,6 +223,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "temperature": 1.0,
         "threads": 1,
         "top": 10,
+        "views": "one",
     },
     "Model": {
         "args": {},

@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from ray_ns import __version__
 from ray_ns.artifacts.judged import JUDGED, JudgedOn
 from ray_ns.artifacts.network import Network
-from ray_ns.artifacts.voting import Voting
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -25,6 +24,7 @@ from ray_ns.evaluate.suites import Suite
 from ray_ns.export.labels import names_of
 from ray_ns.images import decode
 from ray_ns.labels import files
+from ray_ns.models.voting import Voting
 from ray_ns.seals import digest
 from ray_ns.store.commit import Commit, Output
 

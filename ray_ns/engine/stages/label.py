@@ -12,10 +12,9 @@ import pyarrow as pa
 from ray_ns import __version__
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.digests import Digests
-from ray_ns.artifacts.labels import TEMPERATURE, Labels, label_objects
+from ray_ns.artifacts.labels import TEMPERATURE, VIEWS, Labels, label_objects
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import SELECTION, Selection
-from ray_ns.artifacts.voting import Voting
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus, split_ids
 from ray_ns.corpora.known import check_of, in_words, parted
@@ -29,6 +28,7 @@ from ray_ns.engine.workers.slices import CONTENT, Job, Piece
 from ray_ns.errors import InputError
 from ray_ns.images import decode
 from ray_ns.labels import counting, schema
+from ray_ns.models.voting import ALONE, Voting
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, Part, planned_inputs
@@ -80,7 +80,7 @@ class Label(Stage[Labels]):
         tally = counting.tally(config.data.classes)
         voting = Voting.asked(config.label, self.calibration.temperature if self.calibration else None)
         lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
-        lineage |= {name: f"{value:g}" for name, value in _told(voting).items()}
+        lineage |= {name: str(value) for name, value in _told(voting).items()}
         about = run.about("pool")
         for job, table in predict(run, self.teacher, list(left), self.known, voting):
             counting.add(tally, table, f"{prefix}, label shard {left[job]}")
@@ -115,7 +115,7 @@ class Label(Stage[Labels]):
         label, classes = bench.config.label, bench.config.data.classes
         first = bench.first("pool", label.slice_rows)
         began = time.monotonic()
-        probabilities, reasons = bench.labelled(first.encoded)
+        probabilities, reasons = bench.labelled(first.encoded, label.views)
         top = min(label.top, classes)
         bench.labels = schema.label_table(first.ids, probabilities, reasons, label.keep, top)
         seconds = time.monotonic() - began
@@ -225,9 +225,11 @@ def _content(job: Job, table: pa.Table) -> list[str]:
     return found
 
 
-def _told(voting: Voting) -> dict[str, float]:
+def _told(voting: Voting) -> dict[str, Any]:
     """What is recorded of how the labels came of the teacher; nothing where it labels as it is."""
-    return {} if voting.temperature == 1 else {TEMPERATURE: voting.temperature}
+    return {
+        name: getattr(voting, name) for name in (TEMPERATURE, VIEWS) if getattr(voting, name) != getattr(ALONE, name)
+    }
 
 
 def _committed(part: Part) -> Part:

@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from ray_ns import measures
 from ray_ns.artifacts.digests import KnownFrom, load
-from ray_ns.artifacts.voting import ALONE, Voting
 from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import DIGEST_BYTES, parted
 from ray_ns.engine import metrics
 from ray_ns.engine.workers.slices import CONTENT, Batch, Reader, Slice, decoded
 from ray_ns.labels import schema
+from ray_ns.models.voting import ALONE, Voting
 from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
@@ -53,7 +53,7 @@ class TeacherActor:
         network = loaded or from_files({name: stored.read(store) for name, stored in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         how = label.slice_rows, label.precision, device, label.compile
-        self._teacher = Teacher(network, config.data, *how, voting.temperature)
+        self._teacher = Teacher(network, config.data, *how, voting)
         self._judge = Judge(self._teacher, corpora, config.data)
         self._reader = Reader(config)
         self._corpora = corpora

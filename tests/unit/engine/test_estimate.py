@@ -42,6 +42,8 @@ def test_every_stage_is_counted_as_often_as_a_run_does_it(config: Config, corpor
     [
         ({"label": Label(actors=3)}, "label", 4.0),
         ({"label": Label(actors=2)}, "evaluate", 2.0),
+        ({"label": Label(views="five_crops")}, "label", 12.0),  # the rate was measured with all views
+        ({"label": Label(views="five_crops")}, "evaluate", 0.8),
         ({"control": {"enabled": False}}, "control", 0.0),
         ({"control": {"enabled": False}}, "evaluate", 3.0),
         ({"run": {"rounds": 1}}, "students", 8.0),

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from ray_ns.config import Config, Data
+from ray_ns.config import Config, Data, Views
 from ray_ns.models.predictor import Teacher
+from ray_ns.models.voting import COUNTS, Voting
 from ray_ns.models.zoo import build
 
 CPU = torch.device("cpu")
@@ -55,13 +56,31 @@ def test_precision_is_the_one_asked_for(network: nn.Module, data: Data, images: 
 
 
 def test_logits_are_divided_by_the_temperature(network: nn.Module, data: Data, images: np.ndarray) -> None:
-    teacher = Teacher(network, data, BATCH, "float32", CPU, temperature=2.5)
+    teacher = Teacher(network, data, BATCH, "float32", CPU, voting=Voting(2.5))
     logits = torch.from_numpy(teacher.logits(images))
     np.testing.assert_allclose(teacher(images), torch.softmax(logits / 2.5, 1).numpy(), atol=1e-6)
     plain = Teacher(network, data, BATCH, "float32", CPU)
     np.testing.assert_array_equal(plain.logits(images), logits.numpy())
     np.testing.assert_array_equal(plain(images), torch.softmax(logits, 1).numpy())
     assert plain.logits(images[:0]).shape == (0, data.classes)
+
+
+@pytest.mark.parametrize(("views", "of"), [("flip", 2), ("five_crops", 5), ("ten_crops", 10)])
+def test_probabilities_are_the_mean_over_the_views(
+    network: nn.Module, data: Data, images: np.ndarray, views: Views, of: int
+) -> None:
+    teacher = Teacher(network, data, BATCH, "float32", CPU, voting=Voting(2.0, views))
+    pixels = (torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - data.mean[0]) / data.std[0]
+    corners = [pixels[:, :, top : top + 14, left : left + 14] for top in (0, 2) for left in (0, 2)]
+    grown = [nn.functional.interpolate(it, (16, 16), mode="bilinear") for it in corners]
+    shown = [pixels] if views == "flip" else [pixels, *grown]
+    shown += [torch.flip(it, [3]) for it in shown] if views != "five_crops" else []
+    assert len(shown) == of == COUNTS[views]
+    with torch.no_grad():
+        wanted = torch.stack([torch.softmax(network.eval()(it) / 2, 1) for it in shown]).mean(0)
+    np.testing.assert_allclose(teacher(images), wanted.numpy(), atol=2e-6)
+    np.testing.assert_array_equal(teacher(images[:3]), teacher(images)[:3])
+    assert not np.allclose(teacher(images), Teacher(network, data, BATCH, "float32", CPU, voting=Voting(2.0))(images))
 
 
 def test_pixels_are_normalised_and_the_network_is_not_noised(

@@ -138,6 +138,19 @@ def test_a_number_needs_no_stage_and_1_leaves_the_records_as_they_were(opened: O
         assert (b"temperature" in metadata) is (temperature == 2)
 
 
+def test_views_change_the_labels_and_their_records_and_no_temperature(opened: Open) -> None:
+    first = opened(temperature="auto")
+    one, plain = calibrated(first)
+    run = opened("views", temperature="auto", views="ten_crops")
+    other, labels = calibrated(run)
+    assert other.temperature == one.temperature
+    assert other.digest == one.digest, "it is found on one view"
+    assert (plain.views, labels.views) == ("one", "ten_crops")
+    confidences = [files_of(*it)[0]["confidence"].drop_null().to_numpy() for it in ((plain, first), (labels, run))]
+    assert not np.allclose(*confidences)
+    assert files_of(labels, run)[0].schema.metadata[b"views"] == b"ten_crops"
+
+
 def test_too_few_validation_images_are_refused_beforehand(opened: Open, pictures: Callable, tmp_path: Path) -> None:
     calibrate.check(opened(temperature="auto"))
     few = write_classes(tmp_path / "few", pictures(29), [0, 1, 2] * 9 + [0, 1])
