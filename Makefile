@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
+.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
 
 
 demo: $(READY)
@@ -40,6 +40,10 @@ bench-select: $(READY)
 
 bench-ingest: $(READY)
 	$(BIN)/python -m benchmarks.ingest --files 100000
+
+# FASHION: a folder with the four files of Fashion-MNIST; Debian's package dataset-fashion-mnist has them.
+bench-judging: $(READY)
+	$(BIN)/python -m benchmarks.judging $(or $(FASHION),/usr/share/datasets/fashion-mnist) runs/judging
 
 bench-label: $(READY)
 	$(BIN)/python -m benchmarks.label --json

@@ -54,9 +54,9 @@ def write_digits(folder: Path, key: int, per_class: int = 5) -> None:
     validation, test, pool = rest[:VALIDATION], rest[VALIDATION : VALIDATION + TEST], rest[VALIDATION + TEST :]
     crops = _crops(load_sample_images().images, key)
     for name, part in {"labelled": chosen, "validation": validation, "test": test}.items():
-        _write(folder / name, digits[part], labels[part])
+        write_shards(folder / name, digits[part], labels[part])
     mixed = np.concatenate([digits[pool], crops])
-    _write(folder / "pool", mixed[permutation(len(mixed), key, 1)], None)
+    write_shards(folder / "pool", mixed[permutation(len(mixed), key, 1)], None)
     marker.write_text(wanted)
 
 
@@ -74,7 +74,8 @@ def _crops(photographs: list[np.ndarray], key: int) -> np.ndarray:
     return np.stack(crops)
 
 
-def _write(folder: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+def write_shards(folder: Path, images: np.ndarray, labels: np.ndarray | None) -> None:
+    """Grey images, uint8 (n, H, W), and their labels, where there are any, as Parquet shards of PNGs."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard, begin in enumerate(range(0, len(images), SHARD_ROWS)):
         part = slice(begin, begin + SHARD_ROWS)

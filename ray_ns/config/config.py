@@ -53,6 +53,7 @@ class Config(Section):
         if isinstance(self.student, list) and len(self.student) > self.run.rounds:
             raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")
         self._check_init()
+        self._check_validation()
         for name in ("thresholds", "quotas"):
             unknown = [label for label in getattr(self.select, name) if label >= (self.data.classes or math.inf)]
             if unknown:
@@ -83,11 +84,25 @@ class Config(Section):
                     f"number of workers that is a multiple of {group}, or bn_group: 1"
                 )
 
+    def _check_validation(self) -> None:
+        """Without validation images nothing asks for them."""
+        if self.data.validation is not None or self.data.held_out != 0:
+            return
+        asking = [f"{name}.eval_steps" for name, recipe in self.recipes().items() if recipe.eval_steps is not None]
+        asking += ["run.promote: validation"] if self.run.promote == "validation" else []
+        asking += ["label.temperature: auto"] if self.label.temperature == "auto" else []
+        if asking:
+            raise ValueError(
+                f"{asking[0]} needs validation images, and data.held_out: 0 holds none out. Give data.validation, hold "
+                f"some out, or leave {asking[0].partition(':')[0]} out"
+            )
+
     def _check_init(self) -> None:
         """A student may only take up weights that fit it, whichever round its teacher comes from."""
         networks = [self.teacher.model, *(student.model for student in self.students)]
         for number, student in enumerate(self.students, 1):
-            first = number - 1 if self.run.patience == 1 else 0  # the first round that may be this one's teacher
+            last_one = self.run.patience == 1 or self.run.promote == "always"
+            first = number - 1 if last_one else 0  # the first round that may be this one's teacher
             for before in networks[first:number] if student.init == "teacher" else ():
                 if (before.name, before.args) != (student.model.name, student.model.args):
                     raise ValueError(

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, model_validator
 
-from ray_ns.config.schema import AsWritten, ClassCount, PathSetting, Section, Share, how
+from ray_ns.config.schema import AsWritten, ClassCount, PathSetting, Section, Share, earlier, how
 
 CorpusName = Literal["labelled", "validation", "test", "pool"]
 MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
@@ -28,10 +28,12 @@ class Data(Section):
     test: PathSetting | None = how(
         None, "the same, for the reported figures only: chooses nothing; null: held out of labelled"
     )
-    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
-        0.2,
-        description="share of each class of labelled that never trains: half for validation, half for test, each "
-        "where it is null",
+    held_out: Literal["auto", 0] | Annotated[float, Field(gt=0, lt=1)] | Annotated[int, Field(ge=2)] = earlier(
+        "auto",
+        {3: 0.2},
+        "what of each class of labelled never trains, half for validation, half for test, each where it "
+        "is null: a share, or a number of images from 2 on; auto: a tenth for each from 2,000 images on, up to 1,000, "
+        "and less of fewer; 0: all images train, and no figure is reported",
     )
     pool: PathSetting = how(..., "folder (or URL) of images, labels not needed: Parquet shards, tars or files")
     image_column: Annotated[str, AsWritten()] = Field(

@@ -4,7 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from ray_ns.config.schema import PathSetting, Positive, Section, how
+from ray_ns.config.schema import PathSetting, Positive, Section, earlier, how
+
+Promote = Literal["auto", "always", "validation"]
 
 
 class Run(Section):
@@ -18,8 +20,14 @@ class Run(Section):
         description="every_round: each teacher labels the whole pool, which is filtered again; filter_once: the first "
         "teacher chooses the images, later ones label only those (the paper's way)",
     )
+    promote: Promote = earlier(
+        "auto",
+        {3: "validation"},
+        "when a student becomes the teacher; auto: unless the same validation images say that it is worse "
+        "(paired top-1, else paired log-loss); always: each time (the paper); validation: with a higher top-1 only",
+    )
     patience: Positive = Field(
-        1, description="stop after this many rounds in a row without a better top-1 on the validation images"
+        1, description="stop after this many rounds in a row whose student did not become the teacher"
     )
 
 

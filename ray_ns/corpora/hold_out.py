@@ -1,8 +1,10 @@
 """Which labelled images train and which evaluate: drop unreadable ones, hold a share out, keep copies on one side."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from typing import Literal
 
 import numpy as np
 
@@ -12,18 +14,40 @@ from ray_ns.images.decode import Reason
 from ray_ns.images.isolate import Outcome
 from ray_ns.keyed import hashes
 
+SHARE = 0.1  # of each class, that ``auto`` holds out for each part at most
+FULL = 2_000  # labelled images, from which on it does: a part then has 200, on which a student shows
+MOST = 1_000  # images of a part: on 961 a difference of 2 points leaves chance (``evaluate.verdict.ENOUGH``)
+
+Draw = Callable[[int], int]  # how many images each part gets of a class of so many
+
+
+def drawing(held_out: float | int | Literal["auto"], images: int, classes: int) -> Draw:
+    """By ``data.held_out``, of ``images`` labelled ones in all; not of 0.
+
+    A share or a count of each class is halved. ``auto``: a tenth of each class for each part from ``FULL`` images on,
+    a proportionally smaller share of fewer, which are worth more in training than in a verdict; and no more than
+    ``MOST`` images of all classes.
+    """
+    if held_out == "auto":
+        share, most = SHARE * min(1.0, images / FULL), math.ceil(MOST / classes)
+        return lambda members: max(1, min(most, round(share * members)))
+    if isinstance(held_out, int):
+        return lambda members: held_out // 2
+    half = held_out / 2
+    return lambda members: max(1, round(half * members))
+
 
 def hold_out(
-    corpus: Corpus, labels: Sequence[np.ndarray], share: float, parts: int, key: int, first: np.ndarray | None = None
+    corpus: Corpus, labels: Sequence[np.ndarray], draw: Draw, parts: int, key: int, first: np.ndarray | None = None
 ) -> list[list[np.ndarray]]:
     """Divide a corpus: the rows (bool, per shard) held out for each part, and last the rows that are left.
 
-    Each part gets ``share`` of every class, at least one image, drawn by a hash of (``key``, ImageId).
+    Each part gets ``draw`` of every class, drawn by a hash of (``key``, ImageId).
 
     Args:
         corpus: the corpus to divide.
         labels: int64 (rows,) per shard.
-        share: of every class, for each part.
+        draw: how many images of a class, for each part.
         parts: how many.
         key: seeds the draw.
         first: int64 (images,): for each image the first image of its group of near-copies. A group stays on one side,
@@ -40,7 +64,7 @@ def hold_out(
     part_of = np.full(len(ids), parts)
     for label in np.unique(truth):
         members = np.flatnonzero(truth == label)
-        many = max(1, round(share * len(members)))
+        many = draw(len(members))
         group_of = members if first is None else first[members]
         heads = np.unique(group_of)
         order = heads[np.argsort(hashes(ids[heads], key), kind="stable")]

@@ -212,6 +212,8 @@ def _own(source: str, first: Rival, known: Sequence[Shard]) -> Corpus:
     if not isinstance(root, str):
         raise InputError(f"--on {source}: it is not known where these images lie ({layout.PLACES}). Give --on FOLDER.")
     data, shards = first.given.data, layout.generations(store)[-1][source]
+    if not shards:
+        raise InputError(f"--on {source}: {store.url} has no such images (data.held_out: 0). Give --on FOLDER.")
     settings = (layout.settings(store) or {}).get("data", {})
     # Where the run has held them out, they lie in its labelled corpus, and are read as that is.
     own = source if root != hints.read(store, layout.PLACES).get("labelled") else "labelled"

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ray_ns.artifacts.report import best_network, report_of
-from ray_ns.artifacts.so_far import evaluated
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.export.network import Given, given, of_run
-from ray_ns.methods.outcome import is_control
+from ray_ns.export.so_far import evaluated
+from ray_ns.methods.outcome import is_control, nearest
 from ray_ns.store import layout
 from ray_ns.store.fork import open_run
 
@@ -37,8 +37,9 @@ class Rival:
 def rivals(place: str, wanted: Sequence[str]) -> list[Rival]:
     """The networks at ``place`` that are ``wanted`` (``WORDS``, or rounds by name); of a run without words ``USUAL``.
 
-    In order of the run's rounds, the control last. The student is the best of the rounds after the teacher's, by the
-    validation images. Raises ``InputError`` where the run has not ended, or has no such network.
+    In order of the run's rounds, the control last. The student is the run's best network; where the teacher stayed, the
+    student that came nearest (``methods.outcome.nearest``). Raises ``InputError`` where the run has not ended, or has
+    no such network.
     """
     store = open_run(place)
     if layout.record(store) is None:
@@ -69,11 +70,10 @@ def rivals(place: str, wanted: Sequence[str]) -> list[Rival]:
 def _roles(rows: Sequence[dict[str, object]]) -> dict[str, str]:
     """The names of the rounds that are teacher, student and control, where there are such."""
     names = [str(row["round"]) for row in rows]
-    scores = {str(row["round"]): float(str(row["validation_top1"])) for row in rows}
-    students = [name for name in names[1:] if not is_control(name)]
     found = {TEACHER: names[0]}
-    if students:
-        found[STUDENT] = max(students, key=lambda name: scores[name])
+    student = nearest(rows)
+    if student is not None:
+        found[STUDENT] = str(student["round"])
     control = next(filter(is_control, names), None)
     return found if control is None else {**found, CONTROL: control}
 

@@ -1,6 +1,6 @@
 """A run that goes on for more rounds than it has: ``run.rounds`` alone may grow, where a round would still be done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_ns.artifacts.report import report_of
@@ -28,11 +28,20 @@ def refuse_none(store: ObjectStore, config: Config) -> None:
     report = report_of(store)
     if report is None:
         return
-    tops = [row["validation_top1"] for row in report.value(store)["rounds"] if not is_control(row["round"])]
-    idle = len(tops) - 1 - tops.index(max(tops))
+    rows = [row for row in report.value(store)["rounds"] if not is_control(row["round"])]
+    idle = _idle(rows)
     if idle >= config.run.patience:
+        why = "worse than their teacher" if "promoted" in rows[-1] else "no better"
         raise InputError(
-            f"run.rounds = {config.run.rounds}: {store.url} ended after round {len(tops) - 1}, since run.patience = "
-            f"{config.run.patience}: {idle} rounds in a row were no better on the validation images. More rounds would "
+            f"run.rounds = {config.run.rounds}: {store.url} ended after round {len(rows) - 1}, since run.patience = "
+            f"{config.run.patience}: {idle} rounds in a row were {why} on the validation images. More rounds would "
             f"change nothing. A new run.dir with a higher run.patience and --fork {store.url} goes on from there."
         )
+
+
+def _idle(rows: Sequence[Mapping[str, Any]]) -> int:
+    """How many of the last rounds in a row have promoted no student; ``rows``: of a report, without the control's."""
+    if "promoted" in rows[-1]:
+        return next((at for at, row in enumerate(reversed(rows)) if row.get("promoted", True)), len(rows))
+    tops = [row["validation_top1"] for row in rows]
+    return len(tops) - 1 - tops.index(max(tops))

@@ -4,6 +4,7 @@ import itertools
 import os
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -183,16 +184,28 @@ def _hold_out(run: Run, missing: Sequence[str], digests: Digests, first: np.ndar
     """Draw the validation and test images that were not given from the labelled ones."""
     config, corpora = run.config, run.corpora
     labelled = corpora["labelled"]
+    if config.data.held_out == 0:
+        against = ", and nothing can speak against a student" if "validation" in missing else ""
+        run.reporter.warn(
+            f"data.held_out: 0: every labelled image trains. There are no {' and '.join(missing)} images to measure on"
+            f"{against}."
+        )
+        for name in missing:
+            corpora[name] = replace(labelled, shards=())
+            if digests:
+                digests[name] = []
+        return
     labels = labelled.labels(config.data.classes)
+    draw = hold_out.drawing(config.data.held_out, sum(map(len, labels)), config.data.classes)
     key = seed(config.run.seed, HELD_OUT)
     try:
-        parts = hold_out.hold_out(labelled, labels, config.data.held_out / 2, len(missing), key, first)
+        parts = hold_out.hold_out(labelled, labels, draw, len(missing), key, first)
     except ValueError as error:
         label = error.args[0]
         images = sum(int((of == label).sum()) for of in labels)
         raise InputError(
             f"data.labelled: class {class_name(run, label)} has too few images to hold some out for "
-            f"{' and '.join(missing)}: {images} that can be used. {_needed(config.data.held_out / 2, len(missing))} "
+            f"{' and '.join(missing)}: {images} that can be used. {_needed(draw(images) * len(missing), images)} "
             f"Add some, or give {' and '.join(f'data.{name}' for name in missing)}."
         ) from error
     if first is not None:
@@ -210,11 +223,11 @@ def _hold_out(run: Run, missing: Sequence[str], digests: Digests, first: np.ndar
             digests[name] = _kept(of_all, rows)
 
 
-def _needed(share: float, parts: int) -> str:
-    """The advice: how many images each class needs, or which setting to change."""
-    if share * parts >= 0.5:
-        return f"data.held_out = {share * parts:g} leaves little: lower it."
-    return f"Each class needs {parts + 1} at least."
+def _needed(wanted: int, images: int) -> str:
+    """The advice: how many images each class needs, or which setting to change; ``wanted``: of ``images``."""
+    if wanted > 2 and 2 * wanted >= images:
+        return "data.held_out leaves little: lower it."
+    return f"Each class needs {wanted + 1} at least."
 
 
 def _kept(digests: Sequence[Sequence[bytes]], rows: Sequence[np.ndarray]) -> list[list[bytes]]:
@@ -238,7 +251,7 @@ def _leave_out_shared(run: Run, digests: Digests) -> None:
                 f"such as {hold_out.named(whole[name], digests[name], one)} = {twin}"
             )
     digests |= left
-    if not any(map(len, corpora["validation"].labels(classes))):
+    if whole["validation"].shards and not any(map(len, corpora["validation"].labels(classes))):
         raise InputError("data.validation: every image of it is a test image too. Give others.")
     counts = count_per_class(corpora["labelled"].labels(classes), classes)
     if not counts.all():

@@ -10,7 +10,6 @@ from typing import Any
 
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.report import report_of
-from ray_ns.artifacts.so_far import best_so_far
 from ray_ns.config import Config, Settings
 from ray_ns.config.prediction import Asked, Predicted, Prediction, asked, labelled_by
 from ray_ns.corpora import layout as listed
@@ -26,6 +25,7 @@ from ray_ns.errors import InputError
 from ray_ns.export import files
 from ray_ns.export.labels import Labelled, export
 from ray_ns.export.network import Given, given, of_run
+from ray_ns.export.so_far import best_so_far
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import network_of
 from ray_ns.observe import Mode, Reporter

@@ -141,8 +141,10 @@ def what_shows(run: Run) -> tuple[str, dict[str, Any]]:
     """How small a gain the validation images, which choose, and the test images can show: in words, and in points."""
     classes = run.config.data.classes
     images = {name: sum(map(len, run.corpora[name].labels(classes))) for name in EVALUATED}
-    words = "; ".join(f"data.{name}: {verdict.foretold_in_words(count)}" for name, count in images.items())
-    return words, {name: {"images": it, "visible_points": verdict.foretold(it)} for name, it in images.items()}
+    told = {name: verdict.foretold_in_words(it) if it else "no images: no figure" for name, it in images.items()}
+    return "; ".join(f"data.{name}: {words}" for name, words in told.items()), {
+        name: {"images": it, "visible_points": verdict.foretold(it) if it else None} for name, it in images.items()
+    }
 
 
 def check(run: Run) -> None:
@@ -151,9 +153,12 @@ def check(run: Run) -> None:
     run.check_cluster()
     for name in LABELLED:
         counts = count_per_class(run.corpora[name].labels(config.data.classes), config.data.classes)
+        own = getattr(config.data, name)
+        if name in EVALUATED and own is None and config.data.held_out == 0:
+            continue
         if not counts.sum():
             raise InputError(f"data.{name}: {getattr(config.data, name)} holds no image")
-        if getattr(config.data, name) is not None:
+        if own is not None:
             run.reporter.note(layout.line(f"data.{name}", run.corpora[name], counts, run.class_names))
         missing = np.flatnonzero(counts == 0)
         if name == "labelled" and len(missing):

@@ -105,6 +105,11 @@ class Turns:
         """The control's turn."""
         return Turn(self, f"{self.run.ending}{CONTROL}", self.run.config.run.rounds + 1)
 
+    def tell(self, words: str) -> None:
+        """Say it, once: not again where all that is left is to read what was made."""
+        if report_of(self.run.store) is None:
+            self.run.reporter.note(words)
+
     def end_here(self) -> None:
         """Raise ``EndedEarlyError`` where the stage that ``--until`` names is done."""
         if self.run.until_reached:
@@ -120,7 +125,7 @@ def carry_out(run: Run) -> Outcome:
     except EndedEarlyError:
         run.taking.tell()
         cards.keep(run)
-        return Outcome(turns.made, complete=False)
+        return Outcome(turns.made, run.config.run.promote, complete=False)
     finished = report_of(run.store) is not None
     if not finished:
         best.take_down(run.store, run.lease.check)

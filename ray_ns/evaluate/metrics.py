@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+TOP = 5
+
 
 def metrics(predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, Any]:
-    """Top-1 accuracy (0..1), calibration error and top-1 per class.
+    """Top-1 accuracy (0..1), calibration error and top-1 per class; the first two None of no image.
 
     Args:
         predicted: int (n,), -1 for an unreadable image, which counts as wrong.
@@ -20,10 +22,28 @@ def metrics(predicted: np.ndarray, confidence: np.ndarray, truth: np.ndarray, cl
     return {
         "images": len(truth),
         "unreadable": int((predicted < 0).sum()),
-        "top1": float(right.mean()),
-        "calibration_error": calibration_error(confidence, right),
+        "top1": float(right.mean()) if len(truth) else None,
+        "calibration_error": calibration_error(confidence, right) if len(truth) else None,
         "top1_per_class": [round(float(share), 6) for share in per_class],
     }
+
+
+def of_probabilities(loss: np.ndarray, top: np.ndarray, truth: np.ndarray, classes: int) -> dict[str, Any]:
+    """What takes more than the label: ``nll``, in nats, of readable images; ``top5``, 0..1, with more than 5 classes.
+
+    None of no image.
+
+    Args:
+        loss: float (n,), -ln of the true class's probability, NaN where an image is unreadable.
+        top: int (n, k), the most probable classes, -1 where it is.
+        truth: int (n,).
+        classes: number of classes.
+    """
+    readable = np.isfinite(loss)
+    found = {"nll": float(loss[readable].mean()) if readable.any() else None}
+    if classes > TOP:
+        found["top5"] = float((top[:, :TOP] == truth[:, None]).any(1).mean()) if len(truth) else None
+    return found
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = 15) -> float:

@@ -22,14 +22,15 @@ _MARKS = str.maketrans({it: f"\\{it}" for it in "\\`*_[]#|~"})
 class Trained:
     """A row of the round table: a network, what it was trained on beside the labelled images, and its top-1 (0..1).
 
-    ``kept``, ``copies``: selected pool images, and how many times they are used in all; None without a pool.
+    Top-1 is None where there were no such images. ``kept``, ``copies``: selected pool images, and how many times they
+    are used in all; None without a pool.
     """
 
     title: str
     model: str
     parameters: int
-    validation: float
-    test: float
+    validation: float | None
+    test: float | None
     kept: int | None = None
     copies: int | None = None
 
@@ -62,8 +63,9 @@ class Card:
     ``over_teacher``, ``over_control``: that network against them on test; None where it is the teacher, or there is no
     control. ``data``: how the network is fed. ``names``: of the classes by number, None where they have none.
     ``images``, ``unreadable``: of the validation and test images; an unreadable one counts as wrong. ``calibration``:
-    expected calibration error on test, 0..1. ``quarantine``, ``left_out``: pool images without a label, by reason.
-    ``facts``: what else identifies the run, printed as it is.
+    expected calibration error on test, 0..1, None without test images. ``quarantine``, ``left_out``: pool images
+    without a label, by reason. ``why``: why it is the best, where that was not by top-1 alone. ``top5``: on test, 0..1,
+    None where it is not measured. ``facts``: what else identifies the run, printed as it is.
     """
 
     rounds: Sequence[Trained]
@@ -75,12 +77,14 @@ class Card:
     names: Sequence[str] | None
     images: Mapping[str, int]
     unreadable: Mapping[str, int]
-    calibration: float
+    calibration: float | None
     origins: Mapping[str, Origin]
     quarantine: Mapping[str, int]
     left_out: Mapping[str, int]
     selected: Selected | None
     facts: Mapping[str, Any]
+    why: str | None = None
+    top5: float | None = None
 
 
 def card(it: Card) -> str:
@@ -95,17 +99,21 @@ def front_matter(it: Card) -> dict[str, Any]:
     best = it.rounds[it.best]
     task = {"type": "image-classification", "name": "Image classification"}
     held = {"type": "imagefolder", "name": "test images of the run, which chose nothing", "split": "test"}
+    measured = {
+        ("accuracy", "Top-1"): best.test,
+        ("accuracy", "Top-5"): it.top5,
+        ("expected_calibration_error", "ECE, 15 bins"): it.calibration,
+    }
     figures = [
-        {"type": "accuracy", "name": "Top-1", "value": round(best.test, 6)},
-        {"type": "expected_calibration_error", "name": "ECE, 15 bins", "value": round(it.calibration, 6)},
+        {"type": kind, "name": name, "value": round(value, 6)}
+        for (kind, name), value in measured.items()
+        if value is not None
     ]
     name = f"{plain(best.model)}, Noisy Student"
-    return {
-        "library_name": "timm",
-        "pipeline_tag": "image-classification",
-        "tags": TAGS,
-        "model-index": [{"name": name, "results": [{"task": task, "dataset": held, "metrics": figures}]}],
-    }
+    found = {"library_name": "timm", "pipeline_tag": "image-classification", "tags": TAGS}
+    if not figures:
+        return found
+    return found | {"model-index": [{"name": name, "results": [{"task": task, "dataset": held, "metrics": figures}]}]}
 
 
 def _what(it: Card) -> Iterator[str]:
@@ -121,10 +129,11 @@ def _what(it: Card) -> Iterator[str]:
     )
     if it.best == 0:
         yield ""
-        yield (
-            "**This network is the teacher.** No student was better on the validation images, so it has learned from "
-            "the labelled images alone."
-        )
+        reason = "No student was better on the validation images" if it.why is None else f"Why: {it.why}"
+        yield f"**This network is the teacher.** {reason}, so it has learned from the labelled images alone."
+    elif it.why is not None:
+        yield ""
+        yield f"Why this network: {it.why}."
     yield ""
     if it.names is None:
         yield "The classes have no names, only their numbers."
@@ -218,32 +227,52 @@ def _chosen(it: Selected) -> str:
 def _figures(it: Card) -> Iterator[str]:
     images = it.images["test"]
     yield "## Figures"
-    yield f"Top-1 in percent. The interval is Wilson's 95 % interval for {images:,} test images."
+    if images:
+        yield f"Top-1 in percent. The interval is Wilson's 95 % interval for {images:,} test images."
+    else:
+        yield "**Not measured on test**: the run had no test images (`data.held_out: 0`)."
     yield ""
     yield "| | network | parameters | pool images | copies | validation | test | interval on test |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
     for number, row in enumerate([*it.rounds, *([it.control] if it.control else [])]):
-        low, high = wilson(row.test, images)
         title = f"**{row.title} (this network)**" if number == it.best else row.title
         kept, copies = (f"{count:,}" if count is not None else "-" for count in (row.kept, row.copies))
         yield (
-            f"| {title} | {_text(row.model)} | {row.parameters:,} | {kept} | {copies} | {100 * row.validation:.1f} | "
-            f"{100 * row.test:.1f} | {100 * low:.1f} to {100 * high:.1f} |"
+            f"| {title} | {_text(row.model)} | {row.parameters:,} | {kept} | {copies} | {_percent(row.validation)} | "
+            f"{_percent(row.test)} | {_interval(row.test, images)} |"
         )
     yield ""
     if it.over_teacher is not None:
         yield f"- Against the teacher, which learned from the labelled images alone: {_compared(it.over_teacher)}"
     if it.over_control is not None:
         yield f"- Against the control: {_compared(it.over_control)} {_control(it.best)}"
-    else:
+    elif it.control is None:
         yield "- No control was trained: what a larger network or more noise bring without the pool is unknown."
-    yield (
-        f"- Expected calibration error on test: {100 * it.calibration:.1f} points (15 bins). It is how far the "
-        f"confidence is from the share of right answers, on average."
-    )
+    if it.top5 is not None:
+        yield f"- Top-5 on test: {100 * it.top5:.1f}."
+    if it.calibration is not None:
+        yield _calibration(it.calibration)
     yield from (
         f"- {count:,} unreadable {name} images count as wrong." for name, count in it.unreadable.items() if count
     )
+
+
+def _calibration(error: float) -> str:
+    return (
+        f"- Expected calibration error on test: {100 * error:.1f} points (15 bins). It is how far the confidence is "
+        f"from the share of right answers, on average."
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{100 * share:.1f}"
+
+
+def _interval(share: float | None, images: int) -> str:
+    if share is None:
+        return "-"
+    low, high = wilson(share, images)
+    return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 def _control(best: int) -> str:
@@ -263,16 +292,18 @@ def _compared(found: Verdict) -> str:
 
 def _limits(it: Card) -> Iterator[str]:
     images, best = it.images["test"], it.rounds[it.best]
-    low, high = wilson(best.test, images)
     yield "## Limits"
-    yield (
-        f"- The test set has {images:,} images: one image is {100 / max(images, 1):.2f} points, and the interval is "
-        f"{100 * (high - low):.1f} points wide."
-    )
-    yield (
-        f"- The round was chosen on {it.images['validation']:,} validation images, so its validation figure is "
-        f"flattering. Test images chose nothing."
-    )
+    if best.test is not None:
+        low, high = wilson(best.test, images)
+        yield (
+            f"- The test set has {images:,} images: one image is {100 / images:.2f} points, and the interval is "
+            f"{100 * (high - low):.1f} points wide."
+        )
+    if best.validation is not None:
+        yield (
+            f"- The round was chosen on {it.images['validation']:,} validation images, so its validation figure is "
+            f"flattering. Test images chose nothing."
+        )
     yield "- All figures are of one run with one seed. Another seed gives others; nothing here says how far apart."
     yield (
         "- Not tried: other data than the run's own test images, robustness to corruptions, shifts or attacks, "

@@ -7,7 +7,7 @@ from typing import Any
 from ray_ns.artifacts.scores import Scores, right
 from ray_ns.errors import IntegrityError
 from ray_ns.evaluate.verdict import Verdict, unpaired, verdict
-from ray_ns.methods.outcome import is_control
+from ray_ns.methods.outcome import is_control, nearest
 from ray_ns.store.commit import find_commit
 from ray_ns.store.objects import ObjectStore
 
@@ -36,24 +36,31 @@ class Judged:
 def verdicts(store: ObjectStore, rows: Sequence[Mapping[str, Any]]) -> list[Judged]:
     """Of the ``rows`` of a run's report. The best student on test, against the teacher and the control.
 
-    Where the teacher is kept: the student that came nearest, on validation, which chose, and on test.
+    Where the teacher is kept: the student that came nearest, on validation, which chose, and on test. Nothing is said
+    of images that a run does not have.
     """
     (best,) = (row["round"] for row in rows if row["best"])
     teacher, *others = (row["round"] for row in rows)
-    students = [row for row in rows[1:] if not is_control(row["round"])]
     asked = [(best, other, "test") for other in (teacher, *filter(is_control, others))]
     if best == teacher:
-        nearest = max(students, key=lambda row: row["validation_top1"], default=None)
-        asked = [(nearest["round"], teacher, name) for name in ("validation", "test")] if nearest else []
-    return [Judged(one, other, corpus, of_turns(store, one, other, corpus)) for one, other, corpus in asked]
+        student = nearest(rows)
+        asked = [(student["round"], teacher, name) for name in ("validation", "test")] if student else []
+    found = ((*it, of_turns(store, *it)) for it in asked)
+    return [Judged(one, other, corpus, said) for one, other, corpus, said in found if said is not None]
 
 
-def of_turns(store: ObjectStore, one: str, other: str, corpus: str = "test") -> Verdict:
-    """Of the network of one turn against that of another: all of a run are scored on the same images, in one order."""
+def of_turns(store: ObjectStore, one: str, other: str, corpus: str = "test") -> Verdict | None:
+    """Of the network of one turn against that of another: all of a run are scored on the same images, in one order.
+
+    None where there are no such images.
+    """
     first, second = _scores(store, one), _scores(store, other)
-    predicted, predicted_too = (it.predictions(store, corpus) for it in (first, second))
+    shares = first.top1(corpus), second.top1(corpus)
+    if shares[0] is None or shares[1] is None:
+        return None
+    predicted, predicted_too = (it.predictions(corpus) for it in (first, second))
     if predicted is None or predicted_too is None:  # a run of format 1 or 2 has kept none
-        return unpaired(first.top1(corpus), second.top1(corpus), first.images(corpus))
+        return unpaired(shares[0], shares[1], first.images(corpus))
     return verdict(right(predicted), right(predicted_too))
 
 
@@ -61,4 +68,4 @@ def _scores(store: ObjectStore, turn: str) -> Scores:
     commit = find_commit(store, f"{turn}/evaluate")
     if commit is None:
         raise IntegrityError(f"{store.url}: {turn}/evaluate has no commit. See 'ray-ns verify {store.url}'.")
-    return Scores(commit)
+    return Scores(commit, store)

@@ -5,11 +5,11 @@ Xie et al. 2020, "Self-training with Noisy Student improves ImageNet classificat
 a killed run and reads a finished one.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from ray_ns.config import Config, Student, Training
-from ray_ns.methods.outcome import Labels, Network, Outcome, Round, Selection, best
+from ray_ns.evaluate.promotion import decide
+from ray_ns.methods.outcome import Labels, Network, Outcome, Round, Selection
 
 
 class Turn(Protocol):
@@ -32,10 +32,14 @@ class Turn(Protocol):
 
 
 class Turns(Protocol):
-    """All that the method may use: the turns by number, 0 being the teacher's, and the control's."""
+    """All that the method may use: the turns by number, 0 being the teacher's, and the control's.
+
+    ``tell`` says something to whoever started the run.
+    """
 
     def turn(self, number: int) -> Turn: ...
     def control(self) -> Turn: ...
+    def tell(self, words: str) -> None: ...
 
 
 def noisy_student(turns: Turns, config: Config) -> Outcome:
@@ -54,16 +58,17 @@ def noisy_student(turns: Turns, config: Config) -> Outcome:
             chosen = selection
         # 3. Train an equal or larger student, noised, on labelled and pseudo-labelled images together.
         rounds.append(turn.train(recipe, selection, teacher.network))
-        idle = 0 if best(rounds) is rounds[-1] else idle + 1
+        # 4. Promote: the student becomes the teacher, unless the validation images speak against it (run.promote).
+        decided = decide(config.run.promote, rounds[-1].scores, teacher.scores)
+        turns.tell(f"student {number} {decided.told}")
+        teacher, idle = (rounds[-1], 0) if decided.promoted else (teacher, idle + 1)
         if idle >= config.run.patience:
             break
-        # 4. Promote: the best so far becomes the teacher.
-        teacher = best(rounds)
-    return Outcome(rounds, control(turns, config, rounds) if config.control.enabled else None)
+    made = control(turns, config, rounds[0], teacher) if config.control.enabled else None
+    return Outcome(rounds, config.run.promote, made)
 
 
-def control(turns: Turns, config: Config, rounds: Sequence[Round]) -> Round:
-    """The fair control: the best student's recipe, or the first student's where none was better, without the pool."""
-    winner = best(rounds)
+def control(turns: Turns, config: Config, first: Round, winner: Round) -> Round:
+    """The fair control: the best student's recipe, or the first student's where the teacher stays, without the pool."""
     recipe = winner.recipe if isinstance(winner.recipe, Student) else config.students[0]
-    return turns.control().train(recipe, None, rounds[0].network)
+    return turns.control().train(recipe, None, first.network)

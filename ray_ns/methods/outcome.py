@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from ray_ns.config import Training
+from ray_ns.config.run import Promote
+from ray_ns.evaluate.promotion import Decision, Scored, decisions
 
 CONTROL = "control"
+CORPORA = ("validation", "test")
 
 
 class Network(Protocol):
@@ -40,17 +44,27 @@ class Selection(Protocol):
     def left_out(self) -> Mapping[str, int]: ...
 
 
-class Scores(Protocol):
+class Scores(Scored, Protocol):
     """How a network scored."""
 
     @property
     def digest(self) -> str: ...
-    def top1(self, corpus: str) -> float: ...
+    def top5(self, corpus: str) -> float | None: ...
 
 
 def is_control(name: str) -> bool:
     """Whether the turn at that folder of a run is the control's: ``control``, or ``rounds-3/control``."""
     return name.rpartition("/")[2] == CONTROL
+
+
+def nearest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Of the rows of a report the student that is the best network or, where the teacher stayed, the nearest to it.
+
+    That is the one with the highest top-1 on the validation images, the earlier of equals. None without students.
+    """
+    students = [row for row in rows[1:] if not is_control(row["round"])]
+    best = next((row for row in students if row["best"]), None)
+    return best or max(students, key=lambda row: row["validation_top1"] or 0.0, default=None)
 
 
 @dataclass(frozen=True)
@@ -67,46 +81,68 @@ class Round:
     selection: Selection | None = None
 
     @property
-    def validation(self) -> float:
-        """Top-1 on the validation images, 0..1: what chooses the best round."""
-        return self.scores.top1("validation")
-
-    @property
-    def test(self) -> float:
-        """Top-1 on the test images, 0..1: reported, and chooses nothing."""
+    def test(self) -> float | None:
+        """Top-1 on the test images, 0..1: reported, and chooses nothing. None where there are none."""
         return self.scores.top1("test")
-
-
-def best(rounds: Sequence[Round]) -> Round:
-    """The round with the highest top-1 on the validation images; the earlier of two equals."""
-    return max(rounds, key=lambda it: it.validation)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """All rounds in order, and the control. ``complete`` is False where ``--until`` ended the run early."""
+    """All rounds in order, and the control. ``promote``: by which rule a student became the teacher.
+
+    ``complete`` is False where ``--until`` ended the run early.
+    """
 
     rounds: Sequence[Round]
+    promote: Promote
     control: Round | None = None
     complete: bool = True
 
+    @cached_property
+    def _decided(self) -> tuple[list[Decision], int]:
+        return decisions(self.promote, [it.scores for it in self.rounds])
+
     @property
     def best(self) -> Round:
-        """The best of the rounds by validation; the control is never chosen."""
-        return best(self.rounds)
+        """The teacher at the end, by the validation images alone; the control is never chosen."""
+        return self.rounds[self._decided[1]]
+
+    @property
+    def decided(self) -> Sequence[Decision]:
+        """Of each student whether it became the teacher, and why."""
+        return self._decided[0]
 
     @property
     def all(self) -> list[Round]:
         """The rounds, then the control."""
         return [*self.rounds, *([self.control] if self.control else [])]
 
+    @property
+    def why(self) -> str | None:
+        """Why that network is the best, as a sentence; None where students are chosen by top-1 alone."""
+        if self.promote == "validation" or not self.decided:
+            return None
+        at = self._decided[1]
+        if at == 0:
+            return "the teacher is kept: every student was worse on the validation images"
+        return f"student {at} {self.decided[at - 1].told}"
+
     def as_json(self) -> dict[str, Any]:
-        """The report: a row per round, the best by validation, and its gains on test in points."""
+        """The report: a row per round, the best, and its gains on test in points.
+
+        Where students are not simply chosen by top-1: the rule, and of each student what was decided.
+        """
         gains = {"over_teacher": _points(self.best, self.rounds[0])}
         if self.control is not None:
             gains["over_control"] = _points(self.best, self.control)
-        return {
-            "rounds": [_row(it, it is self.best) for it in self.all],
+        rows = [_row(it, it is self.best) for it in self.all]
+        rule: dict[str, Any] = {}
+        if self.promote != "validation":
+            rule = {"promote": self.promote, "why": self.why}
+            for row, decided in zip(rows[1:], self.decided, strict=False):
+                row |= decided.as_json()
+        return rule | {
+            "rounds": rows,
             "best": self.best.name,
             "best_model": self.best.network.folder,
             "best_weights_sha256": self.best.network.weights_sha256,
@@ -122,11 +158,17 @@ def _row(it: Round, is_best: bool) -> dict[str, Any]:
         "parameters": it.network.parameters,
         "kept": kept,
         "duplicates": copies - kept,
-        "validation_top1": it.validation,
-        "test_top1": it.test,
+        **_scores(it.scores),
         "best": is_best,
     }
 
 
-def _points(one: Round, other: Round) -> float:
-    return round(100 * (one.test - other.test), 6)
+def _scores(it: Scores) -> dict[str, float | None]:
+    top5 = {f"{name}_top5": it.top5(name) for name in CORPORA}
+    return {f"{name}_top1": it.top1(name) for name in CORPORA} | {
+        name: value for name, value in top5.items() if value is not None
+    }
+
+
+def _points(one: Round, other: Round) -> float | None:
+    return None if one.test is None or other.test is None else round(100 * (one.test - other.test), 6)

@@ -78,8 +78,8 @@ def _scored(store: ObjectStore) -> list[_Scored]:
         commit = find_commit(store, f"{row['round']}/evaluate")
         if commit is None:
             raise InputError(f"{store.url}: {row['round']}/evaluate has no commit. See 'ray-ns verify {store.url}'.")
-        scores = Scores(commit)
-        found.append(_Scored(store, dict(row), scores, scores.predictions(store, "test")))
+        scores = Scores(commit, store)
+        found.append(_Scored(store, dict(row), scores, scores.predictions("test")))
     return found
 
 
@@ -87,6 +87,10 @@ def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
     """Top-1 of ``one`` - ``other`` in points with its 95 % interval; paired where the test images are the same."""
     found: Verdict | None = None
     why: str | None = None
+    first, second, images = one.scores.top1("test"), other.scores.top1("test"), one.scores.images("test")
+    told = {"network": one.name, "images": images}
+    if first is None or second is None:
+        return told | {"unpaired": "one has no test images", "points": None, "low": None, "high": None}
     if one.predictions is None or other.predictions is None:
         why = "a run of format 1 or 2 has kept no predictions"
     elif one.images is None or one.images != other.images:
@@ -95,10 +99,9 @@ def _difference(one: _Scored, other: _Scored) -> dict[str, Any]:
         why = "their test images have other labels"
     else:
         found = verdict(right(one.predictions), right(other.predictions))
-    shares, images = (one.scores.top1("test"), other.scores.top1("test")), one.scores.images("test")
     if found is None and images == other.scores.images("test"):
-        found = unpaired(*shares, images)
-    told = {"network": one.name, "images": images, "unpaired": why}
+        found = unpaired(first, second, images)
+    told["unpaired"] = why
     if found is None:
-        return told | {"points": round(100 * (shares[0] - shares[1]), 6), "low": None, "high": None}
+        return told | {"points": round(100 * (first - second), 6), "low": None, "high": None}
     return told | vars(found) | {"verdict": found.word}

@@ -44,6 +44,7 @@ DECIDING = [
     "label.views",
     "run.mode",
     "run.patience",
+    "run.promote",
     "run.rounds",
     "run.seed",
     "select.balance",
@@ -200,7 +201,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "channels": 3,
         "classes": None,
         "fit": "squash",
-        "held_out": 0.2,
+        "held_out": "auto",
         "image_column": "image",
         "image_columns": {},
         "label_column": "label",
@@ -257,6 +258,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "Run": {
         "mode": "every_round",
         "patience": 1,
+        "promote": "auto",
         "rounds": 2,
         "seed": 0,
     },
@@ -338,6 +340,8 @@ def refusal(path: Path, *overrides: str) -> str:
 
 # The defaults that have changed: by section and setting, by the last format of runs that have the old one.
 EARLIER: dict[str, dict[str, dict[int, Any]]] = {
+    "Data": {"held_out": {3: 0.2}},
     "Noise": {"cutout_operation": {3: False}, "probability": {3: 0.5}},
+    "Run": {"promote": {3: "validation"}},
     "Training": {"ema_warmup": {3: "timm"}},
 }

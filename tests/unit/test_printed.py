@@ -32,6 +32,7 @@ from ray_ns.observe import Reporter
 from ray_ns.report.terminal import columns, ingest, selection, survey
 from ray_ns.report.terminal import run as table
 from ray_ns.store.commit import Commit, Part, StoredObject
+from ray_ns.store.objects import LocalStore
 
 FOLDER = Path(ray_ns.__file__).parent
 NAME = "a\x1b]0;title\x07\x1b[2J\r\x7f\x9b31m\u202egpj.exe\u2066\u200b\u2028[bold]:smile:"  # fits a file name
@@ -220,8 +221,8 @@ def test_a_table_of_rounds_is_plain(said: Callable[[], str], config: Config) -> 
     recipe = config.teacher.model_copy(update={"model": config.teacher.model.model_copy(update={"name": EVIL})})
     objects = {name: StoredObject(f"{EVIL}/{name}", "", 1) for name in ("config.json", "model.safetensors")}
     network = Network(Commit("", "", "", (Part(objects, {}),), {"parameters": 1}))
-    scores = Scores(Commit("", "", "", (), {"validation": {"top1": 1.0}, "test": {"top1": 1.0}}))
-    table.show(Outcome([Round("rounds/0", recipe, network, scores)]), EVIL, [1.0], [])
+    scores = Scores(Commit("", "", "", (), {"validation": {"top1": 1.0}, "test": {"top1": 1.0}}), LocalStore("/"))
+    table.show(Outcome([Round("rounds/0", recipe, network, scores)], "auto"), EVIL, [1.0], [])
     assert f"best network: {printed.plain(EVIL)}/best" in said()
 
 

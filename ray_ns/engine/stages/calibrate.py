@@ -56,7 +56,8 @@ class Calibrate(Stage[Calibration]):
         }
 
     def work(self, run: Run, output: Output) -> Done:
-        jobs = [Job(name, tuple(map(Piece, run.corpora[name].shards)), view=LOGITS) for name in CORPORA]
+        shards = {name: run.corpora[name].shards for name in CORPORA}
+        jobs = [Job(name, tuple(map(Piece, of)), view=LOGITS) for name, of in shards.items() if of]
         run.reporter.begin(output.prefix, len(jobs), "corpora")
         found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         for job, table in predict(run, self.network, jobs):
@@ -68,6 +69,7 @@ class Calibrate(Stage[Calibration]):
         figures = vars(best) | {
             name: {"before": calibration(*found[name], 1.0), "after": calibration(*found[name], best.temperature)}
             for name in CORPORA
+            if name in found
         }
         output.publish(0, {CALIBRATION: canonical(figures)}, {})
         return Done({"temperature": best.temperature}, 1, in_words(figures))

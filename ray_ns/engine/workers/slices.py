@@ -31,6 +31,7 @@ from ray_ns.store.commit import StoredObject
 from ray_ns.store.objects import ObjectStore
 
 IMAGES, REASONS, CONTENT = "images", "reasons", seen.CONTENT  # what a decoded slice has beside its place
+OWN = ""  # the view of a run's own evaluation: as the images are
 LOGITS = "logits"  # the view in which a network's logits are asked for, and the column that holds them
 Row = dict[str, Any]  # of Ray Data: a slice and what was made of it
 Batch = dict[str, np.ndarray]  # of Ray Data: one row, each value as an array of length 1
@@ -49,7 +50,8 @@ class Piece:
 class Job:
     """Pieces of one corpus whose labels make one table, in this order; ``only`` the images of those selections.
 
-    ``view``: how a network is judged on them (``evaluate.suites``); None: they are labelled.
+    ``view``: how a network is judged on them (``evaluate.suites``); ``OWN``: as they are, the run's own network on its
+    validation and test images; None: they are labelled.
     """
 
     corpus: str
@@ -85,7 +87,7 @@ class Slice:
         """The stage it is for: the pool is labelled, other images are for figures of a network."""
         if self.view == LOGITS:
             return "calibrate"
-        if self.view is not None:
+        if self.view:
             return "judge"
         return "label" if self.corpus == "pool" else "evaluate"
 

@@ -80,3 +80,8 @@ def count(number: int) -> str:
     scale, letter = next(it for it in ((10**12, "T"), (10**9, "G"), (10**6, "M")) if number >= it[0])
     value = number / scale
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f} {letter}"
+
+
+def percent(share: float | None) -> str:
+    """A share, 0..1, as ``83.4``; ``-`` for one that is not measured."""
+    return "-" if share is None else f"{100 * share:.1f}"

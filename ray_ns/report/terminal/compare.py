@@ -17,11 +17,12 @@ def show(found: dict[str, Any]) -> None:
         for row in of["rounds"]
     ]
     columns.show(("round", "top-1\nval", "top-1\ntest"), rows)
-    say("* the best of its run on the validation images")
+    say("* the best of its run, by its own rule (run.promote)")
     say("")
     say(f"top-1 on test against {_called(found['against'], short)}, in points, with the 95 % interval:")
     for it in found["differences"]:
-        say(f"{_called(it['network'], short)}: {it['points']:+.1f}{_interval(it)}")
+        points = "not measured" if it["points"] is None else f"{it['points']:+.1f}"
+        say(f"{_called(it['network'], short)}: {points}{_interval(it)}")
 
 
 def _short(urls: list[str]) -> dict[str, str]:
@@ -40,7 +41,7 @@ SCORES = ("validation_top1", "test_top1")
 
 
 def _percent(row: dict[str, Any], name: str) -> str:
-    return f"{100 * row[name]:.1f}"
+    return columns.percent(row[name])
 
 
 def _interval(it: dict[str, Any]) -> str:

@@ -6,11 +6,16 @@ from typing import Any
 from ray_ns.corpora.known import in_words
 from ray_ns.evaluate.calibration import in_words as calibrated_in_words
 from ray_ns.export.verdicts import Judged
-from ray_ns.methods.outcome import Outcome, Round, is_control
+from ray_ns.methods.outcome import CORPORA, Outcome, Round, is_control
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
+BY_RULE = {
+    "validation": "the best on the validation images",
+    "auto": "the last network that the validation images did not show to be worse than its teacher",
+    "always": "the last network",
+}
 
 
 def show(
@@ -28,7 +33,9 @@ def show(
     """
     report = outcome.as_json()
     say(f"best network: {url}/best")
-    if outcome.best is outcome.rounds[0]:
+    if outcome.why is not None:
+        say(f"why: {outcome.why}.")
+    elif outcome.best is outcome.rounds[0]:
         say("the teacher is kept: no student has more of the validation images right.")
     for pair in judged:
         say(f"{_called(pair.network)} against {_called(pair.against)}, on {pair.corpus}: {pair.verdict.in_words}")
@@ -37,6 +44,10 @@ def show(
     chosen = next((it.selection for it in outcome.rounds if it.selection), None)
     if chosen is not None and chosen.left_out:
         say(f"of the pool {in_words(chosen.left_out)}.")
+    missing = [name for name in CORPORA if outcome.rounds[0].scores.top1(name) is None]
+    if missing:
+        say(f"not measured on {' and '.join(missing)}: there are no such images (data.held_out: 0).")
+    top5 = any("test_top5" in row for row in report["rounds"])
     rows = []
     for it, row, spent in zip(outcome.all, report["rounds"], seconds, strict=True):
         rows.append(
@@ -46,13 +57,14 @@ def show(
                 columns.count(row["parameters"]),
                 columns.count(row["kept"]) if it.selection else "-",
                 columns.count(row["duplicates"]) if it.selection else "-",
-                f"{100 * row['validation_top1']:.1f}",
-                f"{100 * row['test_top1']:.1f}",
+                columns.percent(row["validation_top1"]),
+                columns.percent(row["test_top1"]),
+                *([columns.percent(row["test_top5"])] if top5 else []),
                 columns.count(round(spent)),
             ]
         )
-    columns.show(TITLES, rows, names=2)
-    say("* the best on the validation images")
+    columns.show([*TITLES[:-1], *(["top-5\ntest"] if top5 else []), TITLES[-1]], rows, names=2)
+    say(f"* {BY_RULE[outcome.promote]}")
 
 
 def _called(turn: str) -> str:

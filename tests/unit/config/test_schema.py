@@ -83,7 +83,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(file: Path, setting: str, va
 OUT_OF_RANGE = [
     *(("run.seed", "-1"), ("run.seed", str(2**31)), ("run.rounds", "0"), ("run.rounds", "21"), ("run.patience", "0")),
     *(("run.dir", "''"), ("data.labelled", "''"), ("data.pool", "''")),
-    *(("data.validation", "''"), ("data.test", "''"), ("data.held_out", "0"), ("data.held_out", "1")),
+    *(("data.validation", "''"), ("data.test", "''"), ("data.held_out", "-1"), ("data.held_out", "1")),
     *(("data.classes", "1"), ("data.classes", "32768"), ("data.size", "7"), ("data.size", "2049")),
     *(("data.channels", "2"), ("data.max_quarantined", "-0.1"), ("data.max_quarantined", "1.1")),
     *(("data.mean.1", "[0.5, 1.5, 0.5]"), ("data.std.2", "[0.5, 0.5, 0]")),

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from ray_ns.corpora.corpus import Corpus, image_ids
-from ray_ns.corpora.hold_out import conflicts, hold_out, look, named, without
+from ray_ns.corpora.hold_out import conflicts, drawing, hold_out, look, named, without
 from ray_ns.images.decode import Decode
 from ray_ns.images.isolate import SafeDecode
 
 Write = Callable[..., Corpus]
+TENTH = drawing(0.2, 60, 3)
 DECODE = SafeDecode(Decode(8, 1), 30)
 
 
@@ -31,7 +32,7 @@ def corpus(write_corpus: Write) -> Corpus:
 
 
 def parts_of(corpus: Corpus, key: int = 1, share: float = 0.1, parts: int = 2) -> list[Corpus]:
-    return [corpus.keeping(rows) for rows in hold_out(corpus, corpus.labels(3), share, parts, key)]
+    return [corpus.keeping(rows) for rows in hold_out(corpus, corpus.labels(3), drawing(2 * share, 60, 3), parts, key)]
 
 
 def test_the_parts_are_even_over_the_classes_and_make_the_whole(corpus: Corpus) -> None:
@@ -56,15 +57,15 @@ def test_what_is_held_out_depends_on_seed_and_image_alone(corpus: Corpus) -> Non
     assert first[0] != other[0]
     labels = corpus.labels(3)
     alone = Corpus(corpus.root, "image", "label", corpus.shards[1:])
-    whole = hold_out(corpus, [np.full_like(labels[0], 2), labels[1]], 0.1, 1, 1)
-    apart = hold_out(alone, labels[1:], 0.1, 1, 1)
+    whole = hold_out(corpus, [np.full_like(labels[0], 2), labels[1]], TENTH, 1, 1)
+    apart = hold_out(alone, labels[1:], TENTH, 1, 1)
     of_class = labels[1] == 0  # class 0 has the same members either way
     np.testing.assert_array_equal(whole[0][1][of_class], apart[0][0][of_class])
 
 
 def test_a_class_of_which_nothing_would_be_left_is_told(corpus: Corpus) -> None:
     with pytest.raises(ValueError) as caught:
-        hold_out(corpus, corpus.labels(3), 0.5, 2, 1)
+        hold_out(corpus, corpus.labels(3), drawing(0.99, 60, 3), 2, 1)
     assert caught.value.args == (0,)
 
 
@@ -75,6 +76,32 @@ def test_a_share_however_small_holds_out_one_of_each_class(corpus: Corpus) -> No
     assert counts == [[1, 1, 1], [1, 1, 1], [28, 18, 8]]
 
 
+@pytest.mark.parametrize(
+    ("images", "classes", "of_class", "each"),
+    [
+        (100, 10, 10, 1),  # few: one of each class
+        (500, 10, 50, 1),
+        (1_000, 10, 100, 5),  # 5 %
+        (2_000, 10, 200, 20),  # a tenth, 200 in all
+        (5_000, 10, 500, 50),
+        (10_000, 10, 1_000, 100),  # 1,000 in all
+        (1_000_000, 10, 100_000, 100),
+        (1_281_167, 1_000, 1_300, 1),
+    ],
+)
+def test_auto_takes_enough_for_a_verdict_and_few_of_few(images: int, classes: int, of_class: int, each: int) -> None:
+    assert drawing("auto", images, classes)(of_class) == each
+
+
+def test_a_count_is_of_each_class_half_for_each_part(corpus: Corpus) -> None:
+    parts = [corpus.keeping(rows) for rows in hold_out(corpus, corpus.labels(3), drawing(7, 60, 3), 2, 1)]
+    counts = [np.bincount(np.concatenate(part.labels(3)), minlength=3).tolist() for part in parts]
+    assert counts == [[3, 3, 3], [3, 3, 3], [24, 14, 4]]
+    with pytest.raises(ValueError) as caught:
+        hold_out(corpus, corpus.labels(3), drawing(10, 60, 3), 2, 1)
+    assert caught.value.args == (2,)
+
+
 @pytest.mark.parametrize("key", range(5))
 def test_a_group_of_copies_is_held_out_as_one(corpus: Corpus, key: int) -> None:
     labels = corpus.labels(3)
@@ -83,7 +110,7 @@ def test_a_group_of_copies_is_held_out_as_one(corpus: Corpus, key: int) -> None:
         members = np.flatnonzero(truth == label)
         first[members] = np.repeat(members[::2], 2)
         first[members[: len(members) // 4 * 2]] = members[0]
-    parts = hold_out(corpus, labels, 0.1, 2, key, first)
+    parts = hold_out(corpus, labels, TENTH, 2, key, first)
     side = np.argmax([np.concatenate(rows) for rows in parts], 0)
     assert (side == side[first]).all()
     counts = [np.bincount(truth[side == part], minlength=3).tolist() for part in range(3)]
@@ -95,11 +122,11 @@ def test_a_class_of_one_group_is_divided_all_the_same(corpus: Corpus) -> None:
     labels = corpus.labels(3)
     truth = np.concatenate(labels)
     first = np.array([np.flatnonzero(truth == label)[0] for label in truth])
-    assert hold_out(corpus, labels, 0.1, 2, 1, first)[0][0].tolist() == parts_rows(corpus)[0][0].tolist()
+    assert hold_out(corpus, labels, TENTH, 2, 1, first)[0][0].tolist() == parts_rows(corpus)[0][0].tolist()
 
 
 def parts_rows(corpus: Corpus) -> list[list[np.ndarray]]:
-    return hold_out(corpus, corpus.labels(3), 0.1, 2, 1)
+    return hold_out(corpus, corpus.labels(3), TENTH, 2, 1)
 
 
 def test_bytes_of_several_classes_are_found() -> None:

@@ -146,13 +146,13 @@ def test_predictions_come_back_and_older_evaluations_have_none(folder: Path, tmp
     store = LocalStore(folder)
     committed = commits.find_commit(store, "rounds/1/evaluate")
     assert committed is not None
-    found = Scores(committed).predictions(store, "validation")
+    found = Scores(committed, store).predictions("validation")
     assert found is not None
     assert found.column_names == ["image_id", "truth", "label", "confidence"]
     assert found.to_pylist()[1] == {"image_id": 1, "truth": 1, "label": None, "confidence": None}
     older = Output(LocalStore(tmp_path), "rounds/0/evaluate", lambda: None)
     made = older.commit({}, {}, [older.put(0, {"metrics.json": b"{}"}, {})])
-    assert Scores(made).predictions(LocalStore(tmp_path), "test") is None
+    assert Scores(made, LocalStore(tmp_path)).predictions("test") is None
 
 
 def test_the_queries_of_the_document_run(folder: Path) -> None:

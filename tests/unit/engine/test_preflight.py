@@ -186,6 +186,30 @@ def test_one_missing_corpus_is_held_out_beside_the_one_given(tiny: Path, folders
         assert not (labelled | validation) & images_of(session.corpora["test"])
 
 
+def test_nothing_is_held_out_where_the_user_says_so(
+    refused, tiny: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*folders, "data.held_out=0"]
+    assert "data.held_out: 0 holds none out" in refused(*words, "run.promote=validation")
+    assert "student.eval_steps needs validation images" in refused(*words, "student.eval_steps=10")
+    assert "label.temperature: auto needs validation images" in refused(*words, "label.temperature=auto")
+    for _ in range(2):
+        with drive(str(tiny), words, "plain") as session:
+            assert len(images_of(session.corpora["labelled"])) == 40
+            assert [session.corpora[name].shards for name in ("validation", "test")] == [(), ()]
+            assert preflight.what_shows(session)[1]["test"] == {"images": 0, "visible_points": None}
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("data.held_out: 0: every labelled image trains. There are no validation and test images") == 1
+    assert "data.validation: no images: no figure" in said
+
+
+def test_counts_are_held_out_of_each_class(refused, tiny: Path, folders: list[str]) -> None:
+    assert "data.held_out leaves little: lower it" in refused(*folders[:-1], "data.held_out=4")
+    with drive(str(tiny), [*folders, "data.held_out=2"], "plain") as session:
+        parts = [images_of(session.corpora[name]) for name in ("labelled", "validation", "test")]
+        assert [len(part) for part in parts] == [20, 10, 10]
+
+
 def test_a_grown_labelled_folder_is_told_of_once_and_left_out(
     tiny: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

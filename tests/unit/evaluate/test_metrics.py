@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ray_ns.evaluate.metrics import calibration_error, metrics
+from ray_ns.evaluate.metrics import calibration_error, metrics, of_probabilities
 
 
 def test_figures_of_a_small_case_are_those_computed_by_hand() -> None:
@@ -59,3 +59,18 @@ def test_figures_are_json_values() -> None:
     found = metrics(np.array([0]), np.array([0.5], np.float32), np.array([0]), 2)
     assert {type(value) for value in found.values()} == {int, float, list}
     assert {type(share) for share in found["top1_per_class"]} == {float}
+
+
+def test_top5_and_nll_are_of_the_probabilities() -> None:
+    top = np.array([[0, 1, 2, 3, 4], [5, 1, 2, 3, 4], [0, 1, 2, 3, 4], [-1] * 5])
+    loss = np.array([0.1, 0.5, 3.0, np.nan])
+    found = of_probabilities(loss, top, np.array([0, 3, 5, 1]), 6)
+    assert found == {"nll": pytest.approx(1.2), "top5": 0.5}
+    assert of_probabilities(loss, top, np.array([0, 3, 2, 1]), 5) == {"nll": pytest.approx(1.2)}
+    empty = of_probabilities(np.zeros(0), np.zeros((0, 5), int), np.zeros(0, int), 6)
+    assert empty == {"nll": None, "top5": None}
+
+
+def test_of_no_image_nothing_is_measured() -> None:
+    found = metrics(np.zeros(0, int), np.zeros(0), np.zeros(0, int), 2)
+    assert (found["images"], found["top1"], found["calibration_error"]) == (0, None, None)

@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ray_ns.config import Config, Student, Training
+from ray_ns.evaluate.promotion import Answers
 from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import Outcome, Round
 
@@ -31,6 +33,15 @@ class Made:
     def top1(self, corpus: str) -> float:
         return {"validation": self.validation, "test": 1 - self.validation}[corpus]  # test must choose nothing
 
+    def top5(self, corpus: str) -> None:
+        return None
+
+    def answers(self, corpus: str) -> Answers:
+        """Of 100 images the first ones right, each with the same loss."""
+        assert corpus == "validation"
+        right = np.arange(100) < round(100 * self.validation)
+        return right, np.where(right, 0.1, 2.0)
+
 
 class Scripted:
     """Turns whose networks score as the script says, in the order in which they are trained; ``asked`` is the log."""
@@ -38,6 +49,10 @@ class Scripted:
     def __init__(self, validation: Sequence[float], control: float = 0.0) -> None:
         self.validation, self._control = validation, control
         self.asked: list[tuple[Any, ...]] = []
+        self.told: list[str] = []
+
+    def tell(self, words: str) -> None:
+        self.told.append(words)
 
     def turn(self, number: int) -> "Scripted.Turn":
         return self.Turn(self, f"rounds/{number}", self.validation[number])
@@ -78,7 +93,7 @@ def asked(config: Config):
         changed = {
             "teacher": config.teacher.model_copy(update={"steps": 5}),
             "student": students,
-            "run": config.run.model_copy(update={"rounds": 4, "patience": 1, **settings}),
+            "run": config.run.model_copy(update={"rounds": 4, "patience": 1, "promote": "validation", **settings}),
             "control": config.control.model_copy(update={"enabled": control}),
         }
         turns = Scripted([*validation, *([0.0] * 5)])
@@ -135,6 +150,45 @@ def test_of_two_equal_rounds_the_earlier_is_the_best(asked) -> None:
     assert asked(0.5, 0.6, 0.6)[0].best.name == "rounds/1"
 
 
+def test_a_tie_or_a_student_that_may_be_worse_is_promoted_and_stops_nothing(asked) -> None:
+    outcome, turns = asked(0.60, 0.60, 0.58, 0.59, 0.58, promote="auto")
+    assert [teacher for _, teacher, _ in turns.only("label")] == [f"rounds/{number}" for number in range(4)]
+    assert outcome.best.name == "rounds/4"
+    assert [it.promoted for it in outcome.decided] == [True] * 4
+    assert turns.told[0].startswith("student 1 is not shown to be worse than its teacher, and takes its place: ")
+
+
+def test_a_student_that_is_worse_beyond_chance_is_not_promoted(asked) -> None:
+    outcome, turns = asked(0.60, 0.80, 0.50, 0.78, 0.79, patience=2, promote="auto", control=True)
+    assert [teacher for _, teacher, _ in turns.only("label")] == ["rounds/0", "rounds/1", "rounds/1", "rounds/3"]
+    assert [it.promoted for it in outcome.decided] == [True, False, True, True]
+    assert outcome.best.name == "rounds/4"
+    assert turns.only("train")[-1][:2] == ("control", 14)
+    assert turns.told[1].startswith("student 2 is worse than its teacher, which stays: on validation -30.0 points")
+
+
+def test_auto_stops_after_patience_rounds_that_are_worse(asked) -> None:
+    outcome, _ = asked(0.80, 0.50, 0.50, patience=2, promote="auto", control=True)
+    assert [it.name for it in outcome.rounds] == ["rounds/0", "rounds/1", "rounds/2"]
+    assert outcome.best.name == "rounds/0"
+    report = outcome.as_json()
+    assert [row.get("promoted") for row in report["rounds"]] == [None, False, False, None]
+    assert report["why"] == "the teacher is kept: every student was worse on the validation images"
+
+
+def test_always_makes_every_student_the_teacher_and_the_last_the_best(asked) -> None:
+    outcome, turns = asked(0.9, 0.5, 0.4, 0.3, 0.2, promote="always")
+    assert [teacher for _, teacher, _ in turns.only("label")] == [f"rounds/{number}" for number in range(4)]
+    assert outcome.best.name == "rounds/4"
+    assert outcome.as_json()["promote"] == "always"
+
+
+def test_the_report_of_a_run_that_chooses_by_top1_is_what_it_was(asked) -> None:
+    report = asked(0.5, 0.6, 0.55)[0].as_json()
+    assert set(report) == {"rounds", "best", "best_model", "best_weights_sha256", "gain_points"}
+    assert all(set(row) == set(report["rounds"][0]) for row in report["rounds"])
+
+
 def test_no_round_sees_the_test_images(asked) -> None:
     outcome, _ = asked(0.5, 0.6, 0.7, patience=4)  # the scripted test scores fall as validation rises
     assert outcome.best.name == "rounds/2"
@@ -178,7 +232,7 @@ def test_the_control_is_trained_last_and_only_where_it_is_asked_for(asked) -> No
 
 
 def test_one_student_recipe_serves_every_round(config: Config) -> None:
-    turns = Scripted([0.1, 0.2, 0.3, 0.4])
+    turns = Scripted([0.1, 0.4, 0.7, 0.9])
     changed = {"run": config.run.model_copy(update={"rounds": 3})}
     outcome = noisy_student(turns, config.model_copy(update=changed))
     assert [it.recipe for it in outcome.rounds] == [config.teacher, *[config.student] * 3]

@@ -14,6 +14,7 @@ from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.report.terminal.run import show
 from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Part, StoredObject
+from ray_ns.store.objects import LocalStore
 
 
 def commit(stage: str, summary: dict[str, Any]) -> Commit:
@@ -28,7 +29,7 @@ def turn(config: Config) -> Callable[..., Round]:
         scores = {"validation": {"top1": validation}, "test": {"top1": test}}
         made = selected and commit(f"{name}/select", {"images": selected[0], "copies": selected[1]})
         network = Network(commit(f"{name}/train", {"parameters": 13_557}))
-        scored = Scores(commit(f"{name}/evaluate", scores))
+        scored = Scores(commit(f"{name}/evaluate", scores), LocalStore("/"))
         return Round(name, config.student, network, scored, Selection(made) if made else None)
 
     return made
@@ -42,7 +43,7 @@ def better(turn: Callable[..., Round]) -> Outcome:
         turn("rounds/1", 0.85, 0.90, (1000, 1200)),
         turn("rounds/2", 0.90, 0.865, (1100, 1100)),
     ]
-    return Outcome(rounds, turn("control", 0.83, 0.82))
+    return Outcome(rounds, "validation", turn("control", 0.83, 0.82))
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
@@ -77,7 +78,7 @@ def test_the_report_has_one_canonical_json(better: Outcome) -> None:
 
 
 def test_without_a_control_no_gain_over_it_is_claimed(better: Outcome) -> None:
-    report = Outcome(better.rounds).as_json()
+    report = Outcome(better.rounds, "validation").as_json()
     assert report["gain_points"] == {"over_teacher": 7.5}
     assert [row["round"] for row in report["rounds"]] == ["rounds/0", "rounds/1", "rounds/2"]
 
@@ -113,7 +114,7 @@ def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pyt
 
 def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [turn("rounds/0", 0.80, 0.79), turn("rounds/1", 0.75, 0.95, (10, 10))]
-    outcome = Outcome(rounds, turn("control", 0.83, 0.82))
+    outcome = Outcome(rounds, "validation", turn("control", 0.83, 0.82))
     text = printed(outcome, capsys)
     assert "the teacher is kept: no student has more of the validation images right." in text
     assert "0: teacher *" in text
@@ -122,4 +123,4 @@ def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: p
 
 def test_a_run_ended_early_has_a_table_too(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     teacher = turn("rounds/0", 0.80, 0.79)
-    assert "0: teacher *" in printed(Outcome([teacher], complete=False), capsys)
+    assert "0: teacher *" in printed(Outcome([teacher], "auto", complete=False), capsys)

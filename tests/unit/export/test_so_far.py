@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from ray_ns.artifacts.so_far import best_so_far
+from ray_ns.export.so_far import best_so_far
+from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.objects import LocalStore
 
@@ -16,6 +17,12 @@ def commit(store: LocalStore, place: str, summary: dict[str, Any], inputs: dict[
         return summary, 1
 
     return ensure(store, place, inputs, work, lambda: None)
+
+
+def begun(folder: Path, format: int, run: dict[str, Any]) -> LocalStore:
+    store = LocalStore(folder)
+    layout.begin(store, {"run": run}, {}, lambda: None, None, format)
+    return store
 
 
 def turn(store: LocalStore, place: str, top1: float | None, finetuned: bool = False) -> None:
@@ -40,7 +47,7 @@ def turn(store: LocalStore, place: str, top1: float | None, finetuned: bool = Fa
 def test_the_best_on_validation_images_the_earlier_of_two_equals(
     tmp_path: Path, rounds: dict[str, float | None], best: str | None
 ) -> None:
-    store = LocalStore(tmp_path)
+    store = begun(tmp_path, 3, {})  # by top-1 on the validation images, as in every run up to format 3
     for place, top1 in rounds.items():
         turn(store, place, top1)
     found = best_so_far(store)
@@ -49,8 +56,30 @@ def test_the_best_on_validation_images_the_earlier_of_two_equals(
 
 
 def test_of_a_fine_tuned_round_the_network_that_was_evaluated(tmp_path: Path) -> None:
-    store = LocalStore(tmp_path)
+    store = begun(tmp_path, 4, {})
     turn(store, "rounds/0", 0.5, finetuned=True)
     found = best_so_far(store)
     assert found is not None
     assert found[1].place == "rounds/0/finetune"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "best"),
+    [
+        ({"rounds/0": 0.5, "rounds/1": 0.5, "rounds/2": 0.4}, "rounds/2/train"),
+        ({"rounds/0": 0.5, "rounds/1": None}, "rounds/0/train"),
+        ({"rounds/0": 0.5, "rounds/1": 0.6, "rounds/2": 0.7, "pool-2/rounds/1": 0.6}, "pool-2/rounds/1/train"),
+        ({"rounds/0": 0.5, "rounds/1": 0.6, "rounds/2": 0.7, "pool-2/rounds/1": None}, "rounds/2/train"),
+    ],
+)
+@pytest.mark.parametrize("rule", [{}, {"promote": "always"}])
+def test_a_run_whose_students_are_promoted_has_its_newest_one(
+    tmp_path: Path, rounds: dict[str, float | None], best: str, rule: dict[str, Any]
+) -> None:
+    """The evaluations here keep no answers, so nothing speaks against a student."""
+    store = begun(tmp_path, 4, rule)
+    for place, top1 in rounds.items():
+        turn(store, place, top1)
+    found = best_so_far(store)
+    assert found is not None
+    assert found[1].place == best
