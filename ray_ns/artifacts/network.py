@@ -1,8 +1,10 @@
 """A trained network: one part with ``model.safetensors`` and ``config.json``."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from ray_ns.artifacts.artifact import Artifact
+from ray_ns.config import FED, Data
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.store.commit import StoredObject
 
@@ -35,8 +37,14 @@ class Network(Artifact):
         """Number of trained weights."""
         return int(self.commit.summary["parameters"])
 
-    @property
-    def size(self) -> int | None:
-        """Side of the images it sees, pixels: a fine-tuned one may see larger ones. None: an earlier version's."""
-        size = self.commit.summary.get("size")
-        return None if size is None else int(size)
+    def fed(self, data: Data) -> Data:
+        """How it is fed with images, where ``data`` is how those of its run are read."""
+        summary = self.commit.summary
+        told = {name: value for name, value in summary.get("fed", {}).items() if name in FED}
+        return data.read_as(size=summary.get("size"), **told)  # one of an earlier version has no size
+
+
+def fed_facts(data: Data, own: Data) -> dict[str, Any]:
+    """What a commit says of how its network is fed: by ``own`` settings, in a run whose images are read by ``data``."""
+    differ = {name: getattr(own, name) for name in FED[1:] if getattr(own, name) != getattr(data, name)}
+    return {"size": own.size, **({"fed": differ} if differ else {})}

@@ -5,7 +5,7 @@
 
 from ray_ns.config.cluster import Cluster
 from ray_ns.config.config import Config
-from ray_ns.config.data import MIDDLE, CorpusName, Data
+from ray_ns.config.data import FED, MIDDLE, CorpusName, Data
 from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
@@ -13,6 +13,7 @@ from ray_ns.config.schema import decided
 from ray_ns.config.training import Finetune, Model, Noise, Optimizer, Student, Training
 
 __all__ = [
+    "FED",
     "MIDDLE",
     "Cluster",
     "Config",

@@ -34,9 +34,9 @@ class Config(Section):
         listed = self.student if isinstance(self.student, list) else [self.student]
         return [listed[min(number, len(listed) - 1)] for number in range(self.run.rounds)]
 
-    def at_size(self, size: int) -> "Config":
-        """The same run with images of ``size`` x ``size`` pixels."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"size": size})})
+    def reading(self, data: Data) -> "Config":
+        """The same run with images read as ``data`` says."""
+        return self.model_copy(update={"data": data})
 
     def recipes(self) -> dict[str, Training]:
         """Every recipe that the file names, by its dotted name."""
@@ -49,6 +49,8 @@ class Config(Section):
         for name, recipe in self.recipes().items():
             if isinstance(recipe, Student) and recipe.targets == "soft" and self.label.keep == "hard":
                 raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
+            if recipe.crop_share is not None and self.data.fit == "squash":
+                raise ValueError(f"{name}.crop_share = {recipe.crop_share} is for data.fit: crop, found squash")
         self._check_shares()
         if isinstance(self.student, list) and len(self.student) > self.run.rounds:
             raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")

@@ -1,13 +1,17 @@
 """Settings ``data``: the images, and how one of them is read."""
 
-from typing import Annotated, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
 from ray_ns.config.schema import AsWritten, ClassCount, PathSetting, Section, Share, earlier, how
 
 CorpusName = Literal["labelled", "validation", "test", "pool"]
-MIDDLE = 0.875  # of the short side, where an image is cropped: the papers resize that to size / 0.875
+Interpolation = Literal["bilinear", "bicubic"]
+CropShare = Annotated[float, Field(gt=0, le=1)] | Literal["paper"]
+MIDDLE = 0.875  # of the short side: what fit=crop keeps where nothing else is said
+PAPER_MARGIN = 32  # pixels around the middle in the released Noisy Student code (preprocessing.py, CROP_PADDING)
+FED = ("size", "fit", "crop_share", "interpolation", "channels", "mean", "std")  # how a network is fed with images
 
 
 class Data(Section):
@@ -51,12 +55,23 @@ class Data(Section):
     label_columns: dict[CorpusName, str] = Field(
         {}, description="labelled | validation | test: label_column, where a corpus has its own"
     )
-    size: int = Field(224, ge=8, le=2048, description="images are resized to size x size pixels, bilinear, antialiased")
+    size: int = Field(
+        224,
+        ge=8,
+        le=2048,
+        description="images are resized to size x size pixels, antialiased; a recipe may have train_size and test_size",
+    )
     fit: Literal["squash", "crop"] = Field(
         "squash",
         description="how an image becomes a square, for labels, evaluation and training alike; squash: all of it; "
-        "crop: the middle one, 7/8 of its short side (the papers: short side to size / 0.875, then the middle)",
+        "crop: the middle one, crop_share of its short side",
     )
+    crop_share: CropShare = Field(
+        MIDDLE,
+        description="fit=crop: share of the short side that is kept, 0 .. 1, in whole pixels of the resized image; "
+        "paper: size / (size + 32), the released Noisy Student code",
+    )
+    interpolation: Interpolation = Field("bilinear", description="how images are resized (the paper: bicubic)")
     channels: Literal[1, 3] = Field(3, description="1: grey, 3: RGB")
     mean: list[Share] = Field([0.485, 0.456, 0.406], description="subtracted from pixels in 0..1, one per channel")
     std: list[Annotated[float, Field(gt=0)]] = Field(
@@ -75,3 +90,20 @@ class Data(Section):
             if len(getattr(self, name)) != self.channels:
                 raise ValueError(f"{name} has {len(getattr(self, name))} values, channels is {self.channels}")
         return self
+
+    @model_validator(mode="after")
+    def _cropped(self) -> "Data":
+        if self.fit == "squash" and self.crop_share != MIDDLE:
+            raise ValueError(f"crop_share = {self.crop_share} is for fit: crop, and fit is squash, which keeps all")
+        return self
+
+    @property
+    def resized(self) -> int:
+        """Side in pixels to which the short side would be resized, for its middle ``size`` pixels to be kept."""
+        if self.fit == "squash":
+            return self.size
+        return self.size + PAPER_MARGIN if self.crop_share == "paper" else round(self.size / self.crop_share)
+
+    def read_as(self, **changes: Any) -> "Data":
+        """The same images, read with these settings instead; None leaves one as it is."""
+        return self.model_copy(update={name: value for name, value in changes.items() if value is not None})

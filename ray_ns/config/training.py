@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from ray_ns.config.data import CropShare, Data, Interpolation
 from ray_ns.config.schema import PRECISION, PathSetting, Positive, Precision, Section, Share, earlier, how
+
+Side = Annotated[int, Field(ge=8, le=2048)]
 
 
 class Model(Section):
@@ -136,8 +139,8 @@ class Finetune(Section):
     steps: Annotated[int, Field(ge=0)] = Field(
         0, description="optimiser steps (the paper: those of 1.5 epochs of the labelled images); 0: no fine-tuning"
     )
-    size: Annotated[int, Field(ge=8, le=2048)] | None = Field(
-        None, description="side of its images, at which the network is then used; null: data.size"
+    size: Side | None = Field(
+        None, description="side of its images, at which the network is then used without a test_size; null: data.size"
     )
     freeze: Annotated[int, Field(ge=0)] = Field(
         0, description="first layers that stay as they are (the paper: the shallow ones): the stem, then every block"
@@ -151,6 +154,12 @@ class Training(Section):
     model: Model = Field(..., description="the network")
     steps: Positive = Field(..., description="optimiser steps")
     batch: Positive = Field(..., description="labelled images per step, over all workers")
+    train_size: Side | None = Field(None, description="side of its training images; null: data.size")
+    test_size: Side | None = Field(
+        None, description="side of the images that it is scored on, labels and is evaluated at; null: data.size"
+    )
+    crop_share: CropShare | None = Field(None, description="data.crop_share for its images; null: that")
+    interpolation: Interpolation | None = Field(None, description="data.interpolation for its images; null: that")
     optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
     noise: Noise = Field(Noise(), description="input noise")
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
@@ -195,9 +204,27 @@ class Training(Section):
             "eval_steps": None,
             "patience": None,
             "finetune": Finetune(),
+            "train_size": None,
         }
         kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
         return Training(**kept, **own)
+
+    def trained_on(self, data: Data) -> Data:
+        """How its training images are read, where ``data`` is the run's."""
+        return data.read_as(size=self.train_size, crop_share=self.crop_share, interpolation=self.interpolation)
+
+    def used_on(self, data: Data) -> Data:
+        """How images are read for the network of this training, whoever uses it; a fine-tuning is one of its own."""
+        return data.read_as(size=self.test_size, crop_share=self.crop_share, interpolation=self.interpolation)
+
+    def tuned_on(self, data: Data) -> Data:
+        """What takes the place of ``data`` for the fine-tuning ``tuning``."""
+        return data.read_as(size=self.finetune.size)
+
+    def in_the_end(self, data: Data) -> Data:
+        """``used_on`` of the network that all of it leads to, fine-tuned or not."""
+        tuning = self.tuning
+        return self.used_on(data) if tuning is None else tuning.used_on(self.tuned_on(data))
 
     @property
     def peak_lr(self) -> float:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.config import Config, Views
+from ray_ns.config import Config, Data, Views
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Decode, Reason
@@ -73,7 +73,7 @@ class Bench:
         from ray_ns.models.predictor import Teacher
         from ray_ns.models.voting import Voting
 
-        data, label = self.config.data, self.config.label
+        data, label = self.fed, self.config.label
         found = [self.decode(it) for it in encoded]
         blank = np.zeros((data.size, data.size, data.channels), np.uint8)
         pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
@@ -83,9 +83,13 @@ class Bench:
         return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
 
     def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":
-        """An image's pixels, uint8 (size, size, channels), as the run decodes it, or why it cannot be read."""
-        data = self.config.data
-        return Decode(data.size, data.channels, data.fit)(encoded)
+        """An image's pixels, uint8 (size, size, channels), as the teacher is fed, or why it cannot be read."""
+        return Decode.of(self.fed)(encoded)
+
+    @property
+    def fed(self) -> Data:
+        """How the teacher is fed once its training has ended."""
+        return self.config.teacher.in_the_end(self.config.data)
 
     def device(self, wanted: bool) -> "torch.device":
         """The GPU where one is ``wanted`` and there, else the CPU."""

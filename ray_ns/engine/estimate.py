@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray_ns.config import Config, Student, Training
+from ray_ns.config import Config, Data, Student, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.models.voting import COUNTS
 from ray_ns.observe import in_time
@@ -25,9 +25,11 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
     rate = found["label"]["img_s"] * label.actors
     students = [_place(config, number) for number in range(rounds)]
     trained = {
-        "teacher": _seconds(config.teacher, found["train teacher"]),
-        "students": sum(_seconds(config.students[number], found[place]) for number, place in enumerate(students)),
-        "control": _seconds(config.students[-1], found[students[-1]]) if config.control.enabled else 0.0,
+        "teacher": _seconds(config.teacher, config.data, found["train teacher"]),
+        "students": sum(
+            _seconds(config.students[number], config.data, found[place]) for number, place in enumerate(students)
+        ),
+        "control": _seconds(config.students[-1], config.data, found[students[-1]]) if config.control.enabled else 0.0,
     }
     networks = 1 + rounds + config.control.enabled
     seconds = {
@@ -69,9 +71,8 @@ def _place(config: Config, number: int) -> str:
     return f"train student.{min(number, len(config.student) - 1)}"
 
 
-def _seconds(recipe: Training | Student, figures: Mapping[str, Any]) -> float:
+def _seconds(recipe: Training | Student, data: Data, figures: Mapping[str, Any]) -> float:
     """Seconds of a training and its fine-tuning, whose steps take longer by the area of its images."""
     per_step = figures["step_seconds"]
-    tuning = recipe.finetune
-    scale = ((tuning.size or figures["size"]) / figures["size"]) ** 2
-    return float(per_step * (recipe.steps + tuning.steps * scale))
+    scale = (recipe.tuned_on(data).size / figures["size"]) ** 2
+    return float(per_step * (recipe.steps + recipe.finetune.steps * scale))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_ns.artifacts.judged import JudgedOn
-from ray_ns.config import Config, Data, Settings
+from ray_ns.config import FED, Config, Data, Settings
 from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -116,7 +116,7 @@ def _judge(
     found = []
     here = run.execute is not None
     for rival in judged:
-        copy = run.ensure(rival.place(Copy.name), Copy(rival.given.files, rival.given.data.size))
+        copy = run.ensure(rival.place(Copy.name), Copy(rival.given.files, rival.given.data))
         if here:
             run.execute = in_this_process()  # which holds one network
         for suite in suites:
@@ -142,7 +142,7 @@ def _names(suites: Sequence[Suite]) -> dict[str, str]:
 def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
     data = first.given.data
-    fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
+    fed = {name: getattr(data, name) for name in ("classes", *FED)}
     images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
     record = None if first.given.run is None else layout.record(first.given.run)
     label = labelled_by(record)

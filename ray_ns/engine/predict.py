@@ -44,7 +44,7 @@ def on_ray_data(
     run.ray_libraries()
     import ray
 
-    config = run.config.at_size(teacher.size or run.config.data.size)  # a fine-tuned one sees larger images
+    config = run.config.reading(teacher.fed(run.config.data))
     label = config.label
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
@@ -93,7 +93,7 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
     def execute(
         run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None, voting: Voting
     ) -> Iterator[tuple[Job, pa.Table]]:
-        config = run.config.at_size(teacher.size or run.config.data.size)
+        config = run.config.reading(teacher.fed(run.config.data))
         wanted = teacher.digest, voting
         if not held or held[0][0] != wanted:
             loaded = None if held else network

@@ -10,7 +10,7 @@ from typing import Any
 
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.report import report_of
-from ray_ns.config import Config, Settings
+from ray_ns.config import FED, Config, Settings
 from ray_ns.config.prediction import Asked, Predicted, Prediction, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
@@ -138,7 +138,7 @@ def _temperature(found: Given, reporter: Reporter) -> float:
 def _values(found: Given, source: str, reporter: Reporter) -> dict[str, Any]:
     """Settings by section: how the network is fed and, where it is a run's, how that run labels."""
     data = found.data
-    fed = {name: getattr(data, name) for name in ("classes", "size", "fit", "channels", "mean", "std")}
+    fed = {name: getattr(data, name) for name in ("classes", *FED)}
     images = {"labelled": found.place, "pool": source, "max_quarantined": 1.0}
     label = labelled_by(None if found.run is None else layout.record(found.run))
     if label.get("temperature") == "auto":

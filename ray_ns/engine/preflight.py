@@ -4,11 +4,11 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ray_ns.config import Cluster, Config, CorpusName, Student, Training, read
+from ray_ns.config import Cluster, Config, CorpusName, Data, Student, Training, read
 from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -18,6 +18,9 @@ from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.evaluate import verdict
 from ray_ns.observe import Reporter
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def scan_corpora(
@@ -101,17 +104,13 @@ def check_models(config: Config) -> list[str]:
     sizes = []
     for place, recipe in config.recipes().items():
         try:
-            network = zoo.check(recipe.model, config.data)
-            zoo.check_batch(network, config.data, fewest_images(recipe, config.cluster))
+            network = _check_model(recipe, config.data, config.cluster)
             if config.cluster.bn_group > 1:
                 check_shareable(network)
             sizes.append(zoo.parameters(network))
-            optimizer(network, recipe)
             zoo.pretrained_file(recipe.model)
             if recipe.tuning is not None:
-                data = config.at_size(recipe.finetune.size or config.data.size).data
-                tuned = zoo.check(recipe.model, data)
-                zoo.check_batch(tuned, data, fewest_images(recipe.tuning, config.cluster))
+                tuned = _check_model(recipe.tuning, recipe.tuned_on(config.data), config.cluster)
                 zoo.freeze(tuned, recipe.finetune.freeze)
                 optimizer(tuned, recipe.tuning)
         except InputError as error:
@@ -135,6 +134,20 @@ def truncated(config: Config) -> list[str]:
         for place, recipe in config.recipes().items()
         if isinstance(recipe, Student) and recipe.targets == "soft" and recipe.temperature != 1
     ]
+
+
+def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":
+    """The network of one training, without memory for its weights, checked at the sizes it trains and is used at."""
+    from ray_ns.models import zoo
+    from ray_ns.train.optim import optimizer
+
+    trained, used = recipe.trained_on(data), recipe.used_on(data)
+    if used.size != trained.size:
+        zoo.check(recipe.model, used)
+    network = zoo.check(recipe.model, trained)
+    zoo.check_batch(network, trained, fewest_images(recipe, cluster))
+    optimizer(network, recipe)
+    return network
 
 
 def what_shows(run: Run) -> tuple[str, dict[str, Any]]:

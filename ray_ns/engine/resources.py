@@ -22,7 +22,7 @@ def object_store_mb(config: Config) -> int:
     if config.label.layout_here == "actor":
         return 256
     recipes = config.recipes().values() if "teacher" in config.model_fields_set else ()  # a prediction trains nothing
-    side = max(config.data.size, *(recipe.finetune.size or 0 for recipe in recipes), 0)
+    side = max([recipe.in_the_end(config.data).size for recipe in recipes] or [config.data.size])
     slice_bytes = config.label.slice_rows * side**2 * config.data.channels
     return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 

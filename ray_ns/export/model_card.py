@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ray_ns.config import Data
+from ray_ns.config import MIDDLE, Data
 from ray_ns.evaluate.intervals import wilson
 from ray_ns.evaluate.verdict import Verdict
 from ray_ns.printed import plain
@@ -175,14 +175,15 @@ def _use(it: Card) -> Iterator[str]:
 
 
 def _fed(data: Data) -> str:
+    share = "7/8" if data.crop_share == MIDDLE else f"{data.size}/{data.resized}"
     fits = {
         "squash": "the whole image is resized to a square, whatever its shape",
-        "crop": "the square in the middle, 7/8 of the short side, is resized",
+        "crop": f"the square in the middle, {share} of the short side, is resized",
     }
     return (
-        f"How an image is fed: {fits[data.fit]}, to {data.size} x {data.size} pixels, bilinear and antialiased; then "
-        f"(pixel / 255 - mean) / std with mean {data.mean} and std {data.std}. EXIF orientation and colour profiles "
-        f"are ignored, transparent images are drawn on white."
+        f"How an image is fed: {fits[data.fit]}, to {data.size} x {data.size} pixels, {data.interpolation} and "
+        f"antialiased; then (pixel / 255 - mean) / std with mean {data.mean} and std {data.std}. EXIF orientation and "
+        f"colour profiles are ignored, transparent images are drawn on white."
     )
 
 

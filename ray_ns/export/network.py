@@ -20,10 +20,9 @@ from ray_ns.store.objects import STORE_SECONDS, ObjectStore
 class Given:
     """A network that a command is given.
 
-    ``place``: as it was given. ``files``: ``model.safetensors`` and ``config.json``. ``data``: how it is fed (``size``,
-    ``channels``, ``mean``, ``std``, ``fit``) and its number of classes; where images lie it does not say. ``names``:
-    of the classes, by their numbers, where they are known. ``run``: the run's store, where the place is a run,
-    and ``network`` its commit.
+    ``place``: as it was given. ``files``: ``model.safetensors`` and ``config.json``. ``data``: how it is fed
+    (``config.FED``) and its number of classes; where images lie it does not say. ``names``: of the classes, by their
+    numbers, where they are known. ``run``: the run's store, where the place is a run, and ``network`` its commit.
     """
 
     place: str
@@ -65,8 +64,8 @@ def data_of_run(store: ObjectStore, network: Network) -> Data:
     record = layout.record(store)
     assert record is not None, "a run with a network has begun"
     told = {**record["config"]["data"], "labelled": store.url, "pool": store.url}
-    told |= {"classes": layout.classes(store).count} | ({"size": network.size} if network.size else {})
-    return Settings.of_run(record, Config).completed(Data.model_validate(told))
+    data = Data.model_validate({**told, "classes": layout.classes(store).count})
+    return network.fed(Settings.of_run(record, Config).completed(data))
 
 
 def folder_for(found: Given, output: Path | None) -> Path:

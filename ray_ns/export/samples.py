@@ -48,7 +48,7 @@ def _of_test(run: ObjectStore, data: Data) -> list[np.ndarray]:
     shards = tuple(Shard(**it) for it in layout.generations(run)[-1]["test"])
     column = data.image_columns.get("test", data.image_column)
     corpus = replace(Corpus.scan(root, column, None, shards), shards=shards)
-    decode = Decode(data.size, data.channels, data.fit)
+    decode = Decode.of(data)
     found: list[np.ndarray] = []
     for encoded in _encoded(corpus):
         pixels = decode(encoded)

@@ -2,7 +2,8 @@
 
 ``VERSION`` names the rules. It is part of every label's lineage and changes when any pixel would. Pillow can read all
 formats. JPEGs, which are nearly all of a real pool, go through libjpeg-turbo and torch's resize, which is twice as fast
-(pixels differ by at most 1), and far larger ones are decoded at a fraction of their size.
+(pixels differ by at most 1), and far larger ones are decoded at a fraction of their size. Pillow resizes by every rule
+but the usual ones, to the pixel where timm has it.
 
 What is decided:
 * The bytes tell the format, names do not. JPEG, PNG, WebP, GIF and BMP are read; TIFF, HEIC, AVIF, JPEG XL, PPM, PSD,
@@ -22,17 +23,18 @@ What is decided:
 """
 
 import io
+import math
 import re
 import warnings
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from ray_ns.config import MIDDLE
+from ray_ns.config import MIDDLE, Data
 
 VERSION = "decode-4"
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
@@ -94,15 +96,25 @@ def stand_in(where: str) -> bytes:
 
 @dataclass(frozen=True)
 class Decode:
-    """How an image is read: ``size`` x ``size`` pixels, bilinear and antialiased, in 1 (grey) or 3 (RGB) channels.
+    """How an image is read: ``size`` x ``size`` pixels, antialiased, in 1 (grey) or 3 (RGB) channels.
 
-    ``fit``: ``squash`` uses the whole image, ``crop`` the square in its middle whose side is ``MIDDLE`` of the short
-    side. ``none`` does not resize, for random crops; a JPEG may be scaled down to ``SCALED_TO`` times the size.
+    ``fit``: ``squash`` uses the whole image. ``crop`` uses the square in its middle: whose side is ``MIDDLE`` of the
+    short side, in whole pixels; or, where ``resized`` is given, the one that the middle of the image would be, were it
+    resized to so many pixels of its short side (timm's rule). ``none`` does not resize, for random crops; a JPEG may be
+    scaled down to ``SCALED_TO`` times the size.
     """
 
     size: int
     channels: int
     fit: Literal["squash", "crop", "none"] = "squash"
+    resized: int | None = None
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+
+    @classmethod
+    def of(cls, data: Data) -> Self:
+        """As the settings say."""
+        usual = data.fit == "squash" or is_usual(data.size, data.resized, data.interpolation)
+        return cls(data.size, data.channels, data.fit, None if usual else data.resized, data.interpolation)
 
     def __call__(self, data: bytes | None) -> np.ndarray | Reason:
         """Pixels, uint8 (size, size, channels), or (height, width, channels) as they are; or why there are none."""
@@ -143,13 +155,16 @@ class Decode:
             if colours not in {"YCbCr", "Gray", "RGB"}:
                 simplejpeg.decode_jpeg(data, "CMYK", min_height=1, min_width=1)  # Pillow would not say what is missing
                 return None
-            least = SCALED_TO * self.size
+            # Of a small share of the short side as many pixels are to be left as of the usual one.
+            least = max(SCALED_TO * self.size, math.ceil(SCALED_TO * MIDDLE * (self.resized or 0)))
             wanted = "GRAY" if self.channels == 1 else "RGB"
             pixels = simplejpeg.decode_jpeg(data, wanted, min_height=least, min_width=least)
         except ValueError as error:
             if not mended and HARMLESS.search(str(error)):
                 return self._jpeg(_mended(data), mended=True)
             return Reason.TRUNCATED if DAMAGED.search(str(error)) else None
+        if self.interpolation != "bilinear" or self.resized is not None:
+            return self._as_timm(Image.fromarray(pixels.squeeze()), width, height)
         if self.fit == "crop":
             left, top, right, bottom = _middle(pixels.shape[1], pixels.shape[0])
             pixels = np.ascontiguousarray(pixels[top:bottom, left:right])
@@ -167,11 +182,40 @@ class Decode:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         image = image.convert("L" if self.channels == 1 else "RGB")
+        if self.interpolation != "bilinear" or self.resized is not None:
+            return self._as_timm(image, image.width, image.height)
         if self.fit == "crop":
             image = image.crop(_middle(image.width, image.height))
         if self.fit != "none" and image.size != (self.size, self.size):
             image = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
         return np.asarray(image, np.uint8).reshape(image.height, image.width, self.channels)
+
+    def _as_timm(self, image: Image.Image, width: int, height: int) -> np.ndarray:
+        """Resized and cropped as timm does it, in one step. ``width``, ``height``: before a JPEG was scaled down."""
+        box = (0.0, 0.0, float(width), float(height))
+        if self.fit == "crop":
+            assert self.resized is not None, "a crop by timm's rule says of how many pixels"
+            short = min(width, height)
+            steps = []  # per side: the first pixel of the middle, and pixels of the image to one of the resized image
+            for side in (width, height):
+                whole = int(self.resized * side / short)
+                steps.append((round((whole - self.size) / 2), side / whole))
+            (left, across), (top, down) = steps
+            box = (left * across, top * down, (left + self.size) * across, (top + self.size) * down)
+        scale = next(it / 8 for it in range(1, 9) if (-(-width * it // 8), -(-height * it // 8)) == image.size)
+        first, last = (box[0] * scale, box[1] * scale), (box[2] * scale, box[3] * scale)
+        within = (*first, min(last[0], image.width), min(last[1], image.height))
+        wanted = self.size, self.size
+        image = image.resize(wanted, Image.Resampling[self.interpolation.upper()], within)
+        return np.asarray(image, np.uint8).reshape(*wanted, self.channels)
+
+
+def is_usual(size: int, resized: int, interpolation: str) -> bool:
+    """Whether the middle of an image is cropped by the rule that there was first: ``MIDDLE``, to a pixel, bilinear.
+
+    timm counts whole pixels of the resized image, and rounds them down; the labels of many runs do not.
+    """
+    return interpolation == "bilinear" and abs(resized - size / MIDDLE) < 1
 
 
 def _middle(width: int, height: int) -> tuple[int, int, int, int]:

@@ -11,6 +11,7 @@ import contextlib
 import faulthandler
 import fcntl
 import hashlib
+import json
 import os
 import stat
 import struct
@@ -23,7 +24,6 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 
@@ -140,7 +140,7 @@ class _Child(contextlib.AbstractContextManager["_Child"]):
         # A plain command instead of multiprocessing, which would import this process's main module (Ray's) in the
         # child, or fork a process that has threads.
         command = [sys.executable, "-m", __name__, str(theirs.fileno())]
-        command += [str(decode.size), str(decode.channels), decode.fit]
+        command.append(json.dumps(vars(decode)))
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with theirs:
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)  # noqa: S603
@@ -188,4 +188,4 @@ def _end_process_in(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    _serve(Connection(int(sys.argv[1])), Decode(int(sys.argv[2]), int(sys.argv[3]), cast(Any, sys.argv[4])))
+    _serve(Connection(int(sys.argv[1])), Decode(**json.loads(sys.argv[2])))

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ray_ns.config import MIDDLE, Data
+from ray_ns.config import Data
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -52,13 +52,12 @@ def fed(data: Data) -> dict[str, Any]:
     """How images are fed to a network, in timm's terms. timm crops whole pixels of a resized image."""
     crop = {"crop_pct": 1.0, "crop_mode": "squash"}
     if data.fit == "crop":
-        resized = round(data.size / MIDDLE)
-        share = data.size / resized
-        if math.floor(data.size / share) < resized:  # as timm computes it
+        share = data.size / data.resized
+        if math.floor(data.size / share) < data.resized:  # as timm computes it
             share = math.nextafter(share, 0)
         crop = {"crop_pct": share, "crop_mode": "center"}
     shape = {"input_size": (data.channels, data.size, data.size), "mean": tuple(data.mean), "std": tuple(data.std)}
-    return {**shape, "interpolation": "bilinear", **crop}
+    return {**shape, "interpolation": data.interpolation, **crop}
 
 
 def from_files(files: dict[str, bytes]) -> "nn.Module":

@@ -7,12 +7,14 @@ refused. No pickle is read, and nothing that the file names is loaded from elsew
 import json
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from pydantic import ValidationError
 
 from ray_ns.config import MIDDLE, Data, Model
+from ray_ns.config.data import Interpolation
 from ray_ns.errors import InputError
+from ray_ns.images.decode import is_usual
 from ray_ns.models.files import CONFIG, WEIGHTS, from_files
 
 if TYPE_CHECKING:
@@ -25,9 +27,9 @@ _KNOWN = {"in_chans", "num_classes", "drop_rate", "drop_path_rate", "global_pool
 def data_of(config: bytes, where: str) -> tuple[Data, tuple[str, ...] | None]:
     """How a network is fed, and what its classes are called, by its ``config.json``, which lies in ``where``.
 
-    Returns settings whose ``size``, ``channels``, ``mean``, ``std``, ``fit`` and ``classes`` are the network's; where
-    images lie they do not say (``labelled`` and ``pool`` are ``where``). The names are in the order of the classes'
-    numbers; None where the file has none but numbers.
+    Returns settings whose ``classes`` and ``config.FED`` are the network's; where images lie they do not say
+    (``labelled`` and ``pool`` are ``where``). The names are in the order of the classes' numbers; None where the file
+    has none but numbers.
 
     Raises ``InputError`` where the file is not in timm's form, or images would be decoded otherwise here than it says.
     """
@@ -38,7 +40,7 @@ def data_of(config: bytes, where: str) -> tuple[Data, tuple[str, ...] | None]:
         channels, height, width = fed["input_size"]
         if height != width:
             raise _otherwise(where, "input_size", fed["input_size"], "a square, [channels, side, side]")
-        values = {"size": height, "channels": channels, "fit": _fit(fed, height, where), "classes": classes}
+        values = {"size": height, "channels": channels, "classes": classes, **_resizing(fed, height, where)}
         values |= {"mean": list(fed["mean"]), "std": list(fed["std"])}
         data = Data.model_validate({"labelled": where, "pool": where, **values})
     except ValidationError as error:
@@ -90,21 +92,23 @@ def _mapping(config: bytes, where: str) -> dict[str, Any]:
     return told
 
 
-def _fit(fed: Mapping[str, Any], size: int, where: str) -> str:
-    """``data.fit`` of a network, ``squash`` or ``crop``."""
-    if fed.get("interpolation") != "bilinear":
-        raise _otherwise(where, "interpolation", fed.get("interpolation"), "bilinear")
+def _resizing(fed: Mapping[str, Any], size: int, where: str) -> dict[str, Any]:
+    """``fit``, ``crop_share`` and ``interpolation`` of a network."""
+    interpolation: Any = fed.get("interpolation")
+    if interpolation not in get_args(Interpolation):
+        raise _otherwise(where, "interpolation", interpolation, " or ".join(get_args(Interpolation)))
     share, mode = float(fed.get("crop_pct") or MIDDLE), fed.get("crop_mode") or "center"
     if mode == "squash":
         if share != 1:
             raise _otherwise(where, "crop_pct", share, "1.0 with crop_mode squash")
-        return "squash"
+        return {"fit": "squash", "interpolation": interpolation}
     if mode != "center":
         raise _otherwise(where, "crop_mode", mode, "center or squash")
-    # Ours is the share of whole pixels; timm resizes to whole pixels too, and may come out one beside.
-    if abs(math.floor(size / share) - size / MIDDLE) >= 1:
-        raise _otherwise(where, "crop_pct", share, f"{MIDDLE} with crop_mode center")
-    return "crop"
+    if not 0 < share <= 1:
+        raise _otherwise(where, "crop_pct", share, "a share above 0, 1 at most, with crop_mode center")
+    resized = math.floor(size / share)  # as timm computes it, of whole pixels
+    usual = round(size / MIDDLE) == resized or is_usual(size, resized, interpolation)
+    return {"fit": "crop", "crop_share": MIDDLE if usual else size / resized, "interpolation": interpolation}
 
 
 def _otherwise(where: str, key: str, found: object, expected: str) -> InputError:

@@ -181,7 +181,7 @@ def check(model: Model, data: Data) -> nn.Module:
         except Exception as error:
             raise InputError(
                 f"model.name: {model.name} cannot take images of {data.size} x {data.size} pixels ({error}). "
-                f"Change data.size or model.args."
+                f"Change data.size, or train_size and test_size of the recipe, or model.args."
             ) from error
     return network
 

@@ -18,7 +18,10 @@ from ray_ns.train.selected import Selected
 
 @dataclass(frozen=True)
 class Sources:
-    """The images of one training. ``selected``: what a student learns from; None: labelled images alone."""
+    """The images of one training, which ``data`` says how to read.
+
+    ``selected``: what a student learns from; None: labelled images alone.
+    """
 
     recipe: Training
     data: Data
@@ -62,5 +65,6 @@ class Sources:
         return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
 
     def _decode(self) -> Decode:
-        data = self.data
-        return Decode(data.size, data.channels, "none" if self.recipe.noise.crop == "random_resized" else data.fit)
+        if self.recipe.noise.crop == "random_resized":
+            return Decode(self.data.size, self.data.channels, "none")
+        return Decode.of(self.data)

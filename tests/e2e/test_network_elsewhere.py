@@ -62,7 +62,7 @@ def data_for(fit: str, channels: int, size: int) -> Data:
 def fitted(data: Data, folder: Path, shapes: tuple[tuple[int, int], ...] = SHAPES) -> np.ndarray:
     """Write a network whose classifier is fitted to the photographs; what a run says of them, (COUNT, classes)."""
     files, labels = photographs(shapes)
-    decode = Decode(data.size, data.channels, data.fit)
+    decode = Decode.of(data)
     pixels = np.stack([decode(file) for file in files])
     torch.manual_seed(0)
     network: Any = zoo.build(Model(name="resnet10t", args={"channels": [32, 64, 128, 256]}), data).eval()
@@ -168,11 +168,19 @@ def elsewhere(program: str, folder: Path, *words: str) -> dict[str, Any]:
     return told
 
 
-@pytest.mark.parametrize(("fit", "channels", "size"), [("squash", 3, 48), ("crop", 3, 48), ("crop", 1, 56)])
+@pytest.mark.parametrize(
+    ("fit", "channels", "size", "rule"),
+    [
+        ("squash", 3, 48, {}),
+        ("crop", 3, 48, {}),
+        ("crop", 1, 56, {}),
+        ("crop", 3, 48, {"crop_share": "paper", "interpolation": "bicubic"}),
+    ],
+)
 def test_timms_own_transform_and_model_give_the_labels_of_the_run(
-    tmp_path: Path, fit: str, channels: int, size: int
+    tmp_path: Path, fit: str, channels: int, size: int, rule: dict[str, Any]
 ) -> None:
-    said = fitted(data_for(fit, channels, size), tmp_path / "network")
+    said = fitted(data_for(fit, channels, size).read_as(**rule), tmp_path / "network")
     found = elsewhere(TIMM, tmp_path / "network")
     assert tuple(found["names"]) == CLASSES
     check_alike(said, found["labels"])

@@ -25,7 +25,7 @@ def test_two_recipes_the_second_from_its_teacher_and_each_network_at_its_own_siz
         "run.patience=2",
         "select.threshold=0",
         "teacher.finetune={steps: 2, size: 32, freeze: 2, optimizer: {lr: 0.01}}",
-        f"student=[{{{student}}}, {{{student}, ratio: 2, init: teacher}}]",
+        f"student=[{{{student}, train_size: 24, test_size: 30}}, {{{student}, ratio: 2, init: teacher}}]",
     ]
     done = ray_ns("run", str(config), *overrides, "--json")
     run = tmp_path / "run"
@@ -39,7 +39,7 @@ def test_two_recipes_the_second_from_its_teacher_and_each_network_at_its_own_siz
         stage: json.loads((run / stage / "commit.json").read_text())["summary"]["size"]
         for stage in ("rounds/0/train", "rounds/0/finetune", "rounds/1/train", "rounds/2/train")
     }
-    assert list(sizes.values()) == [28, 32, 28, 28]
+    assert list(sizes.values()) == [28, 32, 30, 28]
     best = int(rounds[1]["promoted"])  # round 2's teacher
     teacher = weights(run, "rounds/0/finetune" if best == 0 else "rounds/1/train")
     begun, other = weights(run, "rounds/2/train"), weights(run, "rounds/1/train" if best == 0 else "rounds/0/finetune")

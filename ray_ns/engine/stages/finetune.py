@@ -25,7 +25,7 @@ class Finetune(NetworkStage):
 
     def plan(self, run: Run) -> Plan:
         assert self.recipe.tuning is not None
-        tuning, finetune = run.settings.completed(self.recipe.tuning), self.recipe.finetune
-        config = run.config.at_size(finetune.size or run.config.data.size)
+        tuning = run.settings.completed(self.recipe.tuning)
+        config = run.config.reading(self.recipe.tuned_on(run.config.data))
         key = seed(config.run.seed, self.number, 1)
-        return Plan(config, tuning, tuning.batch, key, None, self.network, finetune.freeze)
+        return Plan(config, tuning, tuning.batch, key, None, self.network, self.recipe.finetune.freeze)

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ray_ns.artifacts.network import Network
+from ray_ns.artifacts.network import Network, fed_facts
+from ray_ns.config import Data
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.seals import sha256
 from ray_ns.store.commit import Commit, Output
@@ -17,23 +18,23 @@ if TYPE_CHECKING:
 class Copy(Stage[Network]):
     """The committed copy of a network's two ``files``, so that all that made the labels lies in one place.
 
-    ``size``: of the images that it sees; None: ``data.size``.
+    ``fed``: how it is fed with images; None: as ``data`` says.
     """
 
     files: Mapping[str, bytes]
-    size: int | None = None
+    fed: Data | None = None
 
     name = "network"
 
     def inputs(self, run: "Run") -> dict[str, Any]:
-        return {"files": {name: sha256(content) for name, content in self.files.items()}, "size": self._size(run)}
+        return {"files": {name: sha256(content) for name, content in self.files.items()}, **self._facts(run)}
 
     def work(self, run: "Run", output: Output) -> Done:
         output.publish(0, self.files, {})
-        return Done({"size": self._size(run)}, 1)
+        return Done(self._facts(run), 1)
 
     def artifact(self, run: "Run", commit: Commit) -> Network:
         return Network(commit)
 
-    def _size(self, run: "Run") -> int:
-        return self.size or run.config.data.size
+    def _facts(self, run: "Run") -> dict[str, Any]:
+        return fed_facts(run.config.data, self.fed or run.config.data)

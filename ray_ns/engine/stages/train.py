@@ -91,11 +91,12 @@ def _two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | N
     from ray_ns.train.step import Step
 
     config, device = bench.config, bench.device(bool(bench.config.cluster.train_gpus))
+    data = recipe.trained_on(config.data)
     objective = objective_of(recipe, recipe.batch, chosen is not None)
-    state = TrainState.fresh(objective, config.data, 0, device)
+    state = TrainState.fresh(objective, data, 0, device)
     workers = config.cluster.worker_counts[0]
-    steps = Sources(recipe, config.data, bench.corpora, chosen).steps(objective.sources(), 0, 0, workers)
-    step = Step(objective, config.data, 0, device, 0, config.cluster.train_microbatch)
+    steps = Sources(recipe, data, bench.corpora, chosen).steps(objective.sources(), 0, 0, workers)
+    step = Step(objective, data, 0, device, 0, config.cluster.train_microbatch)
     for number in range(2):
         began = time.monotonic()
         batch = next(batches(steps, number, number + 1, 0))
@@ -115,7 +116,7 @@ def _two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | N
         "loss": round(loss, 4),
         **bench.memory(device),
         "step_seconds": round(per_step, 6),
-        "size": config.data.size,
+        "size": data.size,
     }
     line = (
         f"{recipe.model.name}, {figures['parameters']:,} parameters; a worker's share is {images} images a step: "

@@ -35,6 +35,7 @@ COST = "cost.json"
 class Plan:
     """One training. ``batch``: labelled images per step, over all workers; ``key``: of all its random draws.
 
+    The ``recipe`` says what it changes in the config's ``data`` to train, and where the network is used.
     ``selection``: None trains on labelled images alone. ``begin``: the network whose weights it begins with;
     ``frozen``: how many first layers keep them. ``weight``: of the loss of labelled images alone.
     """

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_ns import measures
+from ray_ns.artifacts.network import fed_facts
 from ray_ns.config import Cluster, Data, Training
 from ray_ns.errors import ResumableError
 from ray_ns.store import checkpoint, hints
@@ -36,6 +37,7 @@ class Destination:
 class Recorder:
     """``after_step`` after every step, ``publish`` after the last. ``found``: the checkpoint the training goes on from.
 
+    ``data``: how the run's images are read, of which the recipe says what is different for the network.
     ``leaving(step)`` says whether a machine of the training is about to be taken away, which is worth a checkpoint at
     once. ``cost`` is what the steps cost since this driver began.
     """
@@ -90,12 +92,12 @@ class Recorder:
         from ray_ns.models.zoo import parameters
 
         self._writer.wait()
-        last = self._losses[-20:]
+        last, used = self._losses[-20:], self._recipe.used_on(self._data)
         facts = {
             "steps": state.step,
             "loss": sum(last) / len(last),
             "parameters": parameters(state.kept.network),
-            "size": self._data.size,
+            **fed_facts(self._data, used),
             "losses": [round(loss, 6) for loss in self._losses[:: max(1, len(self._losses) // 50)]],
             **self._curve(state),
         }
@@ -105,7 +107,7 @@ class Recorder:
         self._progress.write(self._so_far(state))
         self._progress.wait()
         state.take_best()
-        files = to_files(state.result, self._data, class_names)
+        files = to_files(state.result, used, class_names)
         Output(self._to.store, self._to.prefix, self._fence).publish(0, files, facts)
 
     def cost(self) -> dict[str, Any]:

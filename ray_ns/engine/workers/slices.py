@@ -190,8 +190,8 @@ class Reader:
     """Reads and decodes slices; the next row group is read while this one is decoded."""
 
     def __init__(self, config: Config) -> None:
-        decoder = decode.Decode(config.data.size, config.data.channels, config.data.fit)
-        self._decode = SafeDecode(decoder, config.label.image_seconds, config.label.threads)
+        self._decoder = decode.Decode.of(config.data)
+        self._decode = SafeDecode(self._decoder, config.label.image_seconds, config.label.threads)
         self._shape = (config.data.size, config.data.size, config.data.channels)
         self._one_run = threading.Lock()  # a GPU's actor takes two slices; the alarm over a decoder is one per process
         self._ahead = ThreadPoolExecutor(1)  # all reading: a shard's reader is not for two threads at once
@@ -200,9 +200,9 @@ class Reader:
 
     @classmethod
     def of_process(cls, config: Config) -> "Reader":
-        """The reader of this worker process, which outlives a task but not a network of another size."""
+        """The reader of this worker process, which outlives a task but not a network that is fed otherwise."""
         global _reader
-        if _reader is None or _reader._shape[0] != config.data.size:
+        if _reader is None or _reader._decoder != decode.Decode.of(config.data):
             import torch
 
             from ray_ns.models.memory import keep_memory

@@ -100,7 +100,8 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     from ray_ns.train.sources import Sources
     from ray_ns.train.state import TrainState
 
-    cluster, data = task.config.cluster, task.config.data
+    cluster, data = task.config.cluster, task.recipe.trained_on(task.config.data)
+    used = task.recipe.used_on(task.config.data)
     keep_memory()
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
@@ -120,10 +121,11 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     leaving = _leaving(task)
     cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
     worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
-    score = Score(task.config, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
+    scored = task.config.reading(used)
+    score = Score(scored, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     recorder = None
     if rank == 0:
-        recorder = Recorder(task.to, cluster, task.recipe, data, steps, found, leaving)
+        recorder = Recorder(task.to, cluster, task.recipe, task.config.data, steps, found, leaving)
 
     def ask(state: "TrainState", loss: float) -> None:
         leaving(state.step)

@@ -15,7 +15,53 @@ def test_fine_tuning_is_a_training_on_unaugmented_images(file: Path) -> None:
     assert tuning is not None
     assert (tuning.steps, tuning.optimizer.lr, tuning.noise.augment, tuning.batch) == (3, 0.01, "none", 6)
     assert (tuning.ema_decay, tuning.model, tuning.tuning) == (0.9, config.teacher.model, None)
-    assert config.at_size(320).data.size == 320
+    assert config.teacher.tuned_on(config.data).size == 320
+
+
+def test_each_network_has_the_images_that_its_recipe_asks_for(file: Path) -> None:
+    config = load(file, ["data.size=64", "teacher.train_size=48", "teacher.test_size=56"])
+    teacher, student, data = config.teacher, config.students[0], config.data
+    assert (teacher.trained_on(data).size, teacher.used_on(data).size, teacher.in_the_end(data).size) == (48, 56, 56)
+    assert student.trained_on(data) == student.used_on(data) == data
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sizes"),
+    [
+        ([], (48, 64, 80, 80)),
+        (["teacher.test_size=96"], (48, 96, 80, 96)),
+        (["teacher.finetune.size=null"], (48, 64, 64, 64)),
+    ],
+)
+def test_a_fine_tuning_has_its_own_size_and_the_network_then_that_or_its_test_size(
+    file: Path, overrides: list[str], sizes: tuple[int, ...]
+) -> None:
+    given = ["data.size=64", "teacher.train_size=48", "teacher.finetune={steps: 3, size: 80}"]
+    config = load(file, [*given, *overrides])
+    teacher, data = config.teacher, config.data
+    tuning = teacher.tuning
+    assert tuning is not None
+    tuned = tuning.trained_on(teacher.tuned_on(data))
+    found = teacher.trained_on(data), teacher.used_on(data), tuned, teacher.in_the_end(data)
+    assert tuple(it.size for it in found) == sizes
+
+
+def test_crop_and_interpolation_are_the_recipes_or_those_of_the_data(file: Path) -> None:
+    given = [
+        "data.fit=crop",
+        "data.interpolation=bicubic",
+        "teacher.crop_share=paper",
+        "student.interpolation=bilinear",
+    ]
+    config = load(file, given)
+    data = config.data
+    teacher, student = config.teacher.in_the_end(data), config.students[0].trained_on(data)
+    assert (teacher.crop_share, teacher.resized, teacher.interpolation) == ("paper", data.size + 32, "bicubic")
+    assert (student.crop_share, student.interpolation) == (0.875, "bilinear")
+    assert "teacher.crop_share = paper is for data.fit: crop" in refusal(file, "teacher.crop_share=paper")
+    assert "crop_share = 0.9 is for fit: crop, and fit is squash" in refusal(file, "data.crop_share=0.9")
+    assert "data.crop_share" in refusal(file, "data.fit=crop", "data.crop_share=1.1")
+    assert "data.crop_share" in refusal(file, "data.fit=crop", "data.crop_share=code")
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,20 @@
+import hashlib
+import io
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from support import hazards
 
+from ray_ns.config import Data
 from ray_ns.images import decode as images_decode
 from ray_ns.images.decode import Decode, Reason
+from ray_ns.models.files import fed
 
 Encode = Callable[..., bytes]
 SIZE = 8
@@ -189,11 +196,65 @@ def test_a_crop_is_the_middle_seven_eighths_of_the_short_side(
     assert np.abs(squashed.astype(int) - found).max() > 8
 
 
+@cache
+def photographs() -> list[tuple[str, tuple[int, int], bytes]]:
+    """Views of real photographs: how they are encoded, their shape, and the bytes."""
+    found = []
+    for pixels in load_sample_images().images:
+        for shape in ((480, 320), (320, 480), (641, 427), (1200, 800), (97, 65)):
+            view = Image.fromarray(pixels).resize(shape, Image.Resampling.BICUBIC)
+            found.append(("PNG", shape, hazards.encoded(view, "PNG")))
+            found.append(("JPEG", shape, hazards.encoded(view, "JPEG", quality=90)))
+    return found
+
+
+RULES = [
+    {"size": 64, "interpolation": "bicubic"},
+    {"size": 224, "fit": "crop", "interpolation": "bicubic"},
+    {"size": 48, "fit": "crop", "interpolation": "bicubic"},
+    {"size": 240, "fit": "crop", "crop_share": "paper", "interpolation": "bicubic"},
+    {"size": 48, "fit": "crop", "crop_share": "paper", "interpolation": "bilinear"},
+    {"size": 64, "fit": "crop", "crop_share": 0.5, "interpolation": "bicubic"},
+    {"size": 96, "fit": "crop", "crop_share": 1.0, "interpolation": "bicubic"},
+]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=str)
+def test_an_image_is_resized_and_cropped_as_timm_does_it(rule: dict[str, Any]) -> None:
+    """Pillow's own resize in one step for timm's two: a level beside at most. Scaled JPEGs differ by a few levels."""
+    from timm.data import create_transform
+
+    channels = 1 if rule["size"] == 240 else 3
+    per_channel = {"channels": channels, "mean": [0.0] * channels, "std": [1.0] * channels}
+    data = Data.model_validate({"labelled": "l", "pool": "p", **rule, **per_channel})
+    timms = create_transform(**fed(data))
+    decode = Decode.of(data)
+    for kind, shape, encoded in photographs():
+        image = Image.open(io.BytesIO(encoded)).convert("RGB" if channels == 3 else "L")
+        wanted = 255 * timms(image).permute(1, 2, 0).numpy()
+        found = decode(encoded)
+        assert isinstance(found, np.ndarray)
+        beside = np.abs(found - wanted)
+        assert np.percentile(beside, 99) <= (1.01 if kind == "PNG" else 8), (kind, shape)
+        assert beside.mean() <= (0.3 if kind == "PNG" else 1.5), (kind, shape)
+
+
+@pytest.mark.parametrize(
+    ("fit", "pixels"), [("squash", "2617cd667756989e"), ("crop", "d32dfab09af3f041"), ("none", "fed4a31b3ac352fa")]
+)
+def test_the_usual_rules_have_the_pixels_that_they_always_had(fit: Any, pixels: str) -> None:
+    """Labels of runs that exist are made of these pixels: where they change, ``VERSION`` has to."""
+    decode = Decode(96, 3, fit)
+    found = [cast(np.ndarray, decode(encoded)).tobytes() for kind, _, encoded in photographs() if kind == "PNG"]
+    assert (images_decode.VERSION, hashlib.sha256(b"".join(found)).hexdigest()[:16]) == ("decode-4", pixels)
+
+
 @pytest.mark.parametrize("name", HAZARDS)
 def test_a_crop_refuses_what_is_refused_anyway(name: str) -> None:
     data, reason = HAZARDS[name]
-    outcome = Decode(SIZE, 3, "crop")(data)
-    assert outcome is reason if reason is not None else outcome.shape == (SIZE, SIZE, 3)
+    for decode in (Decode(SIZE, 3, "crop"), Decode(SIZE, 3, "crop", SIZE + 32, "bicubic")):
+        outcome = decode(data)
+        assert outcome is reason if reason is not None else outcome.shape == (SIZE, SIZE, 3)
 
 
 JPEGS = {

@@ -42,7 +42,9 @@ def assert_same(found, expected) -> None:
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("decode", [decode, Decode(8, 1, "crop")], ids=["squash", "crop"])
+@pytest.mark.parametrize(
+    "decode", [decode, Decode(8, 1, "crop"), Decode(8, 1, "crop", 40, "bicubic")], ids=["squash", "crop", "paper"]
+)
 def test_isolated_decoding_is_decoding(images: list[bytes | None], decode: Decode) -> None:
     assert_same(list(isolated(decode, SECONDS, images)), list(map(decode, images)))
 

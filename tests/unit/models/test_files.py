@@ -79,6 +79,8 @@ def test_timm_crops_the_share_that_is_nearest_to_ours(data: Data, size: int) -> 
     assert told["crop_mode"] == "center"
     assert abs(resized - size / MIDDLE) <= 0.5
     assert told["crop_pct"] == pytest.approx(size / resized)
+    told = fed(data.read_as(size=size, fit="crop", crop_share="paper", interpolation="bicubic"))
+    assert (math.floor(size / told["crop_pct"]), told["interpolation"]) == (size + 32, "bicubic")
 
 
 @MODELS

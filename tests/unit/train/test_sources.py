@@ -21,3 +21,6 @@ def test_without_a_random_crop_a_training_sees_images_as_a_teacher_does(
     seen, _ = Reader(config).read({"labelled": corpus}, Slice("labelled", 0, 0, 0, 0, 1))
     np.testing.assert_array_equal(pixels, seen[0])
     assert (int(pixels[0, 0, 0]) > 30) == (fit == "crop"), "the corner is cut off"
+    recipe = config.teacher.model_copy(update={"train_size": 12, "interpolation": "bicubic"})
+    pixels, _ = Sources(recipe, recipe.trained_on(config.data), {"labelled": corpus}).labelled().image(0, 0)
+    assert pixels.shape == (12, 12, 1)

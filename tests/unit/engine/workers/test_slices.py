@@ -16,6 +16,7 @@ from ray_ns.engine.predict import assembled, predict
 from ray_ns.engine.stages.label import label_shards
 from ray_ns.engine.workers.slices import Job, Piece, Reader, Slice, cut, list_slices
 from ray_ns.engine.workers.teacher import TABLE
+from ray_ns.images.decode import Decode
 from ray_ns.labels.schema import to_parquet
 from ray_ns.store.commit import Output
 from ray_ns.store.objects import LocalStore
@@ -150,10 +151,13 @@ def test_jobs_are_values_so_that_they_can_be_looked_up() -> None:
     assert {Job("pool", (Piece(shard),)): 1}[Job("pool", (Piece(shard),))] == 1
 
 
-def test_a_reader_of_a_process_does_not_outlive_the_size_of_its_network(config: Config) -> None:
+@pytest.mark.parametrize("changes", [{"size": 24}, {"interpolation": "bicubic"}, {"fit": "crop"}], ids=str)
+def test_a_reader_of_a_process_does_not_outlive_how_its_network_is_fed(config: Config, changes: dict[str, Any]) -> None:
     first = Reader.of_process(config)
     assert Reader.of_process(config) is first
-    assert Reader.of_process(config.at_size(24))._shape == (24, 24, 1)
+    changed = config.data.read_as(**changes)
+    assert Reader.of_process(config.reading(changed)) is not first
+    assert Reader.of_process(config.reading(changed))._decoder == Decode.of(changed)
 
 
 @pytest.mark.parametrize(("open_shards", "actors", "most"), [(3, 1, 3), (1, 2, 4), (64, 1, 10)])
