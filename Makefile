@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train clean
+.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train robustness clean
 
 
 demo: $(READY)
@@ -30,6 +30,10 @@ cluster-test: $(READY)
 
 demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds
+
+# The digits; and CIFAR-10 where RAY_NS_CIFAR10 names the folder of its Parquet files.
+robustness: $(READY)
+	$(BIN)/python -m benchmarks.robustness
 
 bench-ledger: $(READY)
 	$(BIN)/python -m benchmarks.ledger
