@@ -6,6 +6,7 @@ from typing import Any
 
 from support.settings import MINIMAL
 
+from ray_ns.artifacts.network import fed_facts
 from ray_ns.artifacts.report import REPORT, report_of
 from ray_ns.config import Config, Data, Settings
 from ray_ns.corpora.corpus import Corpus
@@ -22,9 +23,17 @@ def free() -> None:
 
 
 def ended_run(
-    folder: Path, data: Data, files: Mapping[str, bytes], names: Sequence[str] | None, test: Corpus | None = None
+    folder: Path,
+    data: Data,
+    files: Mapping[str, bytes],
+    names: Sequence[str] | None,
+    test: Corpus | None = None,
+    fed: Data | None = None,
 ) -> LocalStore:
-    """A run in ``folder`` whose teacher is the network of ``files`` and the best, with ``best/``; ``test``: images."""
+    """A run in ``folder`` whose teacher is the network of ``files`` and the best, with ``best/``; ``test``: images.
+
+    ``fed``: how that network is fed, where not as ``data`` says.
+    """
     store = LocalStore(folder)
     config = Config.model_validate({**MINIMAL, "data": data.model_dump()})
     seen = {name: [vars(shard) for shard in test.shards] if test else [] for name in ("test", "validation")}
@@ -33,7 +42,7 @@ def ended_run(
     layout.begin(store, Settings().of(config), corpora, free, classes)
     if test is not None:
         hints.write(store, layout.PLACES, {"test": test.root})
-    network = _stage(store, "rounds/0/train", dict(files), {"parameters": 1, "size": data.size})
+    network = _stage(store, "rounds/0/train", dict(files), {"parameters": 1, **fed_facts(data, fed or data)})
     scores = {"images": 30, "unreadable": 0, "top1": 0.9, "calibration_error": 0.02}
     _stage(store, "rounds/0/evaluate", {}, {"validation": scores, "test": scores}, network=network.digest)
     row = {"round": "rounds/0", "model": "resnet10t", "parameters": 1, "kept": 0, "duplicates": 0, "best": True}

@@ -17,12 +17,12 @@ DATA = Data.model_validate(
 )
 
 
-def network_files(names: tuple[str, ...] | None = NAMES, bias: float = 0.0) -> dict[str, bytes]:
-    """The two files of a network of three classes for grey images of 16 x 16."""
+def network_files(names: tuple[str, ...] | None = NAMES, bias: float = 0.0, data: Data = DATA) -> dict[str, bytes]:
+    """The two files of a network of three classes for grey images; ``data``: how it is fed."""
     model = trained(Model(name="resnet10t", args=SMALL), DATA)
     with torch.no_grad():
         model.fc.bias += bias * torch.arange(3)
-    return dict(to_files(model, DATA, names))
+    return dict(to_files(model, data, names))
 
 
 def write_network(folder: Path, names: tuple[str, ...] | None = NAMES, bias: float = 0.0) -> Path:
@@ -41,12 +41,14 @@ def write_classes(folder: Path, images: list[bytes], labels: list[int]) -> Path:
     return folder
 
 
-def by_hand(files: dict[str, bytes], images: list[bytes], rows: int) -> tuple[np.ndarray, np.ndarray]:
+def by_hand(
+    files: dict[str, bytes], images: list[bytes], rows: int, data: Data = DATA
+) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities, float32 (n, 3), and which images can be read, bool (n,); ``rows``: of a slice."""
-    teacher = Teacher(from_files(files), DATA, rows, "float32", torch.device("cpu"))
-    decoded = [Decode(16, 1)(image) for image in images]
+    teacher = Teacher(from_files(files), data, rows, "float32", torch.device("cpu"))
+    decoded = [Decode.of(data)(image) for image in images]
     readable = np.array([not isinstance(it, Reason) for it in decoded])
-    blank = np.zeros((16, 16, 1), np.uint8)
+    blank = np.zeros((data.size, data.size, 1), np.uint8)
     pixels = np.stack([it if isinstance(it, np.ndarray) else blank for it in decoded])
     found = [teacher(pixels[at : at + rows]) for at in range(0, len(images), rows)]
     return np.concatenate(found), readable

@@ -45,10 +45,11 @@ def test_every_stage_takes_a_step_and_nothing_is_written(tiny: Path, tmp_path: P
 
 def test_a_worker_takes_its_share_and_every_recipe_its_step(tiny: Path) -> None:
     recipe = "{model: {name: resnet10t}, steps: 2, batch: 8, ratio: 1}"
-    students = f"student=[{recipe}, {recipe}]"
+    students = f"student=[{recipe}, {recipe[:-1]}, train_size: 20}}]"
     found = list(check(str(tiny), ["cluster.train_workers=2", "cluster.cpus=3", "run.rounds=2", students]))
     assert [it.what for it in found[-3:-1]] == ["train student.0", "train student.1"]
-    assert [it.figures["images"] for it in found if it.what.startswith("train")] == [10, 8, 8]
+    trained = [it.figures for it in found if it.what.startswith("train")]
+    assert [(it["images"], it["size"]) for it in trained] == [(10, 28), (8, 28), (8, 20)]
 
 
 def test_a_corpus_of_no_readable_image_is_refused_by_name(tiny: Path, tmp_path: Path) -> None:

@@ -90,6 +90,24 @@ def test_the_rows_and_the_figures_are_the_networks_own(
     assert not [fault for _, fault in verify(LocalStore(tmp_path / "out")) if fault]
 
 
+def test_each_network_of_a_run_is_fed_by_its_own_rule(
+    images: list[bytes], write_corpus: Callable[..., Corpus], tmp_path: Path
+) -> None:
+    """A size, a crop and an interpolation that are not the run's: as the commit of the network says."""
+    own = DATA.read_as(size=24, fit="crop", crop_share="paper", interpolation="bicubic")
+    test = write_corpus("test", [images], [LABELS])
+    files = network_files(NAMES, 0.5, own)
+    ended_run(tmp_path / "run", DATA, files, NAMES, test, own)
+    judged(tmp_path / "run", tmp_path / "out", "test")
+    judged(tmp_path / "run" / "best", tmp_path / "folder", tmp_path / "test")
+    probabilities, readable = by_hand(files, images, ROWS, own)
+    of_run, _ = by_hand(files, images, ROWS)
+    wanted = probabilities.max(1)[readable]
+    assert np.abs(wanted - of_run.max(1)[readable]).max() > 1e-3, "the rules can be told apart"
+    for place in ("out", "folder"):
+        np.testing.assert_array_equal(table(tmp_path / place)["confidence"].drop_null().to_numpy(), wanted)
+
+
 def test_a_cluster_that_cannot_do_it_is_refused_before_anything_is_written(
     network: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

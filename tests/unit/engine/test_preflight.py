@@ -64,6 +64,10 @@ def test_a_config_that_can_run_passes_and_is_written_down(tiny: Path, tmp_path: 
         ("label.actors=2", ["label.actors", "2 x 1", "make 3", "cluster has 2", "cluster.cpus"]),
         ("cluster.train_threads=3", ["cluster.train_threads", "make 3", "cluster has 2"]),
         ("label.gpus_per_actor=1", ["label.gpus_per_actor", "1 GPUs"]),
+        (
+            "teacher={model: {name: vgg11}, steps: 4, batch: 4, train_size: 64, test_size: 24}",
+            ["teacher.model.name", "cannot take images of 24 x 24", "test_size of the recipe"],
+        ),
         ("teacher.finetune={steps: 2, freeze: 99}", ["teacher.finetune.freeze = 99", "layers"]),
         ("student.model.pretrained=/nowhere.safetensors", ["student.model.pretrained", "/nowhere.safetensors"]),
     ],

@@ -11,10 +11,12 @@ from support import tiny_training
 from support.held import HOLDER, hold
 from support.measured import measured
 
+from ray_ns.artifacts.network import Network
 from ray_ns.config import Config
 from ray_ns.engine.workers.recorder import Destination, Recorder, _Progress
 from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint
+from ray_ns.store.commit import Commit, Output
 from ray_ns.store.lease import Holder, LeaseLostError
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.status import PROGRESS
@@ -38,7 +40,7 @@ def made(config: Config, store: LocalStore, tmp_path: Path) -> Made:
         found: checkpoint.Checkpoint | None = None,
         leaving: Callable[[int], bool] = lambda step: False,
         holder: Holder = HOLDER,
-        **recipe_of: int,
+        **recipe_of: Any,
     ) -> tuple[Recorder, TrainState]:
         recipe = config.student.model_copy(update={"steps": 12, **recipe_of})
         cluster = config.cluster.model_copy(update={"checkpoint_steps": 4})
@@ -140,6 +142,25 @@ def test_what_is_published_holds_no_seconds(made: Made, store: LocalStore) -> No
     assert told["label_names"] == ["cat", "dog", "owl"]
     assert "useful_seconds" not in json.dumps(done), "seconds would make two equal trainings differ"
     assert json.loads(store.get(f"{PREFIX}/{PROGRESS}") or b"")["step"] == 12, "whoever watches sees its end"
+
+
+def test_a_network_is_published_with_how_it_is_fed(made: Made, store: LocalStore, config: Config) -> None:
+    """Nothing more than the size is said where that is as the run's data says: so are the commits of all runs."""
+    usual, state = made()
+    walk(usual, state, 12)
+    usual.publish(state)
+    facts = Output(store, PREFIX, lambda: None).done()[0].facts
+    assert (facts["size"], "fed" in facts) == (config.data.size, False)
+    store.delete(f"{PREFIX}/done/000000.json")
+    recorder, state = made(train_size=20, test_size=24, interpolation="bicubic")
+    walk(recorder, state, 12)
+    recorder.publish(state)
+    part = Output(store, PREFIX, lambda: None).done()[0]
+    assert (part.facts["size"], part.facts["fed"]) == (24, {"interpolation": "bicubic"})
+    told = json.loads(part.objects["config.json"].read(store))["pretrained_cfg"]
+    assert (told["input_size"], told["interpolation"]) == ([1, 24, 24], "bicubic")
+    network = Network(Commit(PREFIX, "", "", (part,), part.facts))
+    assert network.fed(config.data) == config.data.read_as(size=24, interpolation="bicubic")
 
 
 def test_the_curve_and_the_weights_of_the_best_score_are_published(made: Made, store: LocalStore) -> None:
