@@ -123,7 +123,7 @@ def table(found: list[dict[str, Any]]) -> list[str]:
         of, truth = it["top1"], it["truth"]["teacher"]
         shares = " | ".join(f"{100 * of[name]:.1f}" for name in ("teacher", "control", "student"))
         word = "better" if is_right[0] else "as good" if is_right[1] else "worse"
-        gain = f"{truth['points']:+.1f} ({truth['low']:+.1f} to {truth['high']:+.1f})"
+        gain = "{:+.1f} ({:+.1f} to {:+.1f})".format(truth["points"], *truth["interval"])
         kept = f"{called[it['report']['best']]}: the {word} one"
         lines.append(f"| {it['run']} | {shares} | {gain} | {kept} | {called[it['before']]} |")
     claims = [claim for it in found for claim in false_claims(it)]
