@@ -17,7 +17,7 @@ from ray_ns.store.objects import ObjectStore
 
 LABELS = "labels.parquet"
 XXH3 = "xxh3"
-TEMPERATURE, VIEWS = "temperature", "views"
+TEMPERATURE, VIEWS, OTHERS = "temperature", "views", "others"
 
 
 class Labels(Artifact):
@@ -52,6 +52,11 @@ class Labels(Artifact):
     def views(self) -> str:
         """Over which views of an image its probabilities were averaged (``label.views``)."""
         return str(self.commit.summary.get(VIEWS, "one"))
+
+    @property
+    def others(self) -> int:
+        """With how many other networks the teacher's probabilities were averaged."""
+        return len(self.commit.summary.get(OTHERS, []))
 
     @property
     def content(self) -> str | None:

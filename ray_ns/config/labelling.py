@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from ray_ns.config.schema import PRECISION, ClassNumber, Positive, Precision, Section, Share, how
+from ray_ns.config.schema import PRECISION, ClassNumber, PathSetting, Positive, Precision, Section, Share, how
 
 Views = Literal["one", "flip", "five_crops", "ten_crops"]
 
@@ -34,6 +34,12 @@ class Label(Section):
         "ten_crops: these and their mirror images. So many times as long takes the labelling",
     )
     compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
+    teachers: list[Literal["round"] | PathSetting] = how(
+        ["round"],
+        "whose probabilities are averaged: round, the run's own teacher, and after it folders of networks or runs that "
+        "have ended, with the same classes; each is copied into the run and fed as it was trained; the networks "
+        "decide, not where they lie",
+    )
     actors: Positive = how(1, "teacher actors in the pool")
     gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
     layout: Literal["auto", "actor", "tasks"] = how(
@@ -46,6 +52,18 @@ class Label(Section):
     open_shards: Positive = how(
         64, "label shards under way at once: the most that a crash of the driver can cost (at least 2 per actor)"
     )
+
+    @field_validator("teachers")
+    @classmethod
+    def _round_first(cls, teachers: list[str]) -> list[str]:
+        if teachers[:1] != ["round"] or len({*teachers}) < len(teachers):
+            raise ValueError(f"found {teachers}; expected round, then other networks, each of them once")
+        return teachers
+
+    @property
+    def others(self) -> list[str]:
+        """The teachers beside the run's own."""
+        return self.teachers[1:]
 
     @property
     def of_one_network(self) -> "Label":

@@ -51,6 +51,10 @@ def asked(
             f"label.temperature=auto: {what} has no validation images to find a temperature on; a run has. Give the "
             f"number that a run has found (the calibrate stage in its folder), or leave it out."
         )
+    if found.label.others:
+        raise InputError(
+            f"label.teachers={found.label.teachers}: {what} is of the network that it is given. Leave it out."
+        )
     return found
 
 

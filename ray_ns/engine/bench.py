@@ -14,6 +14,7 @@ from ray_ns.images.decode import Decode, Reason
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from ray_ns.train.selected import Selected
     from ray_ns.train.state import TrainState
@@ -68,8 +69,13 @@ class Bench:
                 row += count
         raise InputError(f"{corpus.root}: holds no image")
 
-    def labelled(self, encoded: list[bytes | None], views: Views = "one") -> tuple[np.ndarray, list[str | None]]:
-        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read."""
+    def labelled(
+        self, encoded: list[bytes | None], views: Views = "one", network: "nn.Module | None" = None
+    ) -> tuple[np.ndarray, list[str | None]]:
+        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read.
+
+        ``network``: another one than the teacher's.
+        """
         from ray_ns.models.predictor import Teacher
         from ray_ns.models.voting import Voting
 
@@ -79,7 +85,7 @@ class Bench:
         pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
         device = self.device(bool(label.gpus_per_actor))
         how = label.slice_rows, label.precision, device
-        teacher = Teacher(self.teacher.result, data, *how, voting=Voting(views=views))
+        teacher = Teacher(network or self.teacher.result, data, *how, voting=Voting(views=views))
         return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
 
     def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":

@@ -134,7 +134,9 @@ def _note(committed: Commit | None) -> str:
     labels = Labels(committed)
     divided = f"the teacher's logits were divided by {labels.temperature:g} before the softmax"
     seen = f"probabilities are means over several views of an image (label.views: {labels.views})"
-    return "; ".join([divided] * (labels.temperature != 1) + [seen] * (labels.views != "one"))
+    mean = f"probabilities are means over {labels.others + 1} networks"
+    told = {divided: labels.temperature != 1, seen: labels.views != "one", mean: labels.others > 0}
+    return "; ".join(words for words, wanted in told.items() if wanted)
 
 
 def _table(store: ObjectStore, name: str, files: Mapping[str, list[StoredObject]], note: str) -> Table:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from ray_ns.config import Config, Settings
 from ray_ns.config.read import load
-from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages
+from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages, teachers
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.places import check_given
 from ray_ns.engine.run import Run
@@ -42,6 +42,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     sample.check_pool(run)
     overlap.divide(run)
     calibrate.check(run)
+    teachers.check(run)
     bench = Bench(config, run.corpora)
     for name, corpus in run.corpora.items():
         if corpus.shards:

@@ -7,7 +7,18 @@ from typing import Any
 
 from ray_ns.config import Config, Settings
 from ray_ns.config.read import load, with_classes
-from ray_ns.engine import connection, forking, more_rounds, overlap, precision, preflight, sample, stages, touched
+from ray_ns.engine import (
+    connection,
+    forking,
+    more_rounds,
+    overlap,
+    precision,
+    preflight,
+    sample,
+    stages,
+    teachers,
+    touched,
+)
 from ray_ns.engine.places import check_given, note_places
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import calibrate
@@ -96,10 +107,12 @@ def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any
     ``pinned``: the corpora by which it goes, of each generation; empty where they are new.
     """
     calibrate.check(run)
+    given = teachers.check(run)
     run.reporter.note(preflight.what_shows(run)[0])
     first, *later = pinned or [_seen(run)]
     classes = layout.Classes(run.config.data.classes, run.class_names)
     layout.begin(run.store, named, first, run.lease.check, classes, run.format, later)
+    teachers.take(run, given)
 
 
 def _grow(run: Run, pool: bool, rounds: bool) -> None:

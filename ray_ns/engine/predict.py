@@ -16,13 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.artifacts.digests import Digests
+from ray_ns.artifacts.member import Member
 from ray_ns.artifacts.network import Network
+from ray_ns.config import Config
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
-from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, list_slices
-from ray_ns.engine.workers.teacher import TABLE, TeacherActor
-from ray_ns.models.voting import ALONE, Voting
+from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, distinct, list_slices
+from ray_ns.engine.workers.teacher import TABLE, TeacherActor, Voter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,24 +35,25 @@ LISTING_CPUS = 0.25
 # and label no faster. With more, a worker that is lost should not cost the command.
 FEW_IMAGES = 20_000
 
-Execute = Callable[[Run, Network, Sequence[Job], Digests | None, Voting], Iterator[tuple[Job, pa.Table]]]
+Execute = Callable[[Run, Sequence[Member], Sequence[Job], Digests | None], Iterator[tuple[Job, pa.Table]]]
 
 
 def on_ray_data(
-    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None, voting: Voting
+    run: Run, members: Sequence[Member], jobs: Sequence[Job], known: Digests | None
 ) -> Iterator[tuple[Job, pa.Table]]:
     """One execution of Ray Data that labels these jobs."""
     run.ray_libraries()
     import ray
 
-    config = run.config.reading(teacher.fed(run.config.data))
+    config, voters = _voters(run, members)
+    feeds = distinct(config, [it.data for it in voters])
     label = config.label
     context = ray.data.DataContext.get_current()
     context.memory_usage_poll_interval_s = None  # nobody reads what it finds out
     if label.layout_here == "tasks":
         # One slice per block. Ray sets room in the object store aside for two whole blocks of every task, and with
         # its blocks of 128 MB lets most CPUs idle for want of it.
-        pixels = label.slice_rows * config.data.size**2 * config.data.channels
+        pixels = label.slice_rows * sum(it.data.size**2 * it.data.channels for it in feeds)
         context.target_max_block_size = min(context.target_max_block_size or pixels, pixels)
     items = [{"job": number, "piece": at} for number, job in enumerate(jobs) for at in range(len(job.pieces))]
     list_them = partial(list_slices, jobs=jobs, corpora=run.corpora, slice_rows=label.slice_rows, store=run.store)
@@ -61,7 +63,7 @@ def on_ray_data(
     rows = rows.flat_map(list_them, num_cpus=LISTING_CPUS, **on_cpus)
     known_from = known.known_from(run.store) if known else None
     if label.layout_here == "tasks":
-        decode_it = partial(decode_slice, corpora=run.corpora, config=config, known_from=known_from)
+        decode_it = partial(decode_slice, corpora=run.corpora, feeds=feeds, known_from=known_from)
         rows = rows.map_batches(decode_it, batch_size=1, **on_cpus)
     # A GPU's actor takes two slices: one is read, decoded and copied while the other goes through the network.
     at_once = 2 if label.gpus_per_actor else 1
@@ -74,8 +76,7 @@ def on_ray_data(
         compute=actors,
         num_cpus=0 if label.gpus_per_actor else label.threads,
         num_gpus=label.gpus_per_actor or None,
-        fn_constructor_args=(run.store, teacher.files, run.corpora, config, known_from),
-        fn_constructor_kwargs={"voting": voting},
+        fn_constructor_args=(run.store, voters, run.corpora, config, known_from),
         **placement.options(config.cluster.teachers_on, run.local),
     )
     with waiting.told(run, placement.reading(config), placement.teaching(config)):
@@ -88,18 +89,17 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
 
     ``network``: the first teacher's, where it is loaded already; else it is loaded once.
     """
-    held: list[tuple[tuple[str, Voting], TeacherActor]] = []  # the last one
+    held: list[tuple[Sequence[Member], TeacherActor]] = []  # the last one
 
     def execute(
-        run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None, voting: Voting
+        run: Run, members: Sequence[Member], jobs: Sequence[Job], known: Digests | None
     ) -> Iterator[tuple[Job, pa.Table]]:
-        config = run.config.reading(teacher.fed(run.config.data))
-        wanted = teacher.digest, voting
-        if not held or held[0][0] != wanted:
+        config, voters = _voters(run, members)
+        if not held or held[0][0] != members:
             loaded = None if held else network
             known_from = known.known_from(run.store) if known else None
-            actor = TeacherActor(run.store, teacher.files, run.corpora, config, known_from, loaded, voting)
-            held[:] = [(wanted, actor)]
+            actor = TeacherActor(run.store, voters, run.corpora, config, known_from, loaded)
+            held[:] = [(members, actor)]
         label_it = held[0][1]
 
         def rows() -> Iterator[Row]:
@@ -139,12 +139,14 @@ def choose_where(run: Run, images: int, done: str, network: "nn.Module | None" =
 
 
 def predict(
-    run: Run, teacher: Network, jobs: Sequence[Job], known: Digests | None = None, voting: Voting = ALONE
+    run: Run, teacher: Network | Sequence[Member], jobs: Sequence[Job], known: Digests | None = None
 ) -> Iterator[tuple[Job, pa.Table]]:
-    """Label every image of ``jobs`` with ``teacher``; each job's table comes once, in whatever order they finish.
+    """Label every image of ``jobs``; each job's table comes once, in whatever order they finish.
+
+    ``teacher``: one, or several whose probabilities are averaged.
 
     ``known``: digests of images that get no label but a reason, which names the corpus that has them.
-    ``voting``: how probabilities come of the network. Beside the columns of ``labels.schema`` a table has ``CONTENT``,
+    Beside the columns of ``labels.schema`` a table has ``CONTENT``,
     a checksum of each image's bytes.
 
     Jobs go to the run's ``execute`` some at a time, so that neither the driver's memory nor what a crash can cost grows
@@ -153,8 +155,16 @@ def predict(
     label, execute = run.config.label, run.execute or on_ray_data
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
+    members = [Member(teacher)] if isinstance(teacher, Network) else teacher
     while batch := list(islice(waiting, at_once)):
-        yield from execute(run, teacher, batch, known, voting)
+        yield from execute(run, members, batch, known)
+
+
+def _voters(run: Run, members: Sequence[Member]) -> tuple[Config, list[Voter]]:
+    """The settings by which the first member is fed, and all of them as an actor loads them."""
+    own = run.config.data
+    found = [Voter(it.network.files, it.network.fed(own), it.voting) for it in members]
+    return run.config.reading(found[0].data), found
 
 
 def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

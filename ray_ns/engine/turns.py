@@ -8,7 +8,7 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Training
-from ray_ns.engine import cards
+from ray_ns.engine import cards, teachers
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.calibrate import Calibrate
 from ray_ns.engine.stages.digests import known_images
@@ -58,9 +58,11 @@ class Turn:
             return last.labels
         calibration = None
         if self._run.config.label.temperature == "auto":
-            stage = Calibrate(teacher)
-            calibration = self._run.ensure(stage.place, stage)
-        labels = self._ensure(Label(teacher, known_images(self._run), only, calibration=calibration))
+            found = Calibrate(teacher)
+            calibration = self._run.ensure(found.place, found)
+        others = teachers.members(self._run)
+        stage = Label(teacher, known_images(self._run), only, calibration=calibration, others=others)
+        labels = self._ensure(stage)
         self._turns.last = Last(self._place, teacher.digest, labels)
         self._turns.end_here()
         return labels

@@ -190,6 +190,7 @@ HOW = {
     "label.image_seconds",
     "label.layout",
     "label.open_shards",
+    "label.teachers",  # the copies in the run decide
     "run.dir",
     "student.model.pretrained",  # the hash of the weights decides
     "teacher.model.pretrained",

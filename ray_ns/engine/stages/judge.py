@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ray_ns import __version__
 from ray_ns.artifacts.judged import JUDGED, JudgedOn
+from ray_ns.artifacts.member import Member
 from ray_ns.artifacts.network import Network
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.predict import predict
@@ -72,7 +73,7 @@ class Judge(Stage[JudgedOn]):
         lineage = {"network": self.network.digest, "decode": decode.VERSION, "ray_ns": __version__}
         about = run.about(self.corpus)
         assert about is not None, "an evaluation is of the newest format"
-        for job, table in predict(run, self.network, list(left), voting=Voting.asked(run.config.label)):
+        for job, table in predict(run, [Member(self.network, Voting.asked(run.config.label))], list(left)):
             stored = files.to_parquet(self._named(run, table.drop_columns(CONTENT)), about, lineage)
             facts = {"view": job.view, "rows": table.num_rows, "unreadable": _reasons(table)}
             done[left[job]] = output.publish(left[job], {JUDGED: stored}, facts)

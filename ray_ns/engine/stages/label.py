@@ -1,6 +1,7 @@
 """Label the pool and commit its labels, label shard by label shard."""
 
 import itertools
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,8 @@ import pyarrow as pa
 from ray_ns import __version__
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.digests import Digests
-from ray_ns.artifacts.labels import TEMPERATURE, VIEWS, Labels, label_objects
+from ray_ns.artifacts.labels import OTHERS, TEMPERATURE, VIEWS, Labels, label_objects
+from ray_ns.artifacts.member import Member
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import SELECTION, Selection
 from ray_ns.config import Config
@@ -26,8 +28,10 @@ from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.slices import CONTENT, Job, Piece
 from ray_ns.errors import InputError
+from ray_ns.export.network import given
 from ray_ns.images import decode
 from ray_ns.labels import counting, schema
+from ray_ns.models.given import network_of
 from ray_ns.models.voting import ALONE, Voting
 from ray_ns.seals import digest
 from ray_ns.store import layout
@@ -43,6 +47,7 @@ class Label(Stage[Labels]):
     the same pool, to whose images the labelling is restricted. Where the pool has grown, the parts that the same
     teacher made of the pool as it was are taken as they are. ``counted``: whether a selection may follow, which wants
     the counts. ``calibration``: the teacher's, where its temperature was found and is no setting.
+    ``others``: the networks with whose probabilities the teacher's are averaged.
     """
 
     teacher: Network
@@ -50,6 +55,7 @@ class Label(Stage[Labels]):
     only: Selection | None = None
     counted: bool = True
     calibration: Calibration | None = None
+    others: tuple[Member, ...] = ()
 
     name = "label"
     within = (Counts.name.partition("/")[2],)
@@ -65,6 +71,7 @@ class Label(Stage[Labels]):
             "only": self.only.digest if self.only else None,
             "known": self.known.digest if self.known else None,
             **({"calibration": self.calibration.digest} if self.calibration else {}),
+            **({"others": self._told_of_others()} if self.others else {}),
         }
 
     def work(self, run: Run, output: Output) -> Done:
@@ -81,8 +88,9 @@ class Label(Stage[Labels]):
         voting = Voting.asked(config.label, self.calibration.temperature if self.calibration else None)
         lineage = {"teacher": self.teacher.digest, "decode": decode.VERSION, "ray_ns": __version__}
         lineage |= {name: str(value) for name, value in _told(voting).items()}
+        lineage |= {"others": json.dumps(self._told_of_others())} if self.others else {}
         about = run.about("pool")
-        for job, table in predict(run, self.teacher, list(left), self.known, voting):
+        for job, table in predict(run, [Member(self.teacher, voting), *self.others], list(left), self.known):
             counting.add(tally, table, f"{prefix}, label shard {left[job]}")
             objects, checksum = label_objects(table.drop_columns(CONTENT), lineage, about)
             facts = _facts(job, table, config.data.classes) | checksum
@@ -90,6 +98,7 @@ class Label(Stage[Labels]):
             images += table.num_rows
             run.reporter.progress(len(done), images=images)
         summary = _summary([part.facts for part in done.values()], config.data.classes) | _told(voting)
+        summary |= {OTHERS: self._told_of_others()} if self.others else {}
         left_out = check_pool(config, summary)
         told = (
             f"{summary['rows'] - left_out:,} images labelled, {sum(summary['quarantine'].values()):,} of them in "
@@ -116,6 +125,10 @@ class Label(Stage[Labels]):
         first = bench.first("pool", label.slice_rows)
         began = time.monotonic()
         probabilities, reasons = bench.labelled(first.encoded, label.views)
+        for place in label.others:  # for the rate: what they say is averaged where there is a run
+            found = given(place)
+            fed = Bench(bench.config.model_copy(update={"data": found.data}), bench.corpora)
+            fed.labelled(first.encoded, label.views, network_of(found.files, place))
         top = min(label.top, classes)
         bench.labels = schema.label_table(first.ids, probabilities, reasons, label.keep, top)
         seconds = time.monotonic() - began
@@ -130,6 +143,10 @@ class Label(Stage[Labels]):
             f"{figures['img_s']:,.0f} images/s; memory {memory_in_words(figures)}"
         )
         yield Finding(cls.name, line, figures)
+
+    def _told_of_others(self) -> list[dict[str, Any]]:
+        """The other networks, as records name them."""
+        return [{"weights": it.network.weights_sha256, TEMPERATURE: it.voting.temperature} for it in self.others]
 
     def _jobs(self, run: Run) -> list[Job]:
         """A job per label shard: those of each generation of the pool, so that a grown pool keeps its first ones."""

@@ -6,8 +6,10 @@ of rows but never a row, and a row of its data set is one slice. So which images
 not depend on how the work was spread, and neither do their labels.
 """
 
+import itertools
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
@@ -20,7 +22,7 @@ import pyarrow as pa
 from ray_ns import measures
 from ray_ns.artifacts import seen
 from ray_ns.artifacts.digests import KnownFrom, load
-from ray_ns.config import Config
+from ray_ns.config import Config, Data
 from ray_ns.corpora.corpus import Corpus, Shard, ShardReader, image_ids, split_ids
 from ray_ns.corpora.known import Known, check_of
 from ray_ns.engine import metrics
@@ -33,6 +35,7 @@ from ray_ns.store.objects import ObjectStore
 IMAGES, REASONS, CONTENT = "images", "reasons", seen.CONTENT  # what a decoded slice has beside its place
 OWN = ""  # the view of a run's own evaluation: as the images are
 LOGITS = "logits"  # the view in which a network's logits are asked for, and the column that holds them
+READERS = 8  # of a process; each holds a row group or two
 Row = dict[str, Any]  # of Ray Data: a slice and what was made of it
 Batch = dict[str, np.ndarray]  # of Ray Data: one row, each value as an array of length 1
 
@@ -164,26 +167,55 @@ def selected_rows(selections: Sequence[StoredObject], store: ObjectStore, shard:
 
 
 def decode_slice(
-    batch: Batch, corpora: Mapping[str, Corpus], config: Config, known_from: KnownFrom | None = None
+    batch: Batch, corpora: Mapping[str, Corpus], feeds: Sequence[Config], known_from: KnownFrom | None = None
 ) -> Batch:
     """The layout ``tasks``: one slice in; the same with its pixels, reasons and checksums out (``decoded`` reads them).
 
-    The pixels are uint8.
+    The pixels are uint8, by each of ``feeds`` (``distinct``).
     """
     slice_ = Slice.of_batch(batch)
     metrics.in_worker(slice_.stage)
     known = known_from and load(*known_from)
-    content: list[bytes] = []
-    images, reasons = Reader.of_process(config).read(corpora, slice_, known, content)
+    images, reasons, content = read_all([Reader.of_process(it) for it in feeds], corpora, slice_, known)
+    pixels = {_images_by(number): of[None] for number, of in enumerate(images)}
     found = {REASONS: np.array([[reason or "" for reason in reasons]], object)}
-    return {**batch, IMAGES: images[None], **found, CONTENT: np.array([b"".join(content)], object)}
+    return {**batch, **pixels, **found, CONTENT: np.array([content], object)}
 
 
-def decoded(batch: Batch) -> tuple[np.ndarray, list[str | None], bytes] | None:
-    """Pixels, reasons and checksums that ``decode_slice`` put into a batch; None where it did not."""
+def decoded(batch: Batch) -> tuple[list[np.ndarray], list[str | None], bytes] | None:
+    """Pixels by each feed, reasons and checksums that ``decode_slice`` put into a batch; None where it did not."""
     if IMAGES not in batch:
         return None
-    return batch[IMAGES][0], [reason or None for reason in batch[REASONS][0]], batch[CONTENT][0]
+    images = [batch[name][0] for name in itertools.takewhile(batch.__contains__, map(_images_by, itertools.count()))]
+    return images, [reason or None for reason in batch[REASONS][0]], batch[CONTENT][0]
+
+
+def distinct(config: Config, data: Sequence[Data]) -> list[Config]:
+    """The settings by which a slice is decoded for networks that are fed by ``data``: those that differ, in order."""
+    found: list[Data] = []
+    for it in data:
+        if all(not alike(it, other) for other in found):
+            found.append(it)
+    return [config.model_copy(update={"data": it}) for it in found]
+
+
+def alike(one: Data, other: Data) -> bool:
+    """Whether two networks are fed with the same pixels, which each then normalises by itself."""
+    return decode.Decode.of(one) == decode.Decode.of(other)
+
+
+def read_all(
+    readers: Sequence["Reader"], corpora: Mapping[str, Corpus], slice_: Slice, known: Known | None = None
+) -> tuple[list[np.ndarray], list[str | None], bytes]:
+    """A slice's pixels by each reader; why an image has none by one of them; the images' checksums."""
+    content: list[bytes] = []
+    found = [it.read(corpora, slice_, known, None if number else content) for number, it in enumerate(readers)]
+    reasons = [next(filter(None, of), None) for of in zip(*(reasons for _, reasons in found), strict=True)]
+    return [images for images, _ in found], reasons, b"".join(content)
+
+
+def _images_by(feed: int) -> str:
+    return f"{IMAGES}-{feed}" if feed else IMAGES
 
 
 class Reader:
@@ -200,17 +232,18 @@ class Reader:
 
     @classmethod
     def of_process(cls, config: Config) -> "Reader":
-        """The reader of this worker process, which outlives a task but not a network that is fed otherwise."""
-        global _reader
-        if _reader is None or _reader._decoder != decode.Decode.of(config.data):
+        """The reader of this worker process, which outlives a task: the last ``READERS`` that were asked for."""
+        reader = next((it for it in _readers if it._decoder == decode.Decode.of(config.data)), None)
+        if reader is None:
             import torch
 
             from ray_ns.models.memory import keep_memory
 
             torch.set_num_threads(1)
             keep_memory()
-            _reader = cls(config)
-        return _reader
+            reader = cls(config)
+            _readers.append(reader)
+        return reader
 
     def read(
         self,
@@ -276,4 +309,4 @@ def _images(reader: ShardReader, *which: Any) -> pa.Array:
     return images
 
 
-_reader: Reader | None = None
+_readers: deque[Reader] = deque(maxlen=READERS)

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,11 +13,11 @@ import pyarrow as pa
 
 from ray_ns import measures
 from ray_ns.artifacts.digests import KnownFrom, load
-from ray_ns.config import Config
+from ray_ns.config import Config, Data
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import DIGEST_BYTES, parted
 from ray_ns.engine import metrics
-from ray_ns.engine.workers.slices import CONTENT, Batch, Reader, Slice, decoded
+from ray_ns.engine.workers.slices import CONTENT, Batch, Reader, Slice, alike, decoded, distinct, read_all
 from ray_ns.labels import schema
 from ray_ns.models.voting import ALONE, Voting
 from ray_ns.store.commit import StoredObject
@@ -28,18 +29,26 @@ if TYPE_CHECKING:
 TABLE = "table"
 
 
+@dataclass(frozen=True)
+class Voter:
+    """A network that labels: its files as a commit holds them, how it is fed, how probabilities come of it."""
+
+    files: Mapping[str, StoredObject]
+    data: Data
+    voting: Voting = ALONE
+
+
 class TeacherActor:
-    """One teacher of the pool. ``files``: its network as a commit holds it; ``loaded``: where it is loaded already."""
+    """One teacher of the pool, or several as one. ``loaded``: the first one's network, where it is loaded already."""
 
     def __init__(
         self,
         store: ObjectStore,
-        files: Mapping[str, StoredObject],
+        voters: Sequence[Voter],
         corpora: Mapping[str, Corpus],
         config: Config,
         known_from: KnownFrom | None = None,
         loaded: "nn.Module | None" = None,
-        voting: Voting = ALONE,
     ) -> None:
         import torch
 
@@ -50,12 +59,17 @@ class TeacherActor:
 
         label = config.label
         keep_memory()
-        network = loaded or from_files({name: stored.read(store) for name, stored in files.items()})
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         how = label.slice_rows, label.precision, device, label.compile
-        self._teacher = Teacher(network, config.data, *how, voting)
-        self._judge = Judge(self._teacher, corpora, config.data)
-        self._reader = Reader(config)
+        feeds = distinct(config, [it.data for it in voters])
+        self._readers = [Reader(it) for it in feeds]
+        self._teachers: list[tuple[Teacher, int]] = []  # with which of the readers feeds it
+        for number, it in enumerate(voters):
+            own = loaded if number == 0 else None
+            network = own or from_files({name: stored.read(store) for name, stored in it.files.items()})
+            feed = next(at for at, of in enumerate(feeds) if alike(of.data, it.data))
+            self._teachers.append((Teacher(network, it.data, *how, it.voting), feed))
+        self._judge = Judge(self._teachers[0][0], corpora, config.data)
         self._corpora = corpora
         self._known = known_from and load(*known_from)
         self._keep = label.keep, min(label.top, config.data.classes)
@@ -72,9 +86,9 @@ class TeacherActor:
         images, reasons, content = decoded(batch) or self._decoded(slice_)
         with self._busy.on_slice():
             table = (
-                schema.label_table(slice_.image_ids, self._teacher(images), reasons, *self._keep)
+                schema.label_table(slice_.image_ids, self._probabilities(images), reasons, *self._keep)
                 if slice_.view is None
-                else self._judge(slice_, images, reasons)
+                else self._judge(slice_, images[0], reasons)
             )
         _count(reasons)
         table = table.append_column(CONTENT, _fixed(content))
@@ -84,10 +98,13 @@ class TeacherActor:
         place = {name: batch[name] for name in slice_.as_row()}
         return {**place, TABLE: np.array([sink.getvalue().to_pybytes()], object)}
 
-    def _decoded(self, slice_: Slice) -> tuple[np.ndarray, list[str | None], bytes]:
-        content: list[bytes] = []
-        images, reasons = self._reader.read(self._corpora, slice_, self._known, content)
-        return images, reasons, b"".join(content)
+    def _decoded(self, slice_: Slice) -> tuple[list[np.ndarray], list[str | None], bytes]:
+        return read_all(self._readers, self._corpora, slice_, self._known)
+
+    def _probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean over the teachers, float32 (n, classes); ``images``: by each reader, uint8 (n, H, W, channels)."""
+        found = [teacher(images[feed]) for teacher, feed in self._teachers]
+        return found[0] if len(found) == 1 else np.stack(found).mean(0, dtype=np.float32)
 
 
 class Busy:

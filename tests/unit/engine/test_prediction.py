@@ -105,6 +105,31 @@ def test_the_labels_are_the_teachers_own_whatever_the_images_lie_in(
     assert found.names == NAMES
 
 
+@pytest.mark.parametrize(
+    ("override", "refused"),
+    [
+        ("label.temperature=auto", "a prediction has no validation images to find a temperature on"),
+        ("label.teachers=[round,other]", "a prediction is of the network that it is given"),
+    ],
+)
+def test_what_a_run_alone_has_is_refused(
+    network: Path, source: str, tmp_path: Path, override: str, refused: str
+) -> None:
+    with pytest.raises(InputError, match=refused):
+        predicted(network, source, tmp_path / "out", override)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_temperature_that_is_asked_for_is_used(network: Path, source: str, tmp_path: Path) -> None:
+    plain = table(predicted(network, source, tmp_path / "plain", "label.keep=full"))
+    hot = table(predicted(network, source, tmp_path / "hot", "label.keep=full", "label.temperature=3"))
+    readable = plain["label"].drop_null()
+    assert hot["label"].drop_null().equals(readable)
+    cold, warm = (np.array(it["probability"].drop_null().to_pylist(), float) for it in (plain, hot))
+    softer = cold ** (1 / 3)
+    np.testing.assert_allclose(warm, softer / softer.sum(1, keepdims=True), atol=2e-3)
+
+
 def test_killed_before_any_of_its_writes_it_ends_with_the_same_bytes(
     network: Path, source: str, tmp_path: Path, dying: Callable[..., list[str]]
 ) -> None:

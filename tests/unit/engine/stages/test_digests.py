@@ -130,7 +130,7 @@ def test_so_it_is_where_tasks_decode(config: Config, mixed: tuple[Corpus, Known]
     known_from = (store, tuple(part.objects.items()))
     (only,) = cut("pool", Piece(pool.shards[0]), pool.open(pool.shards[0]).group_rows, 3)
     batch = {name: np.array([value]) for name, value in only.as_row().items()}
-    found = decode_slice(batch, {"pool": pool}, config, known_from)
+    found = decode_slice(batch, {"pool": pool}, [config], known_from)
     assert found["reasons"].tolist() == [["", "in_test", "not_an_image"]]
     assert found[CONTENT].tolist() == [b"".join(map(check_of, images_of(pool)[:3]))]
 

@@ -166,7 +166,7 @@ def test_no_more_shards_are_open_than_a_crash_may_cost(
 ) -> None:
     opened: list[list[int]] = []
 
-    def execute(run: Any, teacher: Any, jobs: Any, known: Any, voting: Any) -> Iterator[Any]:
+    def execute(run: Any, teacher: Any, jobs: Any, known: Any) -> Iterator[Any]:
         opened.append(jobs)
         yield from jobs
 
