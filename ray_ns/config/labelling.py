@@ -40,6 +40,11 @@ class Label(Section):
         "have ended, with the same classes; each is copied into the run and fed as it was trained; the networks "
         "decide, not where they lie",
     )
+    noised: bool = Field(
+        False,
+        description="true: the teacher labels the pool noised as the first student is: its input noise on each image, "
+        "its dropout and drop path in the network (an ablation of the paper, which labels without noise)",
+    )
     actors: Positive = how(1, "teacher actors in the pool")
     gpus_per_actor: Annotated[float, Field(ge=0, le=8)] = how(0.0, "GPUs of one teacher actor; 0: CPU")
     layout: Literal["auto", "actor", "tasks"] = how(
@@ -65,10 +70,18 @@ class Label(Section):
         """The teachers beside the run's own."""
         return self.teachers[1:]
 
+    @model_validator(mode="after")
+    def _not_compiled(self) -> "Label":
+        if self.noised and self.compile:
+            raise ValueError("noised changes the network from image to image, which compile cannot; set one to false")
+        if self.noised and self.others:
+            raise ValueError("noised is for the run's own teacher alone; leave teachers or noised out")
+        return self
+
     @property
     def of_one_network(self) -> "Label":
         """How one network is evaluated: as it labels, without what only its labels of the pool are made with."""
-        return self.model_copy(update={"temperature": 1.0, "views": "one"})
+        return self.model_copy(update={"temperature": 1.0, "views": "one", "noised": False})
 
     @property
     def layout_here(self) -> Literal["actor", "tasks"]:
@@ -96,6 +109,12 @@ class Select(Section):
     )
     balance: bool = Field(
         True, description="true: the K most confident of each class, scarce classes duplicated to K; false: all"
+    )
+
+    pool_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0,
+        description="share of the pool's images that may be selected, by a keyed draw (the paper's study of how much "
+        "unlabelled data it takes); per_class: auto counts those alone; 'labels' lists the others as beyond_quota",
     )
 
     @model_validator(mode="after")

@@ -55,6 +55,8 @@ def asked(
         raise InputError(
             f"label.teachers={found.label.teachers}: {what} is of the network that it is given. Leave it out."
         )
+    if found.label.noised:
+        raise InputError(f"label.noised: {what} has no student whose noise that could be. Leave it out.")
     return found
 
 

@@ -108,7 +108,7 @@ def laid_over(kind: type[S], values: dict[str, Any], overrides: Sequence[str]) -
 
 def with_classes(config: Config, classes: int) -> Config:
     """The config with ``data.classes`` known. Raises ``InputError`` where a setting names a class beyond them."""
-    values = config.model_dump()
+    values = config.model_dump(exclude_unset=True)  # some settings may be there only where they are meant
     try:
         return Config.model_validate({**values, "data": {**values["data"], "classes": classes}})
     except ValidationError as error:

@@ -233,6 +233,17 @@ class Training(Section):
         return self.optimizer.lr * scale
 
 
+class PseudoNoise(Section):
+    """Which of a student's noise its pseudo-labelled images get; its labelled ones always get all of it.
+
+    The paper's ablation takes noise from the unlabelled images alone (section 4.1): so does ``false`` here.
+    """
+
+    input: bool = Field(True, description="their input noise (noise); false: they are read as the teacher reads them")
+    dropout: bool = Field(True, description="dropout (model.dropout) for them")
+    drop_path: bool = Field(True, description="stochastic depth (model.drop_path) for them")
+
+
 class Student(Training):
     """How a student is trained: as any network, with pseudo-labelled images beside the labelled ones.
 
@@ -252,4 +263,10 @@ class Student(Training):
         "mean",
         description="mean: over all images of the step (the paper's text); sum: mean(labelled) + ratio x "
         "mean(pseudo-labelled), (1 + ratio) times as much, as the released code does and its learning rates want",
+    )
+    pseudo_noise: PseudoNoise = Field(PseudoNoise(), description="noise of the pseudo-labelled images")
+    joint: bool = Field(
+        True,
+        description="true: a step has labelled and pseudo-labelled images (the paper); false: as many, all of them "
+        "pseudo-labelled; finetune.steps then tunes on labelled ones",
     )

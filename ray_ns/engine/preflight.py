@@ -138,7 +138,7 @@ def truncated(config: Config) -> list[str]:
 
 def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":
     """The network of one training, without memory for its weights, checked at the sizes it trains and is used at."""
-    from ray_ns.models import zoo
+    from ray_ns.models import spared, zoo
     from ray_ns.train.optim import optimizer
 
     trained, used = recipe.trained_on(data), recipe.used_on(data)
@@ -146,6 +146,8 @@ def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":
         zoo.check(recipe.model, used)
     network = zoo.check(recipe.model, trained)
     zoo.check_batch(network, trained, fewest_images(recipe, cluster))
+    if isinstance(recipe, Student):
+        spared.check(network, trained, fewest_images(recipe, cluster), recipe.pseudo_noise)
     optimizer(network, recipe)
     return network
 

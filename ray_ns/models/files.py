@@ -60,12 +60,15 @@ def fed(data: Data) -> dict[str, Any]:
     return {**shape, "interpolation": data.interpolation, **crop}
 
 
-def from_files(files: dict[str, bytes]) -> "nn.Module":
-    """The network that ``to_files`` wrote, in eval mode on the CPU. No pickle is read."""
+def from_files(files: dict[str, bytes], **rates: float) -> "nn.Module":
+    """The network that ``to_files`` wrote, in eval mode on the CPU. No pickle is read.
+
+    ``rates``: timm's drop_rate and drop_path_rate, which the files do not hold: nothing drops in eval mode.
+    """
     import timm
 
     config: dict[str, Any] = json.loads(files[CONFIG])
-    args = {"num_classes": config["num_classes"], **config.get("model_args", {})}
+    args = {"num_classes": config["num_classes"], **config.get("model_args", {}), **rates}
     network: nn.Module = timm.create_model(config["architecture"], **args)
     network.load_state_dict(weights(files[WEIGHTS]))
     return network.eval()

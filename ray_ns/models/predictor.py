@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -11,6 +11,9 @@ from torch import nn
 from ray_ns.config import Data, decided
 from ray_ns.models.views import views_of
 from ray_ns.models.voting import ALONE, Voting
+
+if TYPE_CHECKING:
+    from ray_ns.models.noised import Noising
 
 # What changes images against the network: of its logits, float32 pixels (n, channels, H, W) in 0..1 and their classes,
 # int64 (n,), the changed pixels.
@@ -48,6 +51,7 @@ class Teacher:
         self._bfloat16 = decided(precision) == "bfloat16"
         self._of_thread = threading.local()
         self._turn = threading.Lock()
+        self._turn_noised = threading.Lock()
         # Repeated for a row of pixels: three numbers at a time are too few for vector instructions.
         self._mean = (255 * torch.tensor(data.mean, device=device)).repeat(data.size)
         self._std = (255 * torch.tensor(data.std, device=device)).repeat(data.size)
@@ -64,6 +68,19 @@ class Teacher:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """As the network gives them in one view, float32 (n, classes), of uint8 images (n, H, W, channels)."""
         return self._in_batches(images, lambda pixels: self._network(pixels).float())
+
+    def noised(self, images: np.ndarray, ids: np.ndarray, noising: "Noising") -> np.ndarray:
+        """As ``__call__``, of images whose ids are int64 (n,), all of them and the network noised."""
+        if not len(images):
+            return self(images)
+        found = []
+        for begin in range(0, len(images), self._batch):
+            some = images[begin : begin + self._batch]
+            of_batch = np.zeros(self._batch, np.int64)  # the last one is padded
+            of_batch[: len(some)] = ids[begin : begin + self._batch]
+            with self._turn_noised, noising.on(cast(nn.Module, self._network), of_batch):
+                found.append(self(noising.images(some, of_batch[: len(some)])))
+        return np.concatenate(found)
 
     def attacked(self, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
         """As ``__call__``, of the images that ``attack`` makes of these, whose classes are ``truth``, int64 (n,)."""

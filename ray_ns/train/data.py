@@ -144,8 +144,10 @@ class Images:
         decode: Decode,
         targets: Callable[[np.ndarray], np.ndarray],
         max_quarantined: float = 0.0,
+        noised: bool = True,
     ) -> None:
         self.visits = visits
+        self.noised = noised
         self.targets = targets
         self.room = 1
         self.bytes_read = 0
@@ -307,9 +309,10 @@ class Steps(Dataset["Batch | RayNsError"]):
             rows = []
             known = len(images.unreadable)
             share = order.share(rank, world)
+            augment = self._augment if images.noised else None
             for slot, (visit, entry) in zip(share, order.slots(step, rank, world), strict=True):
                 image, row = images.image(visit, entry)
-                pixels.append(self._augment(image, seed(self._key, step, number, slot)) if self._augment else image)
+                pixels.append(augment(image, seed(self._key, step, number, slot)) if augment else image)
                 rows.append(row)
             targets.append(_targets(images, np.array(rows, np.int64)))
             counts.append(len(share))

@@ -62,9 +62,11 @@ class Sources:
 
         corpus = self.corpora["pool"]
         visits = visits_of(corpus, selected.ids, selected.copies)
-        return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
+        noised = recipe.pseudo_noise.input
+        return Images(corpus, visits, self._decode(noised), targets, data.max_quarantined, noised)
 
-    def _decode(self) -> Decode:
-        if self.recipe.noise.crop == "random_resized":
+    def _decode(self, noised: bool = True) -> Decode:
+        """How images are read: where a random crop follows, whole."""
+        if noised and self.recipe.noise.crop == "random_resized":
             return Decode(self.data.size, self.data.channels, "none")
         return Decode.of(self.data)

@@ -1,7 +1,7 @@
 """One optimiser step: what is common to all objectives."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -9,12 +9,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ray_ns.config import Data
+from ray_ns.config import Data, Student
 from ray_ns.errors import ResumableError
 from ray_ns.images.augment import affine
 from ray_ns.keyed import seed
+from ray_ns.models.spared import kept
 from ray_ns.train.data import Batch
-from ray_ns.train.objective import Objective
+from ray_ns.train.objective import Objective, Source
 from ray_ns.train.state import Net, TrainState
 
 
@@ -26,30 +27,37 @@ class NotFiniteError(ResumableError):
 class Piece:
     """One microbatch on the device: noised ``pixels`` (b, channels, size, size), ``targets`` (b, classes).
 
-    ``part``: its images' part of the worker's, so that the sum over pieces of part x mean is the mean.
+    ``part``: its images' part of the worker's, so that the sum over pieces of part x mean is the mean. ``pseudo``:
+    which of its images are of the selection, bool (b,).
     """
 
     pixels: Tensor
     targets: Tensor
     part: float
+    pseudo: Tensor
 
 
 class Share:
     """One worker's images of a step, to be gone through in microbatches; ``counts``: how many are of each source.
 
-    Gradients are summed over the pieces, and over the workers as the last piece is gone back through.
+    ``sources``: what each is. Gradients are summed over the pieces, and over the workers as the last piece is gone back
+    through.
     """
 
     def __init__(
         self,
         batch: Batch,
+        sources: Sequence[Source],
         nets: Mapping[str, Net],
         microbatch: int | None,
         device: torch.device,
-        noised: Callable[[Tensor], Tensor],
+        noised: Callable[[Tensor, Tensor], Tensor],
     ) -> None:
         self.counts = batch.counts
         self.device = device
+        self._pseudo = torch.tensor([it.images == "selection" for it in sources]).repeat_interleave(
+            torch.tensor(batch.counts)
+        )
         self._batch, self._nets, self._noised = batch, nets, noised
         self._parts = -(-len(batch.images) // (microbatch or len(batch.images)))
 
@@ -58,8 +66,9 @@ class Share:
         for number in range(self._parts):
             # Every parts-th image, so that all microbatches have images of each source in the same share.
             some = images[number :: self._parts]
-            pixels = self._noised(some)
-            piece = Piece(pixels, targets[number :: self._parts].to(self.device), len(some) / len(images))
+            pseudo = self._pseudo[number :: self._parts].to(self.device)
+            pixels = self._noised(some, pseudo)
+            piece = Piece(pixels, targets[number :: self._parts].to(self.device), len(some) / len(images), pseudo)
             with ExitStack() as unsummed:
                 if number < self._parts - 1:
                     for net in self._nets.values():
@@ -118,16 +127,20 @@ class Step:
                 net.update(state.step + 1)
             return means
 
-        share = Share(batch, state.nets, self._microbatch, self._device, self._noised)
+        sources = self._objective.sources()
+        share = Share(batch, sources, state.nets, self._microbatch, self._device, self._noised)
         loss = self._objective.step(state, share, agree)
         state.step += 1
         return loss
 
-    def _noised(self, images: Tensor) -> Tensor:
+    def _noised(self, images: Tensor, pseudo: Tensor) -> Tensor:
+        """``affine``, which works on batches; every other input noise was made as the image was read."""
         pixels = images.to(self._device).permute(0, 3, 1, 2).to(self._mean.dtype).div_(255)
-        noise = self._objective.recipe.noise
-        if noise.augment == "affine":
-            pixels = affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
+        recipe = self._objective.recipe
+        if recipe.noise.augment == "affine":
+            clean, pixels = pixels, affine(pixels, recipe.noise.magnitude, recipe.noise.flip, torch.default_generator)
+            if isinstance(recipe, Student) and not recipe.pseudo_noise.input:
+                pixels = kept(pseudo, clean, pixels)
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
 
     def _agreed(

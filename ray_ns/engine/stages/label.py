@@ -27,6 +27,7 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.slices import CONTENT, Job, Piece
+from ray_ns.engine.workers.teacher import noise_of
 from ray_ns.errors import InputError
 from ray_ns.export.network import given
 from ray_ns.images import decode
@@ -72,7 +73,15 @@ class Label(Stage[Labels]):
             "known": self.known.digest if self.known else None,
             **({"calibration": self.calibration.digest} if self.calibration else {}),
             **({"others": self._told_of_others()} if self.others else {}),
+            **self._noised(run),
         }
+
+    def _noised(self, run: Run) -> dict[str, Any]:
+        """How the teacher is noised, where it is."""
+        if not run.config.label.noised:
+            return {}
+        by = noise_of(run.config)
+        return {"noised": {"noise": run.settings.of(by.noise), "rates": dict(by.rates), "key": str(by.key)}}
 
     def work(self, run: Run, output: Output) -> Done:
         config, prefix = run.config, output.prefix

@@ -9,6 +9,7 @@ the few undecided labels aside in the store. The driver decides all of those tog
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from operator import gt
 from typing import Any
 
 import numpy as np
@@ -67,10 +68,10 @@ class Select(Stage[Selection]):
         near, ends = quota, passes.bounds(quota, asked)
         if asked.rule == "paper" and ties.has_crowded_tie(quota).any():
             near, ends = ties.within_one_shard(
-                quota, ends, list(chain.from_iterable(shards.each(tasks.count_ties, quota)))
+                quota, ends, list(chain.from_iterable(shards.each(tasks.count_ties, quota, asked)))
             )
         shards.passed = len(labels.parts)
-        found = tasks.together(shards.each(tasks.choose, ends, near, asked.seed, output.prefix, run.lease.held()))
+        found = tasks.together(shards.each(tasks.choose, ends, near, asked, output.prefix, run.lease.held()))
         churned = sum(shards.each(tasks.churn, asked.classes)) if self.before else None
         shards.dismiss()
         table, reaches = _settled(run, found, near, asked)
@@ -179,7 +180,7 @@ class _Shards:
 
 def _counted(run: Run, labels: Labels, shards: _Shards, asked: terms.Terms) -> np.ndarray:
     """Labels by class and bin, int64 (classes, bins): those that are kept beside the labels, where they serve."""
-    if asked.on_grid:
+    if asked.counted_before:
         counts = Counts(labels, asked.classes, lambda: _count(shards, asked))
         return run.ensure(counts.place, counts)
     return _count(shards, asked)
@@ -202,15 +203,17 @@ def _settled(run: Run, found: tasks.Found, quota: rules.Quotas, asked: terms.Ter
 
 def _check(quota: rules.Quotas, asked: terms.Terms, labels: Labels) -> None:
     """Raise where the labels read are not those that were committed, or nothing can be selected from them."""
-    if quota.candidates.tolist() != labels.per_class:
+    found = quota.candidates.tolist()
+    if found != labels.per_class if asked.share == 1 else any(map(gt, found, labels.per_class)):
         raise IntegrityError(
             f"{labels.place}: the label shards hold {int(quota.candidates.sum())} labels, not those per class that its "
             f"commit names. Restore them from a backup, or delete its folder and run again to label anew."
         )
     if not quota.kept.any():
+        of_share = "" if asked.share == 1 else f" in select.pool_share = {asked.share:g} of it"
         raise InputError(
             f"select.threshold = {float(asked.threshold.min()):g}: no image of the pool has a label so confident (of "
-            f"{int(quota.candidates.sum())}), or every quota is 0. Lower it, or train the teacher longer."
+            f"{int(quota.candidates.sum())}{of_share}), or every quota is 0. Lower it, or train the teacher longer."
         )
 
 

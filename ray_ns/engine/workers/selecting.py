@@ -65,16 +65,22 @@ def count(run: list[Shard], store: ObjectStore, asked: terms.Terms) -> np.ndarra
     counted = passes.Tally(asked)
     for shard in run:
         key = shard.labels.objects[LABELS].key
-        counting.add(counted, labelled(store, shard.labels, ("label", "confidence")), key)
+        table = labelled(store, shard.labels, COLUMNS if asked.share < 1 else COLUMNS[1:])
+        counting.add(counted, of_share(table, asked), key)
     return counted.counts()
 
 
-def count_ties(run: list[Shard], store: ObjectStore, quota: rules.Quotas) -> list[ties.Ties]:
+def of_share(table: pa.Table, asked: terms.Terms) -> pa.Table:
+    """The rows of the share of the pool that may be selected."""
+    return table if asked.share == 1 else taken(table, np.flatnonzero(asked.drawn(as_numpy(table["image_id"]))))
+
+
+def count_ties(run: list[Shard], store: ObjectStore, quota: rules.Quotas, asked: terms.Terms) -> list[ties.Ties]:
     """The ties of each shard that has labels (``ties.Ties``), for the classes that have too many of them."""
     metrics.in_worker("select")
     found = []
     for shard in run:
-        ids, labels, confidence = arrays(labelled(store, shard.labels, COLUMNS), *COLUMNS)
+        ids, labels, confidence = arrays(of_share(labelled(store, shard.labels, COLUMNS), asked), *COLUMNS)
         found.append(ties.in_shard(ids, labels, confidence, quota))
     return [it for it in found if it is not None]
 
@@ -84,7 +90,7 @@ def choose(
     store: ObjectStore,
     ends: passes.Bounds,
     quota: rules.Quotas,
-    seed: int,
+    asked: terms.Terms,
     prefix: str,
     holder: Holder,
 ) -> Found:
@@ -104,12 +110,14 @@ def choose(
     with ThreadPoolExecutor(WRITERS) as writers:
         for shard in run:
             table, at = with_labelled_rows(store, shard.labels, (*COLUMNS, *schema.SOFT))
+            if asked.share < 1:
+                at = at[asked.drawn(as_numpy(table["image_id"])[at])]
             ids, labels, confidence = arrays(taken(table.select(COLUMNS), at), *COLUMNS)
             if carried and shard.chosen:
                 rows, copies = carry.carried_over(ids, *arrays(carried.joined(shard.part, shard.chosen[0]), *CARRIED))
                 left, now = rows[:0], used_of(labels[rows], copies, classes)
             else:
-                made = passes.split(ids, labels, confidence, ends, seed)
+                made = passes.split(ids, labels, confidence, ends, asked.seed)
                 rows, copies, left = made.rows, made.copies, made.undecided
                 now = np.array([made.images, made.images * ends.copies + made.below])
                 below += made.below

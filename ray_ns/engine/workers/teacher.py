@@ -13,11 +13,12 @@ import pyarrow as pa
 
 from ray_ns import measures
 from ray_ns.artifacts.digests import KnownFrom, load
-from ray_ns.config import Config, Data
+from ray_ns.config import Config, Data, Noise
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.known import DIGEST_BYTES, parted
 from ray_ns.engine import metrics
 from ray_ns.engine.workers.slices import CONTENT, Batch, Reader, Slice, alike, decoded, distinct, read_all
+from ray_ns.keyed import seed
 from ray_ns.labels import schema
 from ray_ns.models.voting import ALONE, Voting
 from ray_ns.store.commit import StoredObject
@@ -26,7 +27,10 @@ from ray_ns.store.objects import ObjectStore
 if TYPE_CHECKING:
     from torch import nn
 
+    from ray_ns.models.noised import Noising
+
 TABLE = "table"
+NOISED = 0x7EAC4E5  # sets the draws of a teacher's noise apart from those of a training
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class TeacherActor:
 
         label = config.label
         keep_memory()
+        rates = noise_of(config).rates if label.noised else {}
         device = torch.device("cuda" if torch.cuda.is_available() and label.gpus_per_actor else "cpu")
         how = label.slice_rows, label.precision, device, label.compile
         feeds = distinct(config, [it.data for it in voters])
@@ -66,9 +71,10 @@ class TeacherActor:
         self._teachers: list[tuple[Teacher, int]] = []  # with which of the readers feeds it
         for number, it in enumerate(voters):
             own = loaded if number == 0 else None
-            network = own or from_files({name: stored.read(store) for name, stored in it.files.items()})
+            network = own or from_files({name: stored.read(store) for name, stored in it.files.items()}, **rates)
             feed = next(at for at, of in enumerate(feeds) if alike(of.data, it.data))
             self._teachers.append((Teacher(network, it.data, *how, it.voting), feed))
+        self._noising = noise_of(config).noising(voters[0].data.size) if label.noised else None
         self._judge = Judge(self._teachers[0][0], corpora, config.data)
         self._corpora = corpora
         self._known = known_from and load(*known_from)
@@ -86,7 +92,7 @@ class TeacherActor:
         images, reasons, content = decoded(batch) or self._decoded(slice_)
         with self._busy.on_slice():
             table = (
-                schema.label_table(slice_.image_ids, self._probabilities(images), reasons, *self._keep)
+                schema.label_table(slice_.image_ids, self._probabilities(slice_, images), reasons, *self._keep)
                 if slice_.view is None
                 else self._judge(slice_, images[0], reasons)
             )
@@ -101,10 +107,38 @@ class TeacherActor:
     def _decoded(self, slice_: Slice) -> tuple[list[np.ndarray], list[str | None], bytes]:
         return read_all(self._readers, self._corpora, slice_, self._known)
 
-    def _probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """The mean over the teachers, float32 (n, classes); ``images``: by each reader, uint8 (n, H, W, channels)."""
+    def _probabilities(self, slice_: Slice, images: Sequence[np.ndarray]) -> np.ndarray:
+        """The mean over the teachers, float32 (n, classes); ``images``: by each reader, uint8 (n, H, W, channels).
+
+        A teacher that is noised is alone, and is it where the pool is labelled.
+        """
+        if self._noising is not None and slice_.stage == "label":
+            teacher, feed = self._teachers[0]
+            return teacher.noised(images[feed], slice_.image_ids, self._noising)
         found = [teacher(images[feed]) for teacher, feed in self._teachers]
         return found[0] if len(found) == 1 else np.stack(found).mean(0, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class TeacherNoise:
+    """How a teacher is noised where ``label.noised`` asks for it: as the first student is. ``key``: of all draws."""
+
+    noise: Noise
+    rates: Mapping[str, float]
+    key: int
+
+    def noising(self, size: int) -> "Noising":
+        """The noise itself, of images of so many pixels."""
+        from ray_ns.models.noised import Noising
+
+        return Noising(self.noise, size, self.key)
+
+
+def noise_of(config: Config) -> TeacherNoise:
+    """Of a run's config."""
+    student = config.students[0]
+    rates = {"drop_rate": student.model.dropout, "drop_path_rate": student.model.drop_path}
+    return TeacherNoise(student.noise, {name: it for name, it in rates.items() if it}, seed(config.run.seed, NOISED))
 
 
 class Busy:

@@ -13,7 +13,10 @@ from ray_ns.train.step import Share
 
 @dataclass(frozen=True)
 class NoisyStudent:
-    """One network learns from the recipe's batch of labelled images and ``ratio`` times as many selected ones."""
+    """One network learns from the recipe's batch of labelled images and ``ratio`` times as many selected ones.
+
+    Where the recipe is not ``joint``, all of them are selected ones: the paper's pretraining, before a fine-tuning.
+    """
 
     recipe: Student
     keeps: ClassVar[str] = "student"
@@ -22,7 +25,10 @@ class NoisyStudent:
         return {self.keeps: self.recipe}
 
     def sources(self) -> tuple[Source, ...]:
-        return Source("labelled", self.recipe.batch), Source("selection", self.recipe.batch * self.recipe.ratio)
+        batch, ratio = self.recipe.batch, self.recipe.ratio
+        if not self.recipe.joint:
+            return (Source("selection", batch * (1 + ratio)),)
+        return Source("labelled", batch), Source("selection", batch * ratio)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
         return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]

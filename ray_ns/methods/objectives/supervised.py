@@ -1,6 +1,7 @@
 """Cross-entropy against true labels: a teacher, a control, a fine-tuning."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from ray_ns.config import Student, Training
 from ray_ns.models.loss import noisy_student_loss
+from ray_ns.models.spared import spared
 from ray_ns.train.objective import Agree, Source
 from ray_ns.train.sharpness import backward
 from ray_ns.train.state import Net, TrainState
@@ -35,12 +37,22 @@ class Supervised:
 
 def cross_entropy(net: Net, share: Share, recipe: Training, weight: float = 1.0) -> Tensor:
     """The recipe's loss of ``net`` on the ``share``, times ``weight``, gone back through as its optimiser says."""
-    kind = recipe.loss if isinstance(recipe, Student) else "mean"
+    kind = recipe.loss if isinstance(recipe, Student) and recipe.joint else "mean"
 
     def loss_of(piece: Piece) -> Tensor:
-        loss = noisy_student_loss(net(piece.pixels), piece.targets, share.counts[0], kind)
+        with _as_noised(net, piece, recipe):
+            logits = net(piece.pixels)
+        loss = noisy_student_loss(logits, piece.targets, share.counts[0], kind)
         if kind == "mean":  # of these images alone; the sum is already divided by the share's labelled images
             loss = loss * piece.part
         return loss if weight == 1 else loss * weight
 
     return backward(net, share, loss_of, recipe.optimizer.sam)
+
+
+def _as_noised(net: Net, piece: Piece, recipe: Training) -> AbstractContextManager[None]:
+    """Where pseudo-labelled images are spared the noise of the network that the recipe takes from them."""
+    if not isinstance(recipe, Student) or (recipe.pseudo_noise.dropout and recipe.pseudo_noise.drop_path):
+        return nullcontext()
+    noise = recipe.pseudo_noise
+    return spared(net.network, piece.pseudo, dropout=not noise.dropout, drop_path=not noise.drop_path)

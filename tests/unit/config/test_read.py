@@ -270,6 +270,8 @@ def test_classes_may_be_left_to_the_labelled_corpus(file: Path) -> None:
     with pytest.raises(InputError, match=r"select\.quotas: class 12 is not one of data\.classes = 12"):
         with_classes(unknown, 12)
     assert with_classes(load(file), 3) == load(file, ["data.classes=3"])
+    plain = load(file, ["student.noise={augment: none}"])  # beside which flip: true would be refused, were it written
+    assert with_classes(plain, 3).students[0].noise == plain.students[0].noise
 
 
 @pytest.mark.parametrize(

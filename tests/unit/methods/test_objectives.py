@@ -17,3 +17,9 @@ def test_without_a_selection_all_images_of_a_step_are_labelled(config: Config) -
         objective = objective_of(recipe, batch, selection=False)
         assert objective.sources() == (Source("labelled", batch),)
         assert objective.networks() == {objective.keeps: recipe}
+
+
+def test_a_student_that_is_not_joint_learns_from_as_many_images_all_of_them_selected(config: Config) -> None:
+    student = config.student.model_copy(update={"batch": 4, "ratio": 3, "joint": False})
+    assert objective_of(student, 4, selection=True).sources() == (Source("selection", 16),)
+    assert objective_of(student, 16, selection=False).sources() == (Source("labelled", 16),), "its fair control"

@@ -1,12 +1,15 @@
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from ray_ns.config import Config
+from ray_ns.config import Config, Student
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Reader, Slice
+from ray_ns.methods.objectives import NoisyStudent
+from ray_ns.train.selected import Selected
 from ray_ns.train.sources import Sources
 
 
@@ -24,3 +27,26 @@ def test_without_a_random_crop_a_training_sees_images_as_a_teacher_does(
     recipe = config.teacher.model_copy(update={"train_size": 12, "interpolation": "bicubic"})
     pixels, _ = Sources(recipe, recipe.trained_on(config.data), {"labelled": corpus}).labelled().image(0, 0)
     assert pixels.shape == (12, 12, 1)
+
+
+@pytest.mark.parametrize("noise", [{"augment": "randaugment"}, {"crop": "padded"}, {"crop": "random_resized"}])
+def test_pseudo_labelled_images_without_input_noise_are_those_that_the_teacher_sees(
+    config: Config, write_corpus: Callable[..., Corpus], pictures: Callable[..., list[bytes]], noise: dict[str, str]
+) -> None:
+    corpora = {
+        "labelled": write_corpus("labelled", [pictures(3)], [[0, 1, 2]]),
+        "pool": write_corpus("pool", [pictures(9)]),
+    }
+    names = pa.table({"image_id": np.arange(9), "label": np.arange(9) % 3, "copies": np.ones(9, np.int64)})
+    batches = []
+    for given in (True, False):
+        changes = {"noise": {"augment": "none"} | noise, "pseudo_noise": {"input": given}, "targets": "hard"}
+        recipe = Student.model_validate({**config.student.model_dump(), **changes, "batch": 3, "ratio": 3})
+        steps = Sources(recipe, config.data, corpora, Selected([names])).steps(NoisyStudent(recipe).sources(), 1, 0, 1)
+        batches.append(steps[0])
+    noised, spared = (it.images.numpy() for it in batches)
+    np.testing.assert_array_equal(noised[:3], spared[:3])
+    seen, _ = Reader(config).read(corpora, Slice("pool", 0, 0, 0, 0, 4))
+    plain = {image.tobytes() for image in spared[3:]}
+    assert {image.tobytes() for image in seen} <= plain
+    assert len(plain - {image.tobytes() for image in noised[3:]}) > 2, "RandAugment leaves some as they are"

@@ -111,7 +111,60 @@ def test_the_loss_is_normalised_as_the_recipe_says(made: Made, batch: Batch, con
         losses[kind] = step(state, batch)
     assert losses["sum"] == pytest.approx(3 * losses["mean"], rel=1e-5)
     step, state = made(recipe=Training.model_validate(config.teacher.model_dump()))
-    assert step(state, batch) == pytest.approx(losses["mean"], rel=1e-5)
+    labelled = Batch(batch.images, batch.targets, (12,))
+    assert step(state, labelled) == pytest.approx(losses["mean"], rel=1e-5)
+
+
+def seen(step: Step, state: TrainState, batch: Batch) -> torch.Tensor:
+    """The pixels that go through the network, (B, 1, 16, 16), in the batch's order."""
+    pixels: list[torch.Tensor] = []
+    state.kept.network.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0].detach().clone()))
+    step(state, batch)
+    found = torch.empty_like(torch.cat(pixels))
+    for number, some in enumerate(pixels):
+        found[number :: len(pixels)] = some
+    return found
+
+
+@pytest.mark.parametrize("microbatch", [None, 5])
+def test_input_noise_may_be_taken_from_pseudo_labelled_images_alone(
+    made: Made, batch: Batch, config: Config, microbatch: int | None
+) -> None:
+    noised = seen(*made(microbatch=microbatch), batch)
+    spared = seen(*made(microbatch=microbatch, pseudo_noise={"input": False}), batch)
+    assert torch.equal(noised[:4], spared[:4]), "labelled images are noised as before"
+    plain = batch.images.permute(0, 3, 1, 2).float() / 255
+    torch.testing.assert_close(spared[4:], (plain[4:] - config.data.mean[0]) / config.data.std[0])
+    assert all(not torch.equal(one, other) for one, other in zip(noised[4:], spared[4:], strict=True))
+
+
+@pytest.mark.parametrize("microbatch", [None, 5])
+@pytest.mark.parametrize("noise", ["dropout", "drop_path"])
+def test_noise_of_the_network_may_be_taken_from_pseudo_labelled_images_alone(
+    made: Made, batch: Batch, config: Config, noise: str, microbatch: int | None
+) -> None:
+    rates = {"dropout": 0.0, "drop_path": 0.0, noise: 0.5}
+    model = {**config.student.model.model_dump(), **rates, "args": STILL["model"]["args"]}
+    changes = {"model": model, "noise": {"augment": "none"}, "microbatch": microbatch}
+    logits = [logits_of(*made(**changes, **more), batch) for more in ({}, {"pseudo_noise": {noise: False}})]
+    clean = logits_of(*made(**{**changes, "model": {**model, noise: 0.0}}), batch)
+    torch.testing.assert_close(logits[0][:4], logits[1][:4])
+    torch.testing.assert_close(logits[1][4:], clean[4:])
+    assert not torch.allclose(logits[0][4:], clean[4:], rtol=1e-3)
+
+
+def logits_of(step: Step, state: TrainState, batch: Batch) -> torch.Tensor:
+    """What the network says in a step, (B, 3), in the batch's order; no block begins at 0."""
+    said: list[torch.Tensor] = []
+    for name, weight in state.kept.network.named_parameters():
+        if name.endswith("bn2.weight"):
+            torch.nn.init.ones_(weight)
+    state.kept.network.register_forward_hook(lambda _, inputs, output: said.append(output.detach().clone()))
+    step(state, batch)
+    found = torch.empty_like(torch.cat(said))
+    for number, some in enumerate(said):
+        found[number :: len(said)] = some
+    return found
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])

@@ -17,11 +17,12 @@ from support.fan_out import InProcess
 
 from ray_ns.artifacts.labels import LABELS, Labels, label_objects
 from ray_ns.artifacts.selection import ENDS, SELECTION, Selection, tables
-from ray_ns.config import Config
+from ray_ns.config import Config, Select
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import select as stage
 from ray_ns.errors import InputError, IntegrityError
 from ray_ns.labels import files, schema
+from ray_ns.labels.selection.terms import of_settings
 from ray_ns.observe import Reporter
 from ray_ns.report.terminal import selection as report
 from ray_ns.store.commit import Commit, Output
@@ -119,6 +120,32 @@ def test_the_same_labels_in_other_shards_and_tasks_give_the_same_selection(
     assert found[1][1].digest == found[2][1].digest, "tasks of other sizes"
 
 
+@pytest.mark.parametrize("settings", [{"per_class": 9}, {"rule": "official", "per_class": 9}, {"threshold": 0.123}])
+def test_a_share_of_the_pool_selects_as_if_the_pool_were_those_images(
+    tmp_path: Path, rng: np.random.Generator, select: Asked, settings: dict[str, Any]
+) -> None:
+    table = table_of(rng)
+    asked = of_settings(Select(pool_share=0.4), CLASSES, 0)
+    within = asked.drawn(table["image_id"].to_numpy())
+    assert 0.3 * ROWS < within.sum() < 0.5 * ROWS
+    assert (of_settings(Select(pool_share=0.7), CLASSES, 0).drawn(np.arange(ROWS)) >= within).all(), "shares are nested"
+    assert (of_settings(Select(pool_share=0.4), CLASSES, 1).drawn(np.arange(ROWS)) != within).any()
+    store, small = LocalStore(tmp_path / "all"), LocalStore(tmp_path / "share")
+    whole = commit_labels(store, table, 5)
+    select(store, whole, place="rounds/1/before")  # the counts of all labels are there, and do not serve
+    found = select(store, whole, 2, **settings, pool_share=0.4)
+    only = select(small, commit_labels(small, table.filter(pa.array(within)), 1), **settings)
+    assert chosen_of(store, found).equals(chosen_of(small, only))
+    for name, value in only.summary["per_class"].items():
+        assert found.summary["per_class"][name] == value, name
+
+
+def test_a_share_that_leaves_nothing_says_so(tmp_path: Path, rng: np.random.Generator, select: Asked) -> None:
+    store = LocalStore(tmp_path)
+    with pytest.raises(InputError, match=r"so confident \(of 0 in select.pool_share = 0.0001 of it\)"):
+        select(store, commit_labels(store, table_of(rng), 2), pool_share=0.0001)
+
+
 @FORMATS
 def test_conservation_and_the_labels_are_those_of_the_teacher(
     tmp_path: Path, rng: np.random.Generator, select: Asked, about: files.About | None
@@ -182,13 +209,13 @@ last = chosen.parts[-1]
 shards = [tasks.Shard(at, it, it, None) for at, it in enumerate(labels.parts)]
 asked = terms.Terms("paper", np.zeros(5, np.float32), np.full(5, 20), True, 0)
 quota = rules.quotas(tasks.count(shards, store, asked), asked)
-tasks.count_ties(shards, store, quota)
-found = tasks.choose(shards, store, passes.bounds(quota, asked), quota, 0, "again", holder)
+tasks.count_ties(shards, store, quota, asked)
+found = tasks.choose(shards, store, passes.bounds(quota, asked), quota, asked, "again", holder)
 assert tasks.gathered(tasks.numbered(store, found.undecided), quota).num_rows
 tasks.churn(shards, store, 5)
 both = zip(labels.parts, chosen.parts)
 again = [tasks.Shard(at, it, None, (own, last)) for at, (it, own) in enumerate(both)]
-assert tasks.choose(again, store, passes.bounds(quota, asked), quota, 0, "carried", holder).used.any()
+assert tasks.choose(again, store, passes.bounds(quota, asked), quota, asked, "carried", holder).used.any()
 assert "pandas" not in sys.modules
 """
     assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], timeout=120).returncode == 0
