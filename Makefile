@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train robustness clean
+.PHONY: demo test check chaos cluster-test study demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train robustness clean
 
 
 demo: $(READY)
@@ -27,6 +27,10 @@ chaos: $(READY)
 cluster-test: $(READY)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[cluster]'
 	$(BIN)/python -m pytest -m cluster
+
+study: $(READY)
+	$(BIN)/ray-ns demo-data data/digits
+	$(BIN)/ray-ns study configs/study.yaml all --seeds 3
 
 demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds

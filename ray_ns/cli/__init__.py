@@ -10,7 +10,7 @@ from ray_ns.errors import InputError
 from ray_ns.exits import guarded, leave
 
 VERBS = (
-    *("run", "check", "select", "labels", "predict", "evaluate", "export", "ingest"),
+    *("run", "check", "select", "labels", "predict", "evaluate", "study", "export", "ingest"),
     *("status", "compare", "verify", "gc", "inspect", "config", "demo_data"),
 )
 

@@ -116,6 +116,12 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
     return execute
 
 
+def few_images(run: Run) -> bool:
+    """Whether one teacher on this machine's CPU looks at so few images that Ray would take longer to start."""
+    images = sum(sum(corpus.open(shard).group_rows) for corpus in run.corpora.values() for shard in corpus.shards)
+    return run.local and run.config.label.actors == 1 and not run.config.label.gpus_per_actor and images <= FEW_IMAGES
+
+
 def choose_where(run: Run, images: int, done: str, network: "nn.Module | None" = None) -> None:
     """Decide whether a network that is there looks at so many images in this process or through Ray, and say so.
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from ray_ns.evaluate.intervals import Z, wilson
 from ray_ns.evaluate.metrics import calibration_error
 
+FEWEST = {1: 12.7062, 2: 4.3027, 3: 3.1824}  # of Student's distribution, where the series is too rough
 FEW = 5  # images, of fewer no interval of a mean or of a calibration error is given
 SAMPLES = 200  # for the interval of a calibration error
 REAL_COLUMN = "real"
@@ -142,7 +143,9 @@ def mean(values: np.ndarray, least: float = 0.0) -> dict[str, Any]:
 
 
 def student(freedom: int) -> float:
-    """Student's quantile of a 95 % interval with so many degrees of freedom, 4 or more, to 0.01 (Fisher's series)."""
+    """Student's quantile of a 95 % interval with so many degrees of freedom, to 0.01 (Fisher's series from 4 on)."""
+    if freedom in FEWEST:
+        return FEWEST[freedom]
     z = Z
     return (
         z

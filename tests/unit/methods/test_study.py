@@ -1,0 +1,117 @@
+"""The ablations: what each changes, and that every one of them is a config that can be."""
+
+import json
+from typing import Any
+
+import pytest
+
+from ray_ns.config import Config
+from ray_ns.config.read import load
+from ray_ns.config.results import results_of
+from ray_ns.methods.study import BASE, STUDIES, base_of, variants
+
+
+@pytest.fixture
+def larger(config: Config) -> Config:
+    """A run whose student is larger than its teacher, over three rounds with a recipe each."""
+    values = config.model_dump(exclude_unset=True)
+    student = values["student"] | {"model": values["student"]["model"] | {"args": {"channels": [16, 16, 32, 32]}}}
+    later = student | {"ratio": 7, "steps": 80}
+    values |= {"student": [student, later, later], "run": values["run"] | {"rounds": 3, "patience": 2}}
+    return Config.model_validate(values)
+
+
+def flat(values: Any, path: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted names; a network's arguments are one."""
+    if not isinstance(values, dict) or path.endswith("model.args"):
+        return {path: values}
+    return {name: it for key, value in values.items() for name, it in flat(value, f"{path}.{key}".lstrip(".")).items()}
+
+
+def of_variant(base: Config, settings: dict[str, Any]) -> Config:
+    return load(
+        base.model_dump(exclude_unset=True), [f"{name}={json.dumps(value)}" for name, value in settings.items()]
+    )
+
+
+def test_the_base_is_one_round_of_the_first_student_without_a_control(larger: Config) -> None:
+    base = base_of(larger)
+    assert base.student == larger.students[0]
+    assert (base.run.rounds, base.run.patience, base.control.enabled) == (1, 1, False)
+    assert (base.teacher, base.data, base.select, base.label) == (
+        *(larger.teacher, larger.data, larger.select, larger.label),
+    )
+
+
+def test_there_are_the_studies_of_the_paper() -> None:
+    assert list(STUDIES) == [
+        *("noise", "targets", "filter", "balance", "ratio", "pool", "init", "joint", "rounds", "sizes"),
+    ]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_variant_is_a_run_and_changes_what_it_says_and_nothing_else(larger: Config, name: str) -> None:
+    base = base_of(larger)
+    rows = variants(base, name)
+    assert rows
+    assert len({it.name for it in rows}) == len(rows)
+    before = flat(results_of(base))
+    for it in rows:
+        after = flat(results_of(of_variant(base, dict(it.settings))))
+        changed = {key for key in after if after[key] != before[key]}
+        assert changed, it.name
+        assert changed <= {*it.settings}, it.name
+        assert it.published
+        assert it.against == BASE or it.against in [other.name for other in rows]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_no_two_variants_share_a_run_by_chance(larger: Config, name: str) -> None:
+    by_folder: dict[str, dict[str, Any]] = {}
+    for it in variants(base_of(larger), name):
+        assert by_folder.setdefault(it.folder, dict(it.settings)) == it.settings
+        assert it.folder.replace("-", "").isalnum()
+
+
+def test_noise_is_taken_from_pool_images_alone_each_by_itself_and_all(config: Config) -> None:
+    rows = {it.name: it.settings for it in variants(base_of(config), "noise")}
+    assert rows == {
+        "no input noise on pool images": {"student.pseudo_noise.input": False},
+        "no dropout on pool images": {"student.pseudo_noise.dropout": False},
+        "no drop path on pool images": {"student.pseudo_noise.drop_path": False},
+        "no noise on pool images": {f"student.pseudo_noise.{it}": False for it in ("input", "dropout", "drop_path")},
+        "noised teacher": {"label.noised": True},
+    }
+
+
+def test_noise_that_there_is_none_of_is_not_taken_away(config: Config) -> None:
+    values = config.model_dump(exclude_unset=True)
+    values["student"]["model"]["drop_path"] = 0.0
+    rows = variants(base_of(Config.model_validate(values)), "noise")
+    assert "no drop path on pool images" not in [it.name for it in rows]
+    values["student"]["model"]["dropout"] = 0.0
+    values["student"]["noise"] = {"augment": "none"}
+    assert variants(base_of(Config.model_validate(values)), "noise") == []
+
+
+def test_pretraining_and_fine_tuning_share_the_steps_of_a_joint_training(config: Config) -> None:
+    base = base_of(config)
+    (_, row) = variants(base, "joint")
+    student = of_variant(base, dict(row.settings)).students[0]
+    assert student.steps + student.finetune.steps == base.students[0].steps == 8
+    assert not student.joint
+    assert student.finetune.optimizer.lr == pytest.approx(base.students[0].optimizer.lr / 10)
+    assert (student.optimizer.warmup_steps, base.students[0].optimizer.warmup_steps) == (1, 2)
+
+
+def test_a_warm_start_needs_the_teachers_network_and_is_compared_with_it(larger: Config, config: Config) -> None:
+    new, *warm = variants(base_of(larger), "init")
+    assert new.settings["student.model.args"] == larger.teacher.model.args
+    assert all(it.against == new.name for it in warm)
+    assert {it.against for it in variants(base_of(config), "init")} == {BASE}, "teacher and student are alike"
+
+
+def test_rounds_are_rows_of_one_run(config: Config) -> None:
+    two, three = variants(base_of(config), "rounds")
+    assert (two.round, three.round, two.folder) == (2, 3, three.folder)
+    assert variants(base_of(config), "sizes") == [], "teacher and student are alike"
