@@ -51,7 +51,7 @@ class Train(NetworkStage):
         return Plan(
             *(run.config, recipe, recipe.batch * many, key, None),
             begin=begin if fair and not self._begins_anew(run) else None,
-            weight=many if fair and recipe.loss == "sum" else 1,
+            weight=many if fair and recipe.joint and recipe.loss == "sum" else 1,
         )
 
     def work(self, run: Run, output: Output) -> Done:

@@ -38,6 +38,13 @@ def test_the_control_weighs_its_loss_as_its_student_does(tmp_path: Path, format:
     assert control.weight == (1 + ratio if loss == "sum" and format >= layout.FAITHFUL else 1)
 
 
+def test_a_student_that_is_pretrained_on_pseudo_labels_alone_weighs_each_image_once_and_so_does_its_control(
+    tmp_path: Path,
+) -> None:
+    run = run_of(tmp_path, loss="sum", ratio=5, joint=False)
+    assert Train(run.config.students[0], 3, None, TEACHER).plan(run).weight == 1
+
+
 @pytest.mark.parametrize("format", layout.READ)
 @pytest.mark.parametrize("init", ["scratch", "teacher"])
 def test_the_control_begins_as_its_student_does(tmp_path: Path, format: int, init: str) -> None:
