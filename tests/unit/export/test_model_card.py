@@ -169,3 +169,26 @@ def test_many_names_are_left_to_the_file(made: Callable[..., Card]) -> None:
 def test_the_front_matter_is_plain_yaml(made: Callable[..., Card]) -> None:
     text = card(made())
     assert yaml.safe_load(text.split("---\n")[1]) == front_matter(made())
+
+
+def test_a_network_that_nobody_measured_has_no_figures_and_says_so(made: Callable[..., Card]) -> None:
+    blind = replace(
+        made(),
+        rounds=[replace(it, validation=None, test=None) for it in made().rounds],
+        control=replace(made().rounds[0], validation=None, test=None, title="control: labels only"),
+        **{"over_teacher": None, "over_control": None, "calibration": None, "why": "student 2 becomes the teacher"},
+        **{"images": {"validation": 0, "test": 0}, "unreadable": {"validation": 0, "test": 0}},
+    )
+    assert "model-index" not in front_matter(blind)
+    text = card(blind)
+    ModelCard(text, ignore_metadata_errors=False)
+    assert "**Not measured on test**" in text
+    assert "Why this network: student 2 becomes the teacher." in text
+    assert row(text, "control")[5:] == ["not measured", "not measured", "-"]
+    assert "No control was trained" not in text
+
+
+def test_top5_stands_beside_top1(made: Callable[..., Card]) -> None:
+    metrics = front_matter(made(top5=0.998))["model-index"][0]["results"][0]["metrics"]
+    assert [it["name"] for it in metrics] == ["Top-1", "Top-5", "ECE, 15 bins"]
+    assert "- Top-5 on test: 99.8." in card(made(top5=0.998))

@@ -25,7 +25,7 @@ def commit(stage: str, summary: dict[str, Any]) -> Commit:
 
 @pytest.fixture
 def turn(config: Config) -> Callable[..., Round]:
-    def made(name: str, validation: float, test: float, selected: tuple[int, int] | None = None) -> Round:
+    def made(name: str, validation: float | None, test: float | None, selected: tuple[int, int] | None = None) -> Round:
         scores = {"validation": {"top1": validation}, "test": {"top1": test}}
         made = selected and commit(f"{name}/select", {"images": selected[0], "copies": selected[1]})
         network = Network(commit(f"{name}/train", {"parameters": 13_557}))
@@ -124,3 +124,23 @@ def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: p
 def test_a_run_ended_early_has_a_table_too(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     teacher = turn("rounds/0", 0.80, 0.79)
     assert "0: teacher *" in printed(Outcome([teacher], "auto", complete=False), capsys)
+
+
+def test_what_is_not_measured_is_said_and_why_the_best_is_the_best(
+    turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rounds = [turn("rounds/0", None, None), turn("rounds/1", None, None, (10, 10))]
+    text = printed(Outcome(rounds, "always"), capsys)
+    assert "why: student 1 becomes the teacher, as run.promote: always has it." in text
+    assert "not measured on validation and test: there are no such images (data.held_out: 0)." in text
+    (student,) = [line.split() for line in text.splitlines() if line.startswith("1: student *")]
+    assert student[-3:-1] == ["-", "-"]
+    assert Outcome(rounds, "always").as_json()["gain_points"] == {"over_teacher": None}
+
+
+def test_top5_has_a_column_where_it_is_measured(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = {name: {"top1": 0.8, "top5": 0.97} for name in ("validation", "test")}
+    scored = Scores(commit("rounds/0/evaluate", figures), LocalStore("/"))
+    network = Network(commit("rounds/0/train", {"parameters": 7}))
+    text = printed(Outcome([Round("rounds/0", config.teacher, network, scored)], "auto"), capsys)
+    assert any(line.split()[-3:] == ["80.0", "97.0", "6"] for line in text.splitlines())
