@@ -1,6 +1,7 @@
 """A trained network: one part with ``model.safetensors`` and ``config.json``."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.artifacts.artifact import Artifact
@@ -48,3 +49,13 @@ def fed_facts(data: Data, own: Data) -> dict[str, Any]:
     """What a commit says of how its network is fed: by ``own`` settings, in a run whose images are read by ``data``."""
     differ = {name: getattr(own, name) for name in FED[1:] if getattr(own, name) != getattr(data, name)}
     return {"size": own.size, **({"fed": differ} if differ else {})}
+
+
+@dataclass(frozen=True)
+class At(Network):
+    """A network that is shown images of another ``side``, pixels, than the one it was committed for."""
+
+    side: int
+
+    def fed(self, data: Data) -> Data:
+        return super().fed(data).read_as(size=self.side)

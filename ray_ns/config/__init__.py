@@ -10,7 +10,7 @@ from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import decided
-from ray_ns.config.training import Finetune, Model, Noise, Optimizer, Student, Training
+from ray_ns.config.training import Finetune, Fixing, Fixres, Model, Noise, Optimizer, Student, Training
 
 __all__ = [
     "FED",
@@ -21,6 +21,8 @@ __all__ = [
     "CorpusName",
     "Data",
     "Finetune",
+    "Fixing",
+    "Fixres",
     "Label",
     "Model",
     "Noise",

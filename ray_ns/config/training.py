@@ -148,6 +148,31 @@ class Finetune(Section):
     optimizer: Optimizer = Field(Optimizer(), description="optimiser and learning rate")
 
 
+class Fixres(Section):
+    """A correction of the trained network for larger test images (Touvron et al. 2019), on labelled images."""
+
+    size: Annotated[int, Field(ge=8, le=2048)] | None = Field(
+        None,
+        description="side of the test images, larger than the training's (the paper: about 1.25 times); the network is "
+        "corrected for it, and then used at it; null: no correction",
+    )
+    variant: Literal["statistics", "affine", "head", "head_and_norm"] = Field(
+        "head_and_norm",
+        description="statistics: mean and variance of every batch norm anew; affine: those of what the classifier "
+        "sees, put back to what they were; head: the classifier is trained on; head_and_norm: so, and mean and "
+        "variance of the last batch norm follow (the released code)",
+    )
+    steps: Positive = Field(
+        200, description="optimiser steps; statistics and affine: batches of images that are looked at"
+    )
+    optimizer: Optimizer = Field(
+        Optimizer(), description="optimiser and learning rate (the released code: sgd, lr 8e-3, lr_batch 512)"
+    )
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="0.1 in the paper's note on EfficientNet, none in the released code"
+    )
+
+
 class Training(Section):
     """How one network is trained."""
 
@@ -185,6 +210,7 @@ class Training(Section):
         "best score; null: all steps, and the last one's weights",
     )
     finetune: Finetune = Field(Finetune(), description="a short training at a higher resolution afterwards")
+    fixres: Fixres = Field(Fixres(), description="a correction for larger test images, after that")
 
     @model_validator(mode="after")
     def _scored(self) -> "Training":
@@ -205,6 +231,7 @@ class Training(Section):
             "patience": None,
             "finetune": Finetune(),
             "train_size": None,
+            "fixres": Fixres(),
         }
         kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
         return Training(**kept, **own)
@@ -222,9 +249,38 @@ class Training(Section):
         return data.read_as(size=self.finetune.size)
 
     def in_the_end(self, data: Data) -> Data:
-        """``used_on`` of the network that all of it leads to, fine-tuned or not."""
+        """``used_on`` of the network that all of it leads to, fine-tuned or not, corrected by FixRes or not."""
         tuning = self.tuning
+        if self.fixing is not None:
+            return self.fixing.used_on(data)
         return self.used_on(data) if tuning is None else tuning.used_on(self.tuned_on(data))
+
+    def fixed_from(self, data: Data) -> int:
+        """Side in pixels of the images that it is trained on last, from which FixRes corrects it."""
+        tuning = self.tuning
+        return (self.trained_on(data) if tuning is None else tuning.trained_on(self.tuned_on(data))).size
+
+    @property
+    def fixing(self) -> "Fixing | None":
+        """The correction for larger images as a training of its own, where there is one. Nothing is averaged."""
+        if self.fixres.size is None:
+            return None
+        own: dict[str, Any] = {
+            "steps": self.fixres.steps,
+            "optimizer": self.fixres.optimizer,
+            "label_smoothing": self.fixres.label_smoothing,
+            "noise": Noise(augment="none", flip=False),
+            "ema_decay": None,
+            "eval_steps": None,
+            "patience": None,
+            "finetune": Finetune(),
+            "fixres": Fixres(),
+            "train_size": self.fixres.size,
+            "test_size": self.fixres.size,
+            "variant": self.fixres.variant,
+        }
+        kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}
+        return Fixing(**kept, **own)
 
     @property
     def peak_lr(self) -> float:
@@ -242,6 +298,12 @@ class PseudoNoise(Section):
     input: bool = Field(True, description="their input noise (noise); false: they are read as the teacher reads them")
     dropout: bool = Field(True, description="dropout (model.dropout) for them")
     drop_path: bool = Field(True, description="stochastic depth (model.drop_path) for them")
+
+
+class Fixing(Training):
+    """A correction for larger test images: ``Fixres`` of a recipe as a training. See ``models.fixres``."""
+
+    variant: Literal["statistics", "affine", "head", "head_and_norm"] = Field(..., description="of Fixres")
 
 
 class Student(Training):

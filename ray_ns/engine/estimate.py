@@ -72,7 +72,9 @@ def _place(config: Config, number: int) -> str:
 
 
 def _seconds(recipe: Training | Student, data: Data, figures: Mapping[str, Any]) -> float:
-    """Seconds of a training and its fine-tuning, whose steps take longer by the area of its images."""
-    per_step = figures["step_seconds"]
-    scale = (recipe.tuned_on(data).size / figures["size"]) ** 2
-    return float(per_step * (recipe.steps + recipe.finetune.steps * scale))
+    """Seconds of a training, its fine-tuning, and FixRes with its control; steps take longer by their images' area."""
+    size, fixres = figures["size"], recipe.fixres
+    steps = recipe.steps * size**2 + recipe.finetune.steps * recipe.tuned_on(data).size ** 2
+    if fixres.size is not None:
+        steps += fixres.steps * (fixres.size**2 + recipe.fixed_from(data) ** 2)
+    return float(figures["step_seconds"] * steps / size**2)

@@ -113,6 +113,8 @@ def check_models(config: Config) -> list[str]:
                 tuned = _check_model(recipe.tuning, recipe.tuned_on(config.data), config.cluster)
                 zoo.freeze(tuned, recipe.finetune.freeze)
                 optimizer(tuned, recipe.tuning)
+            if recipe.fixing is not None:
+                check_fixres(config, recipe, recipe.fixing)
         except InputError as error:
             raise InputError(f"{place}.{error}") from error
     return [
@@ -150,6 +152,27 @@ def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":
         spared.check(network, trained, fewest_images(recipe, cluster), recipe.pseudo_noise)
     optimizer(network, recipe)
     return network
+
+
+def check_fixres(config: Config, recipe: Training, fixing: Training) -> None:
+    """Raise ``InputError`` where the recipe's correction for larger images cannot be made, or its shifts not be had."""
+    from ray_ns.evaluate.fixed import views
+    from ray_ns.models import fixres
+
+    size, train = recipe.fixres.size, recipe.fixed_from(config.data)
+    if size is None or size <= train:
+        raise InputError(
+            f"fixres.size = {size}: the network is trained at {train} pixels; FixRes is for larger ones, such as "
+            f"{round(1.25 * train)}. Raise it, or leave it out."
+        )
+    try:
+        network = _check_model(fixing, config.data, config.cluster)
+    except InputError as error:
+        raise InputError(f"fixres.{error}") from error
+    fixres.prepare(network, recipe.fixres.variant)
+    if recipe.fixres.variant == "affine":
+        fixres.linear(network)
+    views(train)
 
 
 def what_shows(run: Run) -> tuple[str, dict[str, Any]]:

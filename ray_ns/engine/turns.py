@@ -14,6 +14,7 @@ from ray_ns.engine.stages.calibrate import Calibrate
 from ray_ns.engine.stages.digests import known_images
 from ray_ns.engine.stages.evaluate import Evaluate
 from ray_ns.engine.stages.finetune import Finetune
+from ray_ns.engine.stages.fixres import Fixres
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.report import Report
 from ray_ns.engine.stages.select import Select
@@ -81,7 +82,12 @@ class Turn:
         network = self._ensure(Train(recipe, self._number, selection, teacher))
         if recipe.tuning is not None:
             network = self._ensure(Finetune(recipe, self._number, network))
-        made = Round(self._place, recipe, network, self._ensure(Evaluate(network)), selection)
+        fixed = None
+        if recipe.fixing is not None:
+            fixed = self._ensure(Fixres(recipe, self._number, network))
+            network = fixed.network
+        scores = self._ensure(Evaluate(network))
+        made = Round(self._place, recipe, network, scores, selection, fixed.figures if fixed else None)
         self._turns.made.append(made)
         self._turns.end_here()
         return made

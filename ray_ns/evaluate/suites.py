@@ -122,6 +122,11 @@ def corruption_of(view: str) -> tuple[str, str, int] | None:
     return (values[0], values[1], int(values[2])) if kind == _CORRUPT else None
 
 
+def corruption(of: str, name: str, severity: int) -> str:
+    """The view of a corruption, of the variant ``of``."""
+    return f"{_CORRUPT}:{of}:{name}:{severity}"
+
+
 def perturbation_of(view: str) -> tuple[str, str] | None:
     """The variant and the perturbation that a view is; None where it is none."""
     kind, *values = view.split(":")
@@ -131,7 +136,7 @@ def perturbation_of(view: str) -> tuple[str, str] | None:
 def _corruptions(size: int, channels: int) -> tuple[str, ...]:
     of = corruptions.variant(size)
     names = corruptions.names(size, channels)
-    return tuple(f"{_CORRUPT}:{of}:{name}:{it}" for name in names for it in corruptions.SEVERITIES)
+    return tuple(corruption(of, name, it) for name in names for it in corruptions.SEVERITIES)
 
 
 def _attack(word: str, kind: str, values: Sequence[str]) -> str:

@@ -71,7 +71,8 @@ def nearest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 class Round:
     """A network that was trained: its recipe, its scores, and the selection it learned from, where there was one.
 
-    ``name`` is its folder in the run: ``rounds/0`` is the teacher's, ``control`` the control's.
+    ``name`` is its folder in the run: ``rounds/0`` is the teacher's, ``control`` the control's. ``fixed``: what FixRes
+    did to it (``evaluate.fixed.outcome``), where its recipe has that.
     """
 
     name: str
@@ -79,6 +80,7 @@ class Round:
     network: Network
     scores: Scores
     selection: Selection | None = None
+    fixed: Mapping[str, Any] | None = None
 
     @property
     def test(self) -> float | None:
@@ -160,6 +162,7 @@ def _row(it: Round, is_best: bool) -> dict[str, Any]:
         "duplicates": copies - kept,
         **_scores(it.scores),
         "best": is_best,
+        **({"fixres": it.fixed} if it.fixed else {}),
     }
 
 

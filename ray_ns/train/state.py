@@ -13,8 +13,9 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ray_ns.config import Data, Training
+from ray_ns.config import Data, Fixing, Training
 from ray_ns.keyed import seed
+from ray_ns.models import fixres
 from ray_ns.models.ema import averaged
 from ray_ns.models.zoo import build, freeze, pretrained_file
 from ray_ns.train.objective import Objective
@@ -164,6 +165,8 @@ class TrainState:
             if begin:
                 network.load_state_dict(begin)
             freeze(network, frozen if kept else 0)
+            if isinstance(recipe, Fixing):
+                fixres.prepare(network, recipe.variant)
             nets[name] = Net(network.to(device).to(memory_format=torch.channels_last), recipe)
         return cls(nets, objective.keeps)
 

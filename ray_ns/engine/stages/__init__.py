@@ -6,6 +6,7 @@ from ray_ns.engine.stages.counts import Counts
 from ray_ns.engine.stages.digests import Digest
 from ray_ns.engine.stages.evaluate import Evaluate
 from ray_ns.engine.stages.finetune import Finetune
+from ray_ns.engine.stages.fixres import Control, Fixres, Tuned
 from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.network import Copy
 from ray_ns.engine.stages.report import Report
@@ -15,7 +16,7 @@ from ray_ns.engine.stages.train import Train
 from ray_ns.errors import InputError
 
 BEFORE: tuple[type[Stage], ...] = (Copy, Digest)  # all turns: what a prediction begins with, and what a run does
-TURN: tuple[type[Stage], ...] = (Label, Counts, Select, Train, Finetune, Evaluate, Calibrate)
+TURN: tuple[type[Stage], ...] = (Label, Counts, Select, Train, Finetune, Tuned, Control, Fixres, Evaluate, Calibrate)
 AFTER: tuple[type[Stage], ...] = (Report,)  # the last turn
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Student, Training
+from ray_ns.config import Fixres, Student, Training
 from ray_ns.engine.bench import Bench, Finding, memory_in_words
 from ray_ns.engine.resources import local_cpus
 from ray_ns.engine.run import Run
@@ -41,7 +41,9 @@ class Train(NetworkStage):
     name = "train"
 
     def plan(self, run: Run) -> Plan:
-        recipe, key = self.recipe, seed(run.config.run.seed, self.number)
+        # A training does not depend on what is made of its network later: a fork with another FixRes takes it.
+        recipe = self.recipe.model_copy(update={"fixres": Fixres()})
+        key = seed(run.config.run.seed, self.number)
         if not isinstance(recipe, Student):
             return Plan(run.config, recipe, recipe.batch, key)
         begin = self.teacher if recipe.init == "teacher" else None
@@ -74,14 +76,14 @@ class Train(NetworkStage):
         """Turn 0: two steps of the teacher. Turn 1: two steps of each student, on the bench's selection."""
         recipes = list(bench.config.recipes().items())
         if turn == 0:
-            bench.teacher, finding = _two_steps(bench, *recipes[0], None)
+            bench.teacher, finding = two_steps(bench, *recipes[0], None)
             yield finding
         else:
             for place, recipe in recipes[1:]:
-                yield _two_steps(bench, place, recipe, bench.chosen)[1]
+                yield two_steps(bench, place, recipe, bench.chosen)[1]
 
 
-def _two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | None") -> "tuple[TrainState, Finding]":
+def two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | None") -> "tuple[TrainState, Finding]":
     """One worker's share of a step, twice: the first one pays for what is done but once."""
     from ray_ns.methods.objectives import objective_of
     from ray_ns.models.zoo import parameters

@@ -3,7 +3,8 @@
 They are apart from the methods' loops, which a test turns without torch in milliseconds: an objective is torch.
 """
 
-from ray_ns.config import Student, Training
+from ray_ns.config import Fixing, Student, Training
+from ray_ns.methods.objectives.fixres import Fix
 from ray_ns.methods.objectives.noisy_student import NoisyStudent
 from ray_ns.methods.objectives.supervised import Supervised
 from ray_ns.train.objective import Objective
@@ -17,4 +18,4 @@ def objective_of(recipe: Training, batch: int, selection: bool, weight: float = 
     if selection:
         assert isinstance(recipe, Student)
         return NoisyStudent(recipe)
-    return Supervised(recipe, batch, weight)
+    return Fix(recipe, batch) if isinstance(recipe, Fixing) else Supervised(recipe, batch, weight)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_ns.corpora.known import in_words
+from ray_ns.evaluate import fixed
 from ray_ns.evaluate.calibration import in_words as calibrated_in_words
 from ray_ns.export.verdicts import Judged
 from ray_ns.methods.outcome import CORPORA, Outcome, Round, is_control
@@ -11,6 +12,7 @@ from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
 TITLES = ("round", "model", "params", "labels\nkept", "copies", "top-1\nval", "top-1\ntest", "seconds")
+FIXRES = ("round", "FixRes", "px", "top-1\nval", "top-1\ntest", "top-1\nshifted")
 BY_RULE = {
     "validation": "the best on the validation images",
     "auto": "the last network that the validation images did not show to be worse than its teacher",
@@ -65,6 +67,23 @@ def show(
         )
     columns.show([*TITLES[:-1], *(["top-5\ntest"] if top5 else []), TITLES[-1]], rows, names=2)
     say(f"* {BY_RULE[outcome.promote]}")
+    _show_fixres(outcome.all)
+
+
+def _show_fixres(rounds: Sequence[Round]) -> None:
+    """What FixRes did to the network of each round that has it: every look, and the corrected one against others."""
+    corrected = [(it, it.fixed) for it in rounds if it.fixed]
+    if not corrected:
+        return
+    rows = [
+        [_title(it), fixed.CALLED[look], str(row["size"]), *(f"{100 * row[on]:.1f}" for on in fixed.ON)]
+        for it, found in corrected
+        for look, row in fixed.in_order(found)
+    ]
+    columns.show(FIXRES, rows, names=2)
+    for it, found in corrected:
+        for line in fixed.in_words(found)[len(found["looks"]) :]:
+            say(f"{_title(it)}: {line}")
 
 
 def _called(turn: str) -> str:

@@ -86,3 +86,27 @@ def test_a_fine_tuning_is_not_scored(file: Path) -> None:
     tuning = load(file, ["teacher.patience=2", "teacher.eval_steps=10", "teacher.finetune.steps=5"]).teacher.tuning
     assert tuning is not None
     assert (tuning.eval_steps, tuning.patience) == (None, None)
+
+
+def test_fixres_is_a_training_on_images_as_a_test_has_them(file: Path) -> None:
+    assert load(file).teacher.fixing is None
+    asked = "{size: 288, steps: 3, variant: head, label_smoothing: 0.1, optimizer: {lr: 0.01}}"
+    own = ["teacher.ema_decay=0.9", "teacher.eval_steps=2", "teacher.patience=1", "teacher.label_smoothing=0.3"]
+    teacher = load(file, [f"teacher.fixres={asked}", *own]).teacher
+    fixing = teacher.fixing
+    assert fixing is not None
+    assert (fixing.steps, fixing.optimizer.lr, fixing.label_smoothing, fixing.variant) == (3, 0.01, 0.1, "head")
+    assert (fixing.noise.crop, fixing.noise.augment, fixing.noise.flip, fixing.noise.cutout) == (
+        "none",
+        "none",
+        False,
+        0,
+    )
+    assert (fixing.ema_decay, fixing.eval_steps, fixing.patience) == (None, None, None)
+    assert (fixing.model, fixing.batch) == (teacher.model, 6)
+    assert (fixing.fixing, fixing.tuning) == (None, None)
+
+
+def test_a_fine_tuning_does_not_depend_on_the_fixres_that_follows(file: Path) -> None:
+    with_it = load(file, ["teacher.finetune.steps=3", "teacher.fixres.size=288"]).teacher.tuning
+    assert with_it == load(file, ["teacher.finetune.steps=3"]).teacher.tuning

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ray_ns.config import Config, Finetune, Label
+from ray_ns.config import Config, Finetune, Fixres, Label
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.estimate import COUNTED, in_all, in_words, rows
 
@@ -49,6 +49,7 @@ def test_every_stage_is_counted_as_often_as_a_run_does_it(config: Config, corpor
         ({"run": {"rounds": 1}}, "students", 8.0),
         ({"run": {"mode": "filter_once"}}, "label", 6.0),
         ({"student": {"finetune": Finetune(steps=2, size=32)}}, "students", 32.0),
+        ({"teacher": {"fixres": Fixres(steps=2, size=32)}}, "teacher", 9.0),  # 2 steps at 32 px, 2 of the control
     ],
 )
 def test_what_is_more_or_less_takes_more_or_less(

@@ -69,6 +69,8 @@ def test_a_config_that_can_run_passes_and_is_written_down(tiny: Path, tmp_path: 
             ["teacher.model.name", "cannot take images of 24 x 24", "test_size of the recipe"],
         ),
         ("teacher.finetune={steps: 2, freeze: 99}", ["teacher.finetune.freeze = 99", "layers"]),
+        ("teacher.fixres.size=28", ["teacher.fixres.size = 28", "trained at 28 pixels", "such as 35"]),
+        ("teacher.fixres={size: 36, optimizer: {name: nope}}", ["teacher.fixres.optimizer.name", "nope"]),
         ("student.model.pretrained=/nowhere.safetensors", ["student.model.pretrained", "/nowhere.safetensors"]),
     ],
 )
@@ -76,6 +78,18 @@ def test_bad_settings_are_refused_by_name(refused, override: str, words: list[st
     found = refused("cluster.cpus=2", override)
     for word in words:
         assert word in found
+
+
+def test_fixres_after_a_fine_tuning_is_for_larger_images_than_that_has(refused) -> None:
+    found = refused("student.finetune={steps: 2, size: 40}", "student.fixres.size=36")
+    assert "student.fixres.size = 36: the network is trained at 40 pixels" in found
+
+
+def test_fixres_of_a_network_without_batch_norm_is_refused_where_it_needs_one(refused) -> None:
+    model = "teacher.model={name: convnext_atto, args: {depths: [1, 1, 1, 1], dims: [8, 8, 8, 8]}}"
+    assert "teacher.fixres.variant = statistics" in refused(
+        "data.size=32", model, "teacher.fixres={size: 64, variant: statistics}"
+    )
 
 
 def test_an_empty_pool_is_refused(refused, tiny: Path, tmp_path: Path) -> None:

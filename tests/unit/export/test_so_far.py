@@ -25,10 +25,10 @@ def begun(folder: Path, format: int, run: dict[str, Any]) -> LocalStore:
     return store
 
 
-def turn(store: LocalStore, place: str, top1: float | None, finetuned: bool = False) -> None:
+def turn(store: LocalStore, place: str, top1: float | None, *after: str) -> None:
     network = commit(store, f"{place}/train", {}, {})
-    if finetuned:
-        network = commit(store, f"{place}/finetune", {}, {"begin": network.digest})
+    for stage in after:
+        network = commit(store, f"{place}/{stage}", {}, {"begin": network.digest})
     if top1 is not None:
         commit(store, f"{place}/evaluate", {"validation": {"top1": top1}}, {"network": network.digest})
 
@@ -55,12 +55,13 @@ def test_the_best_on_validation_images_the_earlier_of_two_equals(
     assert best is None or (found is not None and f"{found[0]}/train" == best)
 
 
-def test_of_a_fine_tuned_round_the_network_that_was_evaluated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("after", [["finetune"], ["fixres/tuned"], ["finetune", "fixres/tuned"]])
+def test_of_a_round_with_more_than_a_training_the_network_that_was_evaluated(tmp_path: Path, after: list[str]) -> None:
     store = begun(tmp_path, 4, {})
-    turn(store, "rounds/0", 0.5, finetuned=True)
+    turn(store, "rounds/0", 0.5, *after)
     found = best_so_far(store)
     assert found is not None
-    assert found[1].place == "rounds/0/finetune"
+    assert found[1].place == f"rounds/0/{after[-1]}"
 
 
 @pytest.mark.parametrize(

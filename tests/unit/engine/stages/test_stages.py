@@ -58,6 +58,8 @@ def test_a_new_stage_runs_resumes_and_appears_in_until_status_and_the_seconds_of
     [
         ("toy", [], "label, select, train, evaluate."),
         ("nonsense", ["student.finetune.steps=2"], "label, select, train, finetune, evaluate."),
+        ("fixres/tuned", ["student.fixres.size=36"], "label, select, train, fixres, evaluate."),
+        ("fixres", [], "label, select, train, evaluate."),
         ("finetune", [], "label, select, train, evaluate."),  # there is none, so nothing would ever end the run
         ("label/counts", [], "label, select, train, evaluate."),  # a part of the labelling, or of the selection
         ("report", [], "label, select, train, evaluate."),
@@ -84,3 +86,15 @@ def test_until_finetune_is_taken_where_the_first_student_is_fine_tuned(tiny: Pat
     words = [f"run.dir={tmp_path / 'run'}", "student.finetune.steps=2"]
     with drive(str(tiny), words, "plain", until="finetune") as run:
         assert run.until == "finetune"
+
+
+def test_until_fixres_is_taken_where_the_first_student_has_it_and_check_tries_a_step(
+    tiny: Path, tmp_path: Path
+) -> None:
+    words = [f"run.dir={tmp_path / 'run'}", "student.fixres.size=36"]
+    with drive(str(tiny), words, "plain", until="fixres") as run:
+        assert run.until == "fixres"
+    found = {it.what: it for it in check(str(tiny), words)}
+    assert found["fixres student"].line.startswith("at 36 px: resnet10t")
+    assert found["fixres student"].figures["size"] == 36
+    assert "fixres teacher" not in found

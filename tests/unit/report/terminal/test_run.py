@@ -1,12 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import Scores
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config
+from ray_ns.evaluate import fixed
 from ray_ns.evaluate.verdict import Verdict
 from ray_ns.export.verdicts import Judged
 from ray_ns.methods.outcome import Outcome, Round
@@ -96,6 +99,39 @@ def test_the_table_shows_every_round_and_marks_the_best(better: Outcome, capsys:
     assert control.split() == ["control:", "labels", "only", "resnet10t", "13,557", "-", "-", "83.0", "82.0", "6"]
     assert lines[0] == "best network: /runs/demo/best"
     assert max(map(len, lines[2:])) <= 120
+
+
+def test_fixres_is_told_below_the_table_with_its_control(
+    turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = {"before": 20, "untuned": 28, "tuned": 28, "control": 20}
+    shares = {"before": 0.8, "untuned": 0.5, "tuned": 0.9, "control": 0.85}
+    views = ("validation", "test", *fixed.SHIFTS)
+    looks = {look: dict.fromkeys(views, np.arange(100) < 100 * share) for look, share in shares.items()}
+    found = fixed.outcome(looks, sizes)
+    rounds = [turn("rounds/0", 0.9, 0.9), replace(turn("rounds/1", 0.9, 0.9, (1, 1)), fixed=found)]
+    outcome = Outcome(rounds, "validation")
+    assert outcome.as_json()["rounds"][1]["fixres"] == found
+    assert "fixres" not in outcome.as_json()["rounds"][0]
+    lines = [line.split() for line in printed(outcome, capsys).splitlines()]
+    assert ["1:", "student", "as", "trained", "20", "80.0", "80.0", "80.0"] in lines
+    assert [
+        "1:",
+        "student",
+        "control:",
+        "corrected",
+        "at",
+        "the",
+        "train",
+        "size",
+        "20",
+        "85.0",
+        "85.0",
+        "85.0",
+    ] in lines
+    told = " ".join(word for line in lines for word in line)
+    assert "1: student: corrected against as trained, validation: +10.0 points" in told
+    assert "1: student: the corrected network goes on" in told
 
 
 def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
