@@ -89,17 +89,18 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
 
     ``network``: the first teacher's, where it is loaded already; else it is loaded once.
     """
-    held: list[tuple[Sequence[Member], TeacherActor]] = []  # the last one
+    held: list[tuple[tuple[Sequence[Member], str | None], TeacherActor]] = []  # the last one
 
     def execute(
         run: Run, members: Sequence[Member], jobs: Sequence[Job], known: Digests | None
     ) -> Iterator[tuple[Job, pa.Table]]:
         config, voters = _voters(run, members)
-        if not held or held[0][0] != members:
+        wanted = members, known.digest if known else None  # images are known of the pool, not where one evaluates
+        if not held or held[0][0] != wanted:
             loaded = None if held else network
             known_from = known.known_from(run.store) if known else None
             actor = TeacherActor(run.store, voters, run.corpora, config, known_from, loaded)
-            held[:] = [(members, actor)]
+            held[:] = [(wanted, actor)]
         label_it = held[0][1]
 
         def rows() -> Iterator[Row]:
