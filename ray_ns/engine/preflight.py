@@ -97,26 +97,15 @@ def check_models(config: Config) -> list[str]:
 
     Raises ``InputError`` where a network, its first weights, its optimiser or its fine-tuning cannot be built.
     """
-    from ray_ns.models import zoo
-    from ray_ns.models.batch_norm import check_shareable
-    from ray_ns.train.optim import optimizer
-
+    known: list[tuple[Training, int]] = []  # rounds often share a recipe
     sizes = []
     for place, recipe in config.recipes().items():
         try:
-            network = _check_model(recipe, config.data, config.cluster)
-            if config.cluster.bn_group > 1:
-                check_shareable(network)
-            sizes.append(zoo.parameters(network))
-            zoo.pretrained_file(recipe.model)
-            if recipe.tuning is not None:
-                tuned = _check_model(recipe.tuning, recipe.tuned_on(config.data), config.cluster)
-                zoo.freeze(tuned, recipe.finetune.freeze)
-                optimizer(tuned, recipe.tuning)
-            if recipe.fixing is not None:
-                check_fixres(config, recipe, recipe.fixing)
+            size = next((size for same, size in known if same == recipe), None)
+            sizes.append(_parameters(config, recipe) if size is None else size)
         except InputError as error:
             raise InputError(f"{place}.{error}") from error
+        known.append((recipe, sizes[-1]))
     return [
         f"{place}.model: {after:,} parameters, its teacher has {before:,}. Noisy Student wants an equal or larger "
         f"student; a smaller one is distillation."
@@ -136,6 +125,25 @@ def truncated(config: Config) -> list[str]:
         for place, recipe in config.recipes().items()
         if isinstance(recipe, Student) and recipe.targets == "soft" and recipe.temperature != 1
     ]
+
+
+def _parameters(config: Config, recipe: Training) -> int:
+    """How many parameters the network of a recipe has, where it can be trained, tuned and corrected as that says."""
+    from ray_ns.models import zoo
+    from ray_ns.models.batch_norm import check_shareable
+    from ray_ns.train.optim import optimizer
+
+    network = _check_model(recipe, config.data, config.cluster)
+    if config.cluster.bn_group > 1:
+        check_shareable(network)
+    zoo.pretrained_file(recipe.model)
+    if recipe.tuning is not None:
+        tuned = _check_model(recipe.tuning, recipe.tuned_on(config.data), config.cluster)
+        zoo.freeze(tuned, recipe.finetune.freeze)
+        optimizer(tuned, recipe.tuning)
+    if recipe.fixing is not None:
+        check_fixres(config, recipe, recipe.fixing)
+    return zoo.parameters(network)
 
 
 def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":

@@ -42,6 +42,8 @@ def spared(network: nn.Module, rows_B: Tensor, dropout: bool, drop_path: bool) -
 
 def check(network: nn.Module, data: Data, images: int, noise: PseudoNoise) -> None:
     """Raise ``InputError`` where ``images`` of a batch cannot be spared the ``noise`` of a network on torch's meta."""
+    if noise == PseudoNoise():
+        return
     rows_B = torch.zeros(images, dtype=torch.bool, device="meta")
     with spared(network.train(), rows_B, dropout=not noise.dropout, drop_path=not noise.drop_path):
         network(torch.empty(images, data.channels, data.size, data.size, device="meta"))

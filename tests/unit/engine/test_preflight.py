@@ -368,7 +368,7 @@ def test_a_temperature_beside_labels_that_are_cut_off_is_told_of(tiny: Path, wor
 
 
 def test_a_norm_that_a_group_of_workers_cannot_share_is_refused_by_its_recipe(tiny: Path) -> None:
-    words = ["cluster.train_workers=2", "student.model={name: test_resnet, args: {norm_layer: evonormb0}}"]
+    words = ["cluster.train_workers=2", "student.model={name: test_efficientnet, args: {norm_layer: evonormb0}}"]
     preflight.check_models(load(tiny, words))
     with pytest.raises(InputError, match=r"student\.model\.name: \S+ is a EvoNorm2dB0, which cluster\.bn_group"):
         preflight.check_models(load(tiny, [*words, "cluster.bn_group=2"]))
