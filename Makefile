@@ -39,6 +39,9 @@ demo-seeds: $(READY)
 robustness: $(READY)
 	$(BIN)/python -m benchmarks.robustness
 
+bench-fixres: $(READY)
+	$(BIN)/python -m benchmarks.fixres --update
+
 bench-ledger: $(READY)
 	$(BIN)/python -m benchmarks.ledger
 
