@@ -84,7 +84,7 @@ def test_the_official_rule_keeps_about_k_of_each_class(finished, copied: tuple[P
 
 def test_filter_once_labels_in_later_rounds_only_what_the_first_teacher_chose(finished, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ["run.mode=filter_once", "run.rounds=2", "run.patience=2", "select.threshold=0.5"]
+    words = ["run.mode=filter_once", "run.rounds=2", "run.promote=always", "select.threshold=0.5"]
     ray_ns("run", str(finished.config), f"run.dir={run}", *words, "--fork", str(finished.run))  # its teacher's labels
     first, second = (rows(run, f"rounds/{number}/select", "selection.parquet") for number in (1, 2))
     assert len(first["image_id"]) < 600
