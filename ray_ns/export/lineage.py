@@ -1,6 +1,6 @@
 """What the records of a run say of its best network: the values of its model card. No path of a machine is in them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ray_ns import __version__
@@ -15,7 +15,7 @@ from ray_ns.export.verdicts import of_turns
 from ray_ns.methods.outcome import is_control
 from ray_ns.seals import digest
 from ray_ns.store import layout
-from ray_ns.store.commit import Commit, find_commit
+from ray_ns.store.commit import Commit, find_commit, planned_inputs
 from ray_ns.store.objects import ObjectStore
 
 
@@ -46,7 +46,7 @@ def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
         origins=_origins(store, labels, images),
         quarantine=labels.quarantine if labels else {},
         left_out=labels.left_out if labels else {},
-        selected=_selected(_commit(store, f"{value['best']}/select").summary) if best else None,
+        selected=_selected(_selection(store, rows[1 : best + 1]).summary) if best else None,
         facts={
             "Seed": record["config"]["run"].get("seed", 0),
             "sha256 of model.safetensors": network.weights_sha256,
@@ -64,6 +64,15 @@ def _commit(store: ObjectStore, place: str) -> Commit:
             f"{store.url}: {place} has no commit, and the report builds on it. Restore it from a backup."
         )
     return commit
+
+
+def _selection(store: ObjectStore, rounds: Sequence[Mapping[str, Any]]) -> Commit:
+    """The selection that the last of ``rounds`` learned from: its own, or an earlier one of the same teacher."""
+    wanted = (planned_inputs(store, f"{rounds[-1]['round']}/train") or {}).get("selection")
+    places = [f"{row['round']}/select" for row in reversed(rounds)]
+    found = (find_commit(store, place) for place in places)
+    commit = next((it for it in found if it is not None and it.digest == wanted), None)
+    return _commit(store, places[0]) if commit is None else commit
 
 
 def _trained(row: Mapping[str, Any]) -> Trained:

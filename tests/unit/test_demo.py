@@ -102,7 +102,7 @@ def test_a_folder_with_other_data_is_refused(folder: Path, key: int, per_class: 
 def test_the_same_key_writes_the_same_bytes_even_where_a_first_try_was_cut_off(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real: Callable[..., None] = demo._write
+    real: Callable[..., None] = demo.write_shards
 
     def cut_off(place: Path, *args: object) -> None:
         if place.name == "test":
@@ -110,7 +110,7 @@ def test_the_same_key_writes_the_same_bytes_even_where_a_first_try_was_cut_off(
         real(place, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(demo, "_write", cut_off)
+        patch.setattr(demo, "write_shards", cut_off)
         with pytest.raises(KeyboardInterrupt):
             write_digits(tmp_path, 0, PER_CLASS)
     write_digits(tmp_path, 0, PER_CLASS)

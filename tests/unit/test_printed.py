@@ -222,7 +222,7 @@ def test_a_table_of_rounds_is_plain(said: Callable[[], str], config: Config) -> 
     objects = {name: StoredObject(f"{EVIL}/{name}", "", 1) for name in ("config.json", "model.safetensors")}
     network = Network(Commit("", "", "", (Part(objects, {}),), {"parameters": 1}))
     scores = Scores(Commit("", "", "", (), {"validation": {"top1": 1.0}, "test": {"top1": 1.0}}), LocalStore("/"))
-    table.show(Outcome([Round("rounds/0", recipe, network, scores)], "auto"), EVIL, [1.0], [])
+    table.show(Outcome([Round("rounds/0", recipe, network, scores)], "auto"), EVIL, [1.0], [], {})
     assert f"best network: {printed.plain(EVIL)}/best" in said()
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ray_ns.config import Config, Student
 from ray_ns.methods.objectives import objective_of
 from ray_ns.train.data import Batch
+from ray_ns.train.objective import Source
 from ray_ns.train.sharpness import backward
 from ray_ns.train.state import Net, TrainState
 from ray_ns.train.step import NotFiniteError, Piece, Share, Step
@@ -55,11 +56,16 @@ def direction(state: TrainState) -> Tensor:
     return whole / whole.norm()
 
 
+def _share(batch: Batch, net: Net, microbatch: int | None, noised: Callable[[Tensor, Tensor], Tensor]) -> Share:
+    sources = [Source("labelled", count) for count in batch.counts]
+    return Share(batch, sources, {"net": net}, microbatch, CPU, noised)
+
+
 def linear(config: Config, batch: Batch, microbatch: int | None = None) -> tuple[Net, Share]:
     """A linear network of pixels in 0..1, and a step's images."""
     torch.manual_seed(1)
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)).double(), config.student)
-    return net, Share(batch, {"net": net}, microbatch, CPU, lambda it: it.permute(0, 3, 1, 2).double() / 255)
+    return net, _share(batch, net, microbatch, lambda it, _: it.permute(0, 3, 1, 2).double() / 255)
 
 
 @pytest.mark.parametrize("curvature", [(1.0, 4.0), (0.5, 0.5)])
@@ -69,7 +75,7 @@ def test_on_a_quadratic_it_is_the_closed_form(config: Config, batch: Batch, curv
     weight = layer.weight
     weight.data.copy_(torch.tensor([[3.0, -2.0]]))
     net = Net(layer, config.student)
-    share = Share(batch, {"net": net}, None, CPU, lambda it: it)
+    share = _share(batch, net, None, lambda it, _: it)
     a = torch.tensor(curvature, dtype=torch.float64)
     loss = backward(net, share, lambda piece: piece.part * (a * weight**2).sum() / 2, RHO)
     g = a * weight.detach()
