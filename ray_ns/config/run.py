@@ -7,6 +7,7 @@ from pydantic import Field
 from ray_ns.config.schema import PathSetting, Positive, Section, earlier, how
 
 Promote = Literal["auto", "always", "validation"]
+MOST_ROUNDS = 20
 
 
 class Run(Section):
@@ -14,7 +15,7 @@ class Run(Section):
 
     dir: PathSetting = how(..., "directory that holds everything this run makes; the same command on it resumes")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
-    rounds: Positive = Field(2, le=20, description="turns of the loop after the teacher of round 0, at most")
+    rounds: Positive = Field(2, le=MOST_ROUNDS, description="turns of the loop after the teacher of round 0, at most")
     mode: Literal["every_round", "filter_once"] = Field(
         "every_round",
         description="every_round: each teacher labels the whole pool, which is filtered again; filter_once: the first "

@@ -7,6 +7,7 @@ from typing import Any
 
 from ray_ns.artifacts import seen
 from ray_ns.artifacts.report import best_network
+from ray_ns.config.run import MOST_ROUNDS
 from ray_ns.corpora.corpus import Corpus, Shard
 from ray_ns.errors import InputError
 from ray_ns.observe import Reporter
@@ -79,11 +80,8 @@ def _place(generation: int, number: int) -> str:
 
 
 def _labelled(store: ObjectStore, generation: int) -> list[int]:
-    """The rounds whose labels are committed."""
-    found: list[int] = []
-    while find_commit(store, _place(generation, len(found) + 1)) is not None:
-        found.append(len(found) + 1)
-    return found
+    """The rounds whose labels are committed. One whose teacher was that of the round before has none of its own."""
+    return [it for it in range(1, MOST_ROUNDS + 1) if find_commit(store, _place(generation, it)) is not None]
 
 
 def _only(store: ObjectStore, generation: int, number: int) -> bool:

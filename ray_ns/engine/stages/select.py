@@ -139,7 +139,8 @@ def select_again(run: Run, number: int | None) -> Selection:
     rounds = f"{run.place}rounds"
     found = {at: find_commit(store, f"{rounds}/{at}/label") for at in range(1, last + 1)}
     number = number or max((at for at, labels in found.items() if labels), default=1)
-    labels, before = found[number], found.get(number - 1)
+    earlier = [at for at in found if at < number and found[at] is not None]  # some rounds take those of the one before
+    labels, before = found[number], found[max(earlier)] if earlier else None
     if labels is None:
         raise InputError(f"{store.url}: round {number} has no labels yet. Let 'ray-ns run --until label' make them.")
     own = not run.settings.differences((layout.settings(store) or {}).get("select", {}), run.config.select)

@@ -63,6 +63,15 @@ def test_the_last_round_that_labelled_the_whole_pool(made: Made, capsys: pytest.
         asked(store, 4)
 
 
+def test_a_round_that_took_the_labels_of_the_one_before_hides_no_later_ones(made: Made) -> None:
+    store, truth, _ = made
+    commit_labels(store, "rounds/3/label", truth)
+    assert asked(store) == ("rounds/3/label", 1)
+    assert asked(store, 1) == ("rounds/1/label", 1)
+    with pytest.raises(InputError, match="round 2 has no labels"):
+        asked(store, 2)
+
+
 def test_of_a_grown_pool_that_is_not_labelled_yet_those_of_before_with_a_warning(
     made: Made, capsys: pytest.CaptureFixture[str]
 ) -> None:
