@@ -55,6 +55,7 @@ def test_a_finished_one_is_left_as_it_is_and_refused_to_another_config(folder: P
     assert added == {f"best/{name}" for name in ("model.safetensors", "config.json", "labels.txt", "README.md")}
 
 
+@pytest.mark.chaos
 def test_a_half_done_one_is_resumed_to_the_digests_it_would_have_had(folder: Path) -> None:
     half, finished = folder / "half", folder / "finished"
     begun = files(half)
