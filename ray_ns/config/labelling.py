@@ -9,6 +9,10 @@ from ray_ns.config.schema import PRECISION, ClassNumber, PathSetting, Positive, 
 Views = Literal["one", "flip", "five_crops", "ten_crops"]
 
 
+OF_A_STUDENT = ("noised", "teachers")  # settings that only the labels which a student learns from are made with
+OF_A_POOL = ("temperature", "views", *OF_A_STUDENT)  # those of all labels, and not of a network as it is evaluated
+
+
 class Label(Section):
     """How the teacher labels the pool."""
 
@@ -81,7 +85,8 @@ class Label(Section):
     @property
     def of_one_network(self) -> "Label":
         """How one network is evaluated: as it labels, without what only its labels of the pool are made with."""
-        return self.model_copy(update={"temperature": 1.0, "views": "one", "noised": False})
+        fields = type(self).model_fields
+        return self.model_copy(update={name: fields[name].get_default(call_default_factory=True) for name in OF_A_POOL})
 
     @property
     def layout_here(self) -> Literal["actor", "tasks"]:

@@ -60,11 +60,15 @@ def asked(
     return found
 
 
-def labelled_by(record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The settings by which the run whose ``run.json`` is ``record`` labels; None: the usual ones."""
+def labelled_by(record: Mapping[str, Any] | None, without: Sequence[str]) -> dict[str, Any]:
+    """The settings by which the run whose ``run.json`` is ``record`` labels; None: the usual ones.
+
+    ``without``: those that one network by itself does not take over (``labelling.OF_A_STUDENT``, ``OF_A_POOL``).
+    """
     if record is None:
         return {}
-    return Settings.of_run(record, Config).with_defaults(record["config"].get("label", {}), Label)
+    found = Settings.of_run(record, Config).with_defaults(record["config"].get("label", {}), Label)
+    return {name: value for name, value in found.items() if name not in without}
 
 
 class Prediction(Section):

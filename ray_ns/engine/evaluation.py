@@ -10,6 +10,7 @@ from typing import Any
 
 from ray_ns.artifacts.judged import JudgedOn
 from ray_ns.config import FED, Config, Data, Settings
+from ray_ns.config.labelling import OF_A_POOL
 from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -145,10 +146,7 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     fed = {name: getattr(data, name) for name in ("classes", *FED)}
     images = {"labelled": suites[0].source, "pool": suites[0].source, "max_quarantined": 1.0}
     record = None if first.given.run is None else layout.record(first.given.run)
-    label = labelled_by(record)
-    for name in ("temperature", "views"):  # the network as it is
-        label.pop(name, None)
-    return {"data": {**fed, **images}, "label": label}
+    return {"data": {**fed, **images}, "label": labelled_by(record, OF_A_POOL)}
 
 
 def _decides(judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked) -> Evaluated:

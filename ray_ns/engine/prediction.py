@@ -11,6 +11,7 @@ from typing import Any
 from ray_ns.artifacts.calibration import Calibration
 from ray_ns.artifacts.report import report_of
 from ray_ns.config import FED, Config, Settings
+from ray_ns.config.labelling import OF_A_STUDENT
 from ray_ns.config.prediction import Asked, Predicted, Prediction, asked, labelled_by
 from ray_ns.corpora import layout as listed
 from ray_ns.corpora.corpus import Corpus, Shard
@@ -140,7 +141,7 @@ def _values(found: Given, source: str, reporter: Reporter) -> dict[str, Any]:
     data = found.data
     fed = {name: getattr(data, name) for name in ("classes", *FED)}
     images = {"labelled": found.place, "pool": source, "max_quarantined": 1.0}
-    label = labelled_by(None if found.run is None else layout.record(found.run))
+    label = labelled_by(None if found.run is None else layout.record(found.run), OF_A_STUDENT)
     if label.get("temperature") == "auto":
         label["temperature"] = _temperature(found, reporter)
     return {

@@ -4,8 +4,7 @@ Every draw is keyed by the image. So an image gets the same noise in any batch, 
 is resumed gives the labels that it would have given.
 """
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +14,12 @@ import torch
 import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ray_ns.config import Noise
 from ray_ns.errors import InputError
 from ray_ns.images.augment import affine, per_image
 from ray_ns.keyed import hashes, seed
-from ray_ns.models.spared import DROPOUTS
+from ray_ns.models.spared import OnDropout
 
 OF_CHANNELS = (F.dropout1d, F.dropout2d, F.dropout3d)
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step between two draws of an image (splitmix64)
@@ -63,7 +61,7 @@ class Noising:
             for module in network.modules():
                 if isinstance(module, DropPath):
                     held.callback(module.register_forward_hook(_dropping(draws)).remove)
-            held.enter_context(_Dropping(draws))
+            held.enter_context(OnDropout(_always(draws)))
             yield
 
 
@@ -97,19 +95,10 @@ def _dropping(draws: _Draws) -> Callable[..., Tensor]:
     return hook
 
 
-class _Dropping(TorchFunctionMode):
-    """Dropout drops, also in eval mode."""
+def _always(draws: _Draws) -> Callable[..., Tensor]:
+    """Dropout that drops in eval mode too."""
 
-    def __init__(self, draws: _Draws) -> None:
-        super().__init__()
-        self._draws = draws
-
-    def __torch_function__(
-        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func not in DROPOUTS:
-            return func(*args, **(kwargs or {}))
-        asked = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
+    def drop(func: Callable[..., Tensor], asked: dict[str, Any]) -> Tensor:
         before, rate = asked["input"], asked.get("p", 0.5)
         if func is F.dropout:
             shape = before.shape[1:]
@@ -117,4 +106,7 @@ class _Dropping(TorchFunctionMode):
             shape = (before.shape[1], *[1] * (before.dim() - 2))
         else:
             raise InputError(f"label.noised: {func.__name__} is not made for each image apart. Take another model.")
-        return before * self._draws.kept(before, shape, rate) if rate else before
+        noised: Tensor = before * draws.kept(before, shape, rate) if rate else before
+        return noised
+
+    return drop

@@ -36,7 +36,11 @@ def spared(network: nn.Module, rows_B: Tensor, dropout: bool, drop_path: bool) -
                 if isinstance(module, DropPath):
                     held.callback(module.register_forward_hook(_undropped(rows_B)).remove)
         if dropout:
-            held.enter_context(_Spared(rows_B))
+
+            def drop(func: Callable[..., Tensor], asked: dict[str, Any]) -> Tensor:
+                return kept(rows_B, asked["input"], func(**{**asked, "inplace": False}))
+
+            held.enter_context(OnDropout(drop))
         yield
 
 
@@ -57,21 +61,19 @@ def _undropped(rows_B: Tensor) -> Callable[..., Tensor]:
     return hook
 
 
-class _Spared(TorchFunctionMode):
-    """Dropout leaves rows as they are."""
+class OnDropout(TorchFunctionMode):
+    """While it is entered, ``drop`` is called for each of torch's dropouts, with the function and its arguments."""
 
-    def __init__(self, rows_B: Tensor) -> None:
+    def __init__(self, drop: Callable[[Callable[..., Tensor], dict[str, Any]], Tensor]) -> None:
         super().__init__()
-        self._rows_B = rows_B
+        self._drop = drop
 
     def __torch_function__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func not in DROPOUTS:
             return func(*args, **(kwargs or {}))
-        asked = inspect.signature(func).bind(*args, **(kwargs or {})).arguments
-        before = asked["input"]
-        return kept(self._rows_B, before, func(**{**asked, "inplace": False}))
+        return self._drop(func, inspect.signature(func).bind(*args, **(kwargs or {})).arguments)
 
 
 def kept(rows_B: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -12,16 +12,14 @@ from ray_ns.config import Config
 from ray_ns.corpora.corpus import count_per_class
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages.evaluate import CORPORA, Evaluate
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.judging import TRUTH
 from ray_ns.engine.workers.slices import LOGITS, Job, Piece
 from ray_ns.errors import InputError
 from ray_ns.evaluate.calibration import FEW, calibration, fit, in_words
-from ray_ns.images import decode
-from ray_ns.seals import canonical, digest
+from ray_ns.seals import canonical
 from ray_ns.store.commit import Commit, Output
-
-CORPORA = ("validation", "test")
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,7 @@ class Calibrate(Stage[Calibration]):
         return False
 
     def inputs(self, run: Run) -> dict[str, Any]:
-        return {
-            "network": self.network.digest,
-            "corpora": digest([[vars(shard) for shard in run.corpora[name].shards] for name in CORPORA]),
-            "label": run.settings.of(run.config.label.of_one_network),
-            "data": run.settings.of(run.config.data),
-            "decode": decode.VERSION,
-        }
+        return Evaluate(self.network).inputs(run)  # the same images in the same way
 
     def work(self, run: Run, output: Output) -> Done:
         shards = {name: run.corpora[name].shards for name in CORPORA}
