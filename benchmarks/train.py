@@ -166,14 +166,15 @@ class Contest:
         from ray_ns.corpora.corpus import Corpus, image_ids
         from ray_ns.images.augment import per_image
         from ray_ns.images.decode import Decode
-        from ray_ns.train.data import Images, Steps, visits_of
+        from ray_ns.train.data import Images, Steps, View
+        from ray_ns.train.visits import visits_of
 
         corpus = Corpus.scan(str(POOL), "image", None)
         rows = [sum(corpus.open(shard).group_rows) for shard in corpus.shards]
         ids = np.concatenate([image_ids(s.ordinal, np.arange(n)) for s, n in zip(corpus.shards, rows, strict=True)])
         eye = np.eye(CLASSES, dtype=np.float32)
         visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-        images = Images(corpus, visits, Decode(SIZE, 3, "none"), lambda at: eye[at % CLASSES])
+        images = Images(corpus, visits, [View(Decode(SIZE, 3, "none"))], lambda at: eye[at % CLASSES])
         return Steps([(images, BATCH)], 0, 0, 1, per_image(self.recipe.noise, SIZE))
 
 

@@ -7,111 +7,25 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ray_ns.corpora.corpus import Corpus, Shard, ShardReader, image_ids
+from ray_ns.corpora.corpus import Corpus, Shard, ShardReader
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.errors import RayNsError
 from ray_ns.images.decode import Decode, Reason
 from ray_ns.keyed import seed
 from ray_ns.train.sampler import WINDOW, Order
+from ray_ns.train.visits import Visit, Visits
 
 CACHE_BYTES = 512 * 2**20
 HELD_BYTES = 4 * 2**30
 OPEN_SHARDS = 64  # of a corpus at once, so that few footers are read more than once
 NO_TARGET = -1
-
-
-@dataclass(frozen=True)
-class Visit:
-    """One reading of one row group: its images with more than ``copy`` copies, ``size`` of them.
-
-    ``ids`` and ``copies`` are views of the whole corpus's arrays from ``first`` on: a visit is small whatever the size
-    of its row group. ``base`` is the ImageId of the group's row 0.
-    """
-
-    shard: Shard
-    group: int
-    copy: int
-    size: int
-    base: int
-    first: int
-    ids: np.ndarray
-    copies: np.ndarray
-
-    @property
-    def rows(self) -> np.ndarray:
-        """The row of the group of each entry, int64 (size,)."""
-        return self.ids[self.copies > self.copy] - self.base
-
-    @property
-    def targets(self) -> np.ndarray:
-        """The row of the target table of each entry, int64 (size,)."""
-        return self.first + np.flatnonzero(self.copies > self.copy)
-
-
-class Visits(Sequence[Visit]):
-    """All visits of a corpus, 40 bytes each: a big selection has millions, and loader processes share one array.
-
-    ``table``: one row of ``COLUMNS`` per visit; ``shard`` is an index into ``shards``, and the row group's images are
-    ``ids[first:end]``.
-    """
-
-    COLUMNS = np.dtype(
-        [(name, np.int32) for name in ("shard", "group", "copy", "size")]
-        + [(name, np.int64) for name in ("base", "first", "end")]
-    )
-
-    def __init__(self, shards: Sequence[Shard], ids: np.ndarray, copies: np.ndarray, table: np.ndarray) -> None:
-        self._shards, self._ids, self._copies, self._table = shards, ids, copies, table
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __getitem__(self, at: Any) -> Any:
-        shard, group, copy, size, base, first, end = self._table[at].item()
-        return Visit(self._shards[shard], group, copy, size, base, first, self._ids[first:end], self._copies[first:end])
-
-    @property
-    def sizes(self) -> np.ndarray:
-        """Entries of each visit."""
-        return self._table["size"]
-
-    @cached_property
-    def images(self) -> int:
-        """Different images of all visits: copies count once."""
-        return int(self.sizes[self._table["copy"] == 0].sum())
-
-
-def visits_of(corpus: Corpus, ids: np.ndarray, copies: np.ndarray) -> Visits:
-    """The visits that give image ``ids[i]`` ``copies[i]`` times: copy j of an image is in the row group's j-th visit.
-
-    ``ids`` int64 (n,) ascending, ``copies`` int (n,). Targets are numbered as ``ids`` are.
-    """
-    tables = [np.empty(0, Visits.COLUMNS)]
-    for number, shard in enumerate(corpus.shards):
-        low, high = np.searchsorted(ids, image_ids(shard.ordinal, np.array([0, 2**32 - 1])))
-        if low == high:
-            continue
-        bounds = image_ids(shard.ordinal, np.concatenate([[0], np.cumsum(corpus.open(shard).group_rows)]))
-        edges = np.searchsorted(ids[low:high], bounds)
-        many = copies[low:high]
-        for_copy = []
-        for copy in range(int(many.max())):
-            sizes = np.diff(np.concatenate([[0], np.cumsum(many > copy)])[edges])
-            (groups,) = np.nonzero(sizes)
-            table = np.empty(len(groups), Visits.COLUMNS)
-            table["shard"], table["group"], table["copy"], table["size"] = number, groups, copy, sizes[groups]
-            table["base"], table["first"], table["end"] = bounds[groups], low + edges[groups], low + edges[groups + 1]
-            for_copy.append(table)
-        of_shard = np.concatenate(for_copy)
-        tables.append(of_shard[np.lexsort((of_shard["copy"], of_shard["group"]))])
-    return Visits(corpus.shards, ids, copies, np.concatenate(tables))
 
 
 @dataclass
@@ -127,27 +41,35 @@ class _Held:
     encoded: Any = None
 
 
-class Images:
-    """Decoded images of one corpus by (visit, entry), with a target each.
+@dataclass(frozen=True)
+class View:
+    """One way to see an image: how it is decoded, and whether it is noised then."""
 
-    ``targets(rows)`` gives float32 (n, classes) for rows of the target table. The encoded images of up to ``room``
-    visits are kept until each was asked for, in up to ``HELD_BYTES``. Decoded images are kept until ``CACHE_BYTES`` are
-    full, so a small corpus is decoded once. ``bytes_read``: bytes read from shards so far, used or not; ``bytes_used``:
-    bytes of the encoded images asked for, counted each time. ``unreadable``: the reason of every image asked for that
-    cannot be read, by name; such an image is black, has no loss, and keeps its slot.
+    decode: Decode
+    noised: bool = True
+
+
+class Images:
+    """Decoded images of one corpus by (visit, entry), each in every one of ``views``, with a target.
+
+    An image is read once for all of its views, and decoded once for those that decode alike. ``targets(rows)`` gives
+    float32 (n, classes) for rows of the target table. The encoded images of up to ``room`` visits are kept until each
+    was asked for, in up to ``HELD_BYTES``. Decoded images are kept until ``CACHE_BYTES`` are full, so a small corpus is
+    decoded once. ``bytes_read``: bytes read from shards so far, used or not; ``bytes_used``: bytes of the encoded
+    images asked for, counted each time. ``unreadable``: the reason of every image asked for that cannot be read, by
+    name; such an image is black in every view, has no loss, and keeps its slot.
     """
 
     def __init__(
         self,
         corpus: Corpus,
         visits: Visits,
-        decode: Decode,
+        views: Sequence[View],
         targets: Callable[[np.ndarray], np.ndarray],
         max_quarantined: float = 0.0,
-        noised: bool = True,
     ) -> None:
         self.visits = visits
-        self.noised = noised
+        self.views = tuple(views)
         self.targets = targets
         self.room = 1
         self.bytes_read = 0
@@ -157,10 +79,11 @@ class Images:
         self._max_quarantined = max_quarantined
         self._corpus = corpus
         self._open: Callable[[Shard], ShardReader] = lru_cache(OPEN_SHARDS)(corpus.open)
-        self._decode = decode
+        self._decodes = list(dict.fromkeys(view.decode for view in self.views))
         self._held: dict[int, _Held] = {}  # least recently used first
         self._held_bytes = 0
-        self._decoded: dict[tuple[int, int, int], tuple[np.ndarray | None, int]] = {}  # and size of the encoded image
+        # The pixels of each way to decode, and the size of the encoded image.
+        self._decoded: dict[tuple[int, int, int], tuple[list[np.ndarray] | None, int]] = {}
         self._decoded_room = CACHE_BYTES
 
     @property
@@ -168,40 +91,46 @@ class Images:
         """Entries of each visit."""
         return self.visits.sizes
 
-    def image(self, visit: int, entry: int) -> tuple[np.ndarray, int]:
-        """Pixels, uint8 (size, size, channels), and the row of the target table; black and ``NO_TARGET`` if unreadable.
+    def image(self, visit: int, entry: int) -> tuple[list[np.ndarray], int]:
+        """Of each view the pixels, uint8 (size, size, channels), not yet noised; and the row of the target table.
 
+        They are black, and it is ``NO_TARGET``, where the image is unreadable.
         ``InputError`` where more of the corpus than ``max_quarantined`` (a fraction) is unreadable.
         """
         reading, held = self.visits[visit], self._visit(visit)
-        pixels, target = self._pixels(reading, held, entry), int(held.targets[entry])
+        decoded, target = self._pixels(reading, held, entry), int(held.targets[entry])
         held.left -= 1
         if not held.left:
             self._forget(visit)
-        if pixels is None:
-            side, channels = self._decode.size, self._decode.channels
-            return np.zeros((side, side, channels), np.uint8), NO_TARGET
-        return pixels, target
+        if decoded is None:
+            shapes = [(view.decode.size, view.decode.size, view.decode.channels) for view in self.views]
+            return [np.zeros(shape, np.uint8) for shape in shapes], NO_TARGET
+        return [decoded[self._decodes.index(view.decode)] for view in self.views], target
 
-    def _pixels(self, reading: Visit, held: _Held, entry: int) -> np.ndarray | None:
+    def _pixels(self, reading: Visit, held: _Held, entry: int) -> list[np.ndarray] | None:
+        """The pixels of each way to decode; None where one of them cannot."""
         row = int(held.rows[entry])
         key = (reading.shard.ordinal, reading.group, row)
         if key in self._decoded:
-            pixels, size = self._decoded[key]
+            known, size = self._decoded[key]
             self.bytes_used += size
-            return pixels
+            return known
         if held.encoded is None:
             self._read(reading, held)
         encoded = held.encoded[entry].as_py()
         size = len(encoded or b"")
         self.bytes_used += size
-        decoded = self._decode(encoded)
-        if isinstance(decoded, Reason):
-            self._leave_out(reading, row, decoded)
-            self._decoded[key] = None, size
-            return None
-        if self._decoded_room >= decoded.nbytes:
-            self._decoded_room -= decoded.nbytes
+        decoded = []
+        for decode in self._decodes:
+            pixels = decode(encoded)
+            if isinstance(pixels, Reason):
+                self._leave_out(reading, row, pixels)
+                self._decoded[key] = None, size
+                return None
+            decoded.append(pixels)
+        taken = sum(pixels.nbytes for pixels in decoded)
+        if self._decoded_room >= taken:
+            self._decoded_room -= taken
             self._decoded[key] = decoded, size
         return decoded
 
@@ -237,12 +166,14 @@ class Images:
 
 @dataclass(frozen=True)
 class Batch:
-    """One share of a step's global batch, source after source.
+    """One share of a step's global batch: source after source, and of each view after view of the same images.
 
-    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes). ``counts``: how many are of each
-    source. ``bytes_read``: bytes read from shards for it; ``bytes_used``: bytes of its encoded images. ``unreadable``:
-    the reason of every image of it that cannot be read, by name, the first time it comes; it is black and its targets
-    are zeros.
+    ``images`` uint8 (B, size, size, channels), ``targets`` float32 (B, classes). ``counts``: how many are of each view
+    of each source. ``bytes_read``: bytes read from shards for it; ``bytes_used``: bytes of its encoded images.
+    ``unreadable``: the reason of every image of it that cannot be read, by name, the first time it comes; in every view
+    it is black and its targets are zeros, which those of no other image are. ``first_slots``: of each source the slot
+    of its first image, which the others follow; none: the batch is the global one. ``entries``: how many images were
+    read for it, each once whatever its views.
     """
 
     images: torch.Tensor
@@ -251,6 +182,8 @@ class Batch:
     bytes_read: int = 0
     bytes_used: int = 0
     unreadable: Mapping[str, str] = field(default_factory=dict)
+    first_slots: tuple[int, ...] = ()
+    entries: int = 0
 
 
 class Steps(Dataset["Batch | RayNsError"]):
@@ -284,7 +217,7 @@ class Steps(Dataset["Batch | RayNsError"]):
 
     @property
     def per_step(self) -> int:
-        """How many images a step has, over all workers."""
+        """How many images a step has, over all workers, each once whatever its views."""
         return sum(len(order.share(0, 1)) for _, order in self._sources)
 
     @property
@@ -300,26 +233,42 @@ class Steps(Dataset["Batch | RayNsError"]):
             return error  # as a value: a loader process would wrap what is raised in a text of its own
 
     def _batch(self, step: int, rank: int, world: int) -> Batch:
-        pixels, targets, counts = [], [], []
+        pixels: list[np.ndarray] = []
+        targets: list[np.ndarray] = []
+        counts: list[int] = []
+        shares = [order.share(rank, world) for _, order in self._sources]
         read, used = self._bytes()
         found: dict[str, str] = {}
         for number, (images, order) in enumerate(self._sources):
             # The open windows, one visit each that another stream shares, and one window that begins.
             images.room = -(-order.streams // world) * (WINDOW + 1) + WINDOW
-            rows = []
+            rows, seen = [], []
             known = len(images.unreadable)
-            share = order.share(rank, world)
-            augment = self._augment if images.noised else None
-            for slot, (visit, entry) in zip(share, order.slots(step, rank, world), strict=True):
-                image, row = images.image(visit, entry)
-                pixels.append(augment(image, seed(self._key, step, number, slot)) if augment else image)
+            for slot, (visit, entry) in zip(shares[number], order.slots(step, rank, world), strict=True):
+                views, row = images.image(visit, entry)
+                seen.append(self._noised(images.views, views, step, number, slot))
                 rows.append(row)
-            targets.append(_targets(images, np.array(rows, np.int64)))
-            counts.append(len(share))
+            for view in range(len(images.views)):
+                pixels += [views[view] for views in seen]
+                targets.append(_targets(images, np.array(rows, np.int64)))
+                counts.append(len(seen))
             found.update(itertools.islice(images.unreadable.items(), known, None))
         read_now, used_now = self._bytes()
         whole = torch.from_numpy(np.stack(pixels)), torch.from_numpy(np.concatenate(targets))
-        return Batch(*whole, tuple(counts), read_now - read, used_now - used, found)
+        firsts, entries = tuple(share.start for share in shares), sum(map(len, shares))
+        return Batch(*whole, tuple(counts), read_now - read, used_now - used, found, firsts, entries)
+
+    def _noised(self, views: Sequence[View], pixels: Sequence[np.ndarray], *place: int) -> list[np.ndarray]:
+        """The views of the image at a ``place`` of the training, those that are noised each by draws of its own."""
+        made, times = [], 0
+        for view, image in zip(views, pixels, strict=True):
+            if not view.noised or self._augment is None:
+                made.append(image)
+                continue
+            # The first one's draws are those that it would have were it the only view.
+            made.append(self._augment(image, seed(self._key, *place, *([times] if times else []))))
+            times += 1
+        return made
 
     def _bytes(self) -> tuple[int, int]:
         """Bytes read and used so far."""
@@ -373,11 +322,11 @@ def batches(steps: Steps, first: int, end: int, workers: int) -> Iterator[Batch]
 
 
 def _joined(shares: Sequence[Batch]) -> Batch:
-    """The worker's batch of the ``shares`` of its loader processes, source after source."""
+    """The worker's batch of the ``shares`` of its loader processes, view after view."""
 
     def joined(of: Callable[[Batch], torch.Tensor]) -> torch.Tensor:
-        by_source = zip(*(of(it).split(it.counts) for it in shares), strict=True)
-        return torch.cat([of_share for of_source in by_source for of_share in of_source])
+        by_view = zip(*(of(it).split(it.counts) for it in shares), strict=True)
+        return torch.cat([of_share for of_view in by_view for of_share in of_view])
 
     return Batch(
         joined(lambda it: it.images),
@@ -386,4 +335,6 @@ def _joined(shares: Sequence[Batch]) -> Batch:
         sum(it.bytes_read for it in shares),
         sum(it.bytes_used for it in shares),
         {name: why for it in shares for name, why in it.unreadable.items()},
+        shares[0].first_slots,
+        sum(it.entries for it in shares),
     )

@@ -74,5 +74,5 @@ def _measure(batch: Batch, waited: float, stepped: float) -> None:
     """Count a step of this worker. ``waited``: seconds for its batch; ``stepped``: of the step itself."""
     measures.count("ns_input_wait_seconds", waited)
     measures.timed("ns_step_seconds", stepped)
-    measures.count("ns_train_images", len(batch.images))
+    measures.count("ns_train_images", batch.entries)
     measures.count("ns_bytes_read", batch.bytes_read)

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Source:
-    """Images of every step: labelled ones, or those of the selection; ``per_step``: how many, over all workers."""
+    """Images of every step: labelled ones, or those of the selection; ``per_step``: how many, over all workers.
+
+    ``views``: an image comes once for each, noised or not, read for all of them at once.
+    """
 
     images: Literal["labelled", "selection"]
     per_step: int
+    views: tuple[bool, ...] = (True,)
 
 
 class Agree(Protocol):
@@ -51,7 +55,7 @@ class Objective(Protocol):
         """The networks by name, each with the recipe by which it is built, optimised and averaged."""
 
     def sources(self) -> tuple[Source, ...]:
-        """Where the images of a step come from. A batch holds them in this order."""
+        """Where the images of a step come from. A batch holds them in this order, of each source view after view."""
 
     def step(self, state: "TrainState", share: "Share", agree: Agree) -> float:
         """Go forward and back with this worker's ``share`` of the images, let ``agree`` update; the step's loss.

@@ -11,9 +11,10 @@ from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.images.augment import per_image
 from ray_ns.images.decode import Decode
 from ray_ns.models.loss import sharpen, smooth
-from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.data import Images, Steps, View
 from ray_ns.train.objective import Source
 from ray_ns.train.selected import Selected
+from ray_ns.train.visits import visits_of
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,10 @@ class Sources:
         """The batches of one worker."""
         images = {"labelled": self.labelled, "selection": self.pseudo_labelled}
         augment = per_image(self.recipe.noise, self.data.size)
-        return Steps([(images[it.images](), it.per_step) for it in sources], key, rank, world, augment)
+        return Steps([(images[it.images](it.views), it.per_step) for it in sources], key, rank, world, augment)
 
-    def labelled(self) -> Images:
-        """The labelled images with smoothed one-hot targets."""
+    def labelled(self, views: Sequence[bool] = (True,)) -> Images:
+        """The labelled images with smoothed one-hot targets; ``views``: of each of them, noised or not."""
         corpus, data = self.corpora["labelled"], self.data
         per_shard = corpus.labels(data.classes)
         truth = np.concatenate(per_shard)
@@ -46,10 +47,10 @@ class Sources:
             return smooth(torch.from_numpy(truth[rows]), data.classes, self.recipe.label_smoothing).numpy()
 
         visits = visits_of(corpus, ids, np.ones(len(ids), np.int32))
-        return Images(corpus, visits, self._decode(), targets, data.max_quarantined)
+        return Images(corpus, visits, self._views(views), targets, data.max_quarantined)
 
-    def pseudo_labelled(self) -> Images:
-        """The selected images of the pool with the teacher's labels, soft or hard."""
+    def pseudo_labelled(self, views: Sequence[bool]) -> Images:
+        """The selected images of the pool with the teacher's labels, soft or hard; ``views``: as of labelled ones."""
         assert isinstance(self.recipe, Student)
         assert self.selected is not None
         recipe, data, selected = self.recipe, self.data, self.selected
@@ -62,11 +63,11 @@ class Sources:
 
         corpus = self.corpora["pool"]
         visits = visits_of(corpus, selected.ids, selected.copies)
-        noised = recipe.pseudo_noise.input
-        return Images(corpus, visits, self._decode(noised), targets, data.max_quarantined, noised)
+        return Images(corpus, visits, self._views(views), targets, data.max_quarantined)
 
-    def _decode(self, noised: bool = True) -> Decode:
+    def _views(self, noised: Sequence[bool]) -> list[View]:
         """How images are read: where a random crop follows, whole."""
-        if noised and self.recipe.noise.crop == "random_resized":
-            return Decode(self.data.size, self.data.channels, "none")
-        return Decode.of(self.data)
+        plain = Decode.of(self.data)
+        cropped = self.recipe.noise.crop == "random_resized"
+        whole = Decode(self.data.size, self.data.channels, "none") if cropped else plain
+        return [View(whole if one else plain, one) for one in noised]

@@ -1,7 +1,7 @@
 """One optimiser step: what is common to all objectives."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ray_ns.config import Data, Student
+from ray_ns.config import Data
 from ray_ns.errors import ResumableError
 from ray_ns.images.augment import affine
 from ray_ns.keyed import seed
@@ -25,7 +25,7 @@ class NotFiniteError(ResumableError):
 
 @dataclass(frozen=True)
 class Piece:
-    """One microbatch on the device: noised ``pixels`` (b, channels, size, size), ``targets`` (b, classes).
+    """One microbatch on the device: ``pixels`` (b, channels, size, size), ``targets`` (b, classes).
 
     ``part``: its images' part of the worker's, so that the sum over pieces of part x mean is the mean. ``pseudo``:
     which of its images are of the selection, bool (b,).
@@ -38,9 +38,10 @@ class Piece:
 
 
 class Share:
-    """One worker's images of a step, to be gone through in microbatches; ``counts``: how many are of each source.
+    """One worker's images of a step, to be gone through in microbatches; ``counts``: how many of each source's views.
 
-    ``sources``: what each is. Gradients are summed over the pieces, and over the workers as the last piece is gone back
+    ``sources``: what each is. ``noised``: from images, whether each is of a view that is noised, and whether each is
+    drawn for, to pixels. Gradients are summed over the pieces, and over the workers as the last piece is gone back
     through.
     """
 
@@ -51,13 +52,20 @@ class Share:
         nets: Mapping[str, Net],
         microbatch: int | None,
         device: torch.device,
-        noised: Callable[[Tensor, Tensor], Tensor],
+        noised: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> None:
         self.counts = batch.counts
         self.device = device
-        self._pseudo = torch.tensor([it.images == "selection" for it in sources]).repeat_interleave(
-            torch.tensor(batch.counts)
-        )
+        views = [(source, one) for source in sources for one in source.views]
+
+        def by_image(of_views: Iterable[bool]) -> Tensor:
+            return torch.tensor(list(of_views)).repeat_interleave(torch.tensor(batch.counts))
+
+        self._pseudo = by_image(source.images == "selection" for source, _ in views)
+        self._noisy = by_image(one for _, one in views)
+        # Beside a noised view of its image a plain one takes no draws, so that the noised one's are what they would be
+        # alone. A source that is not noised at all takes them, so that those of the others are what they would be.
+        self._drawn = by_image(one or not any(source.views) for source, one in views)
         self._batch, self._nets, self._noised = batch, nets, noised
         self._parts = -(-len(batch.images) // (microbatch or len(batch.images)))
 
@@ -67,13 +75,19 @@ class Share:
             # Every parts-th image, so that all microbatches have images of each source in the same share.
             some = images[number :: self._parts]
             pseudo = self._pseudo[number :: self._parts].to(self.device)
-            pixels = self._noised(some, pseudo)
+            pixels = self._noised(some, self._noisy[number :: self._parts], self._drawn[number :: self._parts])
             piece = Piece(pixels, targets[number :: self._parts].to(self.device), len(some) / len(images), pseudo)
             with ExitStack() as unsummed:
                 if number < self._parts - 1:
                     for net in self._nets.values():
                         unsummed.enter_context(net.unsummed())
                 yield piece
+
+    def whole(self) -> Piece:
+        """All of them at once, for an objective that looks at several views of an image together."""
+        if self._parts > 1:
+            raise ValueError(f"the share of {len(self._batch.images)} images comes in {self._parts} microbatches")
+        return next(iter(self))
 
     def backward(self, loss_of: Callable[[Piece], Tensor]) -> Tensor:
         """Go back through ``loss_of`` each piece; the sum of all."""
@@ -133,15 +147,24 @@ class Step:
         state.step += 1
         return loss
 
-    def _noised(self, images: Tensor, pseudo: Tensor) -> Tensor:
-        """``affine``, which works on batches; every other input noise was made as the image was read."""
+    def _noised(self, images: Tensor, noisy: Tensor, drawn: Tensor) -> Tensor:
+        """``affine``, which works on batches; every other input noise was made as the image was read.
+
+        ``noisy``: the images that are noised, bool (b,), all of them ``drawn``, the images that draws are made for.
+        """
         pixels = images.to(self._device).permute(0, 3, 1, 2).to(self._mean.dtype).div_(255)
-        recipe = self._objective.recipe
-        if recipe.noise.augment == "affine":
-            clean, pixels = pixels, affine(pixels, recipe.noise.magnitude, recipe.noise.flip, torch.default_generator)
-            if isinstance(recipe, Student) and not recipe.pseudo_noise.input:
-                pixels = kept(pseudo, clean, pixels)
+        if self._objective.recipe.noise.augment == "affine":
+            clean, pixels = pixels, self._affine(pixels, drawn)
+            if not noisy.all():
+                pixels = kept(~noisy.to(self._device), clean, pixels)
         return pixels.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+
+    def _affine(self, pixels: Tensor, drawn: Tensor) -> Tensor:
+        noise = self._objective.recipe.noise
+        if drawn.all():
+            return affine(pixels, noise.magnitude, noise.flip, torch.default_generator)
+        at = drawn.nonzero()[:, 0].to(self._device)
+        return pixels.index_copy(0, at, affine(pixels[at], noise.magnitude, noise.flip, torch.default_generator))
 
     def _agreed(
         self, step: int, loss: Tensor, nets: tuple[Net, ...], scalars: Mapping[str, Tensor]

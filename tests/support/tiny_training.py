@@ -28,10 +28,11 @@ from ray_ns.engine.workers.score import Score
 from ray_ns.images.decode import Decode
 from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint, objects
-from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.data import Images, Steps, View
 from ray_ns.train.fit import Worker, fit
 from ray_ns.train.objective import Objective
 from ray_ns.train.state import TrainState
+from ray_ns.train.visits import visits_of
 
 STEPS, EVERY, KEY = 20, 3, 7
 PREFIX = "rounds/1/train"
@@ -83,7 +84,7 @@ def steps_in(
         table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
         table[np.arange(count), np.arange(count) % 3] = sharpness
         visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
-        return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
+        return Images(corpus, visits, [View(Decode(16, 1))], lambda rows: table[rows])
 
     sources = [(images("labelled", 9, 1.0), batch)]
     if ratio:

@@ -25,10 +25,10 @@ class NoisyStudent:
         return {self.keeps: self.recipe}
 
     def sources(self) -> tuple[Source, ...]:
-        batch, ratio = self.recipe.batch, self.recipe.ratio
+        batch, ratio, views = self.recipe.batch, self.recipe.ratio, (self.recipe.pseudo_noise.input,)
         if not self.recipe.joint:
-            return (Source("selection", batch * (1 + ratio)),)
-        return Source("labelled", batch), Source("selection", batch * ratio)
+            return (Source("selection", batch * (1 + ratio), views),)
+        return Source("labelled", batch), Source("selection", batch * ratio, views)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
         return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]

@@ -1,6 +1,8 @@
 """Which images each method's networks learn from, and how many of them in a step."""
 
-from ray_ns.config import Config
+import pytest
+
+from ray_ns.config import Config, Student
 from ray_ns.methods.objectives import objective_of
 from ray_ns.train.objective import Source
 
@@ -10,6 +12,14 @@ def test_a_student_learns_from_labelled_images_and_ratio_times_as_many_selected_
     objective = objective_of(student, 4, selection=True)
     assert objective.sources() == (Source("labelled", 4), Source("selection", 12))
     assert objective.networks() == {objective.keeps: student}
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_selected_images_are_seen_plain_where_their_input_noise_is_taken_from_them(config: Config, joint: bool) -> None:
+    student = Student.model_validate({**config.student.model_dump(), "pseudo_noise": {"input": False}, "joint": joint})
+    *labelled, selected = objective_of(student, 4, selection=True).sources()
+    assert selected.views == (False,)
+    assert [source.views for source in labelled] == [(True,)] * joint
 
 
 def test_without_a_selection_all_images_of_a_step_are_labelled(config: Config) -> None:

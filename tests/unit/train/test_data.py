@@ -1,10 +1,6 @@
-import gc
-import pickle
 import random
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +11,10 @@ from ray_ns.config import Noise
 from ray_ns.corpora.corpus import Corpus, Shard, image_ids
 from ray_ns.errors import InputError
 from ray_ns.images.augment import per_image
-from ray_ns.images.decode import Decode
+from ray_ns.images.decode import Decode, Reason
 from ray_ns.models.loss import noisy_student_loss
-from ray_ns.train.data import Batch, Images, Steps, batches, visits_of
+from ray_ns.train.data import Batch, Images, Steps, View, batches
+from ray_ns.train.visits import visits_of
 
 Pictures = Callable[..., list[bytes]]
 Write = Callable[..., Corpus]
@@ -41,52 +38,12 @@ def pool(write_corpus: Write, pictures: Pictures) -> Corpus:
     return write_corpus("pool", [images[:9], images[9:10], images[10:]])
 
 
-def of(corpus: Corpus, copies: list[int] | np.ndarray | None = None) -> Images:
+def of(
+    corpus: Corpus, copies: list[int] | np.ndarray | None = None, views: tuple[View, ...] = (View(DECODE),)
+) -> Images:
     ids = all_ids([sum(corpus.open(shard).group_rows) for shard in corpus.shards])
     many = np.ones(len(ids), int) if copies is None else np.asarray(copies)
-    return Images(corpus, visits_of(corpus, ids[many > 0], many[many > 0]), DECODE, own_row)
-
-
-def test_copies_are_spread_over_visits_never_within_one(pool: Corpus) -> None:
-    rng = np.random.default_rng(0)
-    ids = all_ids([9, 1, 10])
-    for _ in range(20):
-        copies = rng.integers(0, 5, 20) * (rng.random(20) < 0.7)
-        used = copies > 0
-        visits = visits_of(pool, ids[used], copies[used])
-        seen: Counter[int] = Counter()
-        for visit in visits:
-            first = sum(pool.open(visit.shard).group_rows[: visit.group])
-            found = image_ids(visit.shard.ordinal, visit.rows + first)
-            assert len(set(found.tolist())) == len(found) > 0
-            np.testing.assert_array_equal(ids[used][visit.targets], found)
-            seen.update(found.tolist())
-        assert seen == {int(one): int(many) for one, many in zip(ids, copies, strict=True) if many}
-
-
-def test_visits_lie_within_their_row_group(pool: Corpus) -> None:
-    visits = visits_of(pool, all_ids([9, 1, 10]), np.ones(20, int))
-    sizes = [(visit.shard.ordinal, visit.group, len(visit.rows)) for visit in visits]
-    assert sizes == [(0, 0, 4), (0, 1, 4), (0, 2, 1), (1, 0, 1), (2, 0, 4), (2, 1, 4), (2, 2, 2)]
-
-
-def test_shards_and_groups_without_a_chosen_image_have_no_visit(pool: Corpus) -> None:
-    visits = visits_of(pool, np.array([image_ids(2, np.array([5]))[0]]), np.array([2]))
-    assert [(visit.shard.ordinal, visit.group, visit.rows.tolist()) for visit in visits] == [(2, 1, [1])] * 2
-
-
-def test_a_visit_costs_no_more_than_its_numbers(pool: Corpus) -> None:
-    # A selection of 130 million has five million visits; as objects they took half a kilobyte each, in every process.
-    groups, ids = [5] * 20_000, image_ids(0, np.arange(0, 100_000, 5))
-    wide = SimpleNamespace(shards=pool.shards[:1], open=lambda shard: SimpleNamespace(group_rows=groups))
-    gc.collect()
-    tracemalloc.start()
-    visits = visits_of(wide, ids, np.ones(len(ids), np.int16))  # type: ignore[arg-type]
-    held, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert (len(visits), visits.images) == (20_000, 20_000)
-    assert held < 50 * len(visits)
-    assert visits[19_999].rows.tolist() == [0]
+    return Images(corpus, visits_of(corpus, ids[many > 0], many[many > 0]), views, own_row)
 
 
 def test_pixels_and_targets_are_those_of_the_image(pool: Corpus, pictures: Pictures) -> None:
@@ -96,7 +53,7 @@ def test_pixels_and_targets_are_those_of_the_image(pool: Corpus, pictures: Pictu
     for visit, size in enumerate(images.sizes):
         for entry in range(size):
             for _ in range(2):  # once more, from memory
-                pixels, row = images.image(visit, entry)
+                (pixels,), row = images.image(visit, entry)
                 np.testing.assert_array_equal(pixels, originals[row])
             seen[row] += 1
     assert seen == dict.fromkeys(range(20), 2)
@@ -108,7 +65,7 @@ def test_pixels_are_the_same_where_nothing_fits_in_memory(pool: Corpus, monkeypa
     read = of(pool)
     for visit, size in enumerate(kept.sizes):
         for entry in range(size):
-            np.testing.assert_array_equal(read.image(visit, entry)[0], kept.image(visit, entry)[0])
+            np.testing.assert_array_equal(read.image(visit, entry)[0][0], kept.image(visit, entry)[0][0])
 
 
 @pytest.fixture
@@ -121,7 +78,7 @@ def damaged(write_corpus: Write, pictures: Pictures) -> Callable[..., Steps]:
     def made(allowed: float, rank: int = 0, world: int = 1) -> Steps:
         visits = visits_of(corpus, all_ids([9]), np.ones(9, int))
         targets = np.eye(CLASSES, dtype=np.float32)[np.arange(9) % CLASSES]
-        source = Images(corpus, visits, DECODE, lambda rows: targets[rows], allowed)
+        source = Images(corpus, visits, [View(DECODE)], lambda rows: targets[rows], allowed)
         return Steps([(source, 6)], 1, rank, world, None)
 
     return made
@@ -230,12 +187,6 @@ def test_a_finished_training_has_no_batches(steps_of: Callable[..., Steps]) -> N
     assert list(batches(steps_of(), 8, 8, 0)) == []
 
 
-def test_visits_can_travel(pool: Corpus) -> None:
-    visits = visits_of(pool, all_ids([9, 1, 10]), np.ones(20, int))
-    back = pickle.loads(pickle.dumps(visits))
-    assert [visit.shard for visit in back] == [visit.shard for visit in visits]
-
-
 class CountedCorpus:
     """400 row groups of 25 images that are but their number, in five digits; no shard on any disk."""
 
@@ -265,7 +216,8 @@ def walked(
     """What one worker reads in an epoch, of whole row groups or by row."""
     corpus = CountedCorpus(by_row)
     ids = np.flatnonzero(np.random.default_rng(batch).random(10_000) < density)
-    images = Images(corpus, visits_of(corpus, ids, np.ones(len(ids), np.int16)), number, own_row)  # type: ignore[arg-type]
+    visits = visits_of(corpus, ids, np.ones(len(ids), np.int16))  # type: ignore[arg-type]
+    images = Images(corpus, visits, [View(number)], own_row)  # type: ignore[arg-type]
     steps = Steps([(images, batch)], 1, rank, world, None)
     for got in batches(steps, 0, len(ids) // batch, loaders):
         np.testing.assert_array_equal(got.images[:, 0, 0, 0], ids[got.targets[:, 0].numpy().astype(int)] % 251)
@@ -316,7 +268,7 @@ def test_held_row_groups_never_take_more_than_their_bytes(
     for _ in range(2):
         for visit, size in enumerate(images.sizes):
             for entry in range(size):
-                pixels, row = images.image(visit, entry)
+                (pixels,), row = images.image(visit, entry)
                 np.testing.assert_array_equal(pixels, originals[row])
         read.append(images.bytes_read)
     assert images.bytes_used == 2 * sum(map(len, pictures(20, seed=1)))
@@ -332,3 +284,96 @@ def test_any_number_of_loader_processes_gives_the_same_batches(
     many = list(batches(steps_of(world - 1, world, True), 2, 5, loaders))
     assert len(alone) == len(many) == 3
     assert all(same(one, two) for one, two in zip(alone, many, strict=True))
+
+
+PLAIN, NOISED = View(DECODE, noised=False), View(DECODE)
+
+
+@pytest.fixture
+def seen(pool: Corpus, write_corpus: Write, pictures: Pictures) -> Callable[..., Steps]:
+    """4 labelled images a step, and 12 of the pool in some views."""
+    labelled = write_corpus("labelled", [pictures(8, seed=2)])
+
+    def made(*views: View, rank: int = 0, world: int = 1) -> Steps:
+        sources = [(of(labelled), 4), (of(pool, [1, 2] * 10, views), 12)]
+        return Steps(sources, 7, rank, world, per_image(Noise(), 16))
+
+    return made
+
+
+def by_view(batch: Batch) -> tuple[torch.Tensor, ...]:
+    return batch.images.split(batch.counts)
+
+
+def test_each_view_of_an_image_is_what_it_would_be_alone(seen: Callable[..., Steps]) -> None:
+    both = seen(PLAIN, NOISED)
+    for step in range(6):
+        batch, plain, noised = both[step], seen(PLAIN)[step], seen(NOISED)[step]
+        assert batch.counts == (4, 12, 12)
+        assert batch.entries == plain.entries == 16
+        assert torch.equal(batch.images, torch.cat([plain.images, noised.images[4:]]))
+        assert torch.equal(batch.targets, torch.cat([plain.targets, noised.targets[4:]]))
+        assert not torch.equal(plain.images[4:], noised.images[4:])
+    assert both.per_step == 16
+
+
+def test_views_that_are_both_noised_are_noised_apart(seen: Callable[..., Steps]) -> None:
+    _, one, other = by_view(seen(NOISED, NOISED)[0])
+    assert torch.equal(one, by_view(seen(NOISED)[0])[1])
+    assert sum(torch.equal(*pair) for pair in zip(one, other, strict=True)) < 4, "RandAugment leaves some as they are"
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize(("world", "loaders"), [(2, 0), (4, 0), (1, 2), (1, 5), (2, 3)])
+def test_the_shares_make_up_the_batch_view_by_view(seen: Callable[..., Steps], world: int, loaders: int) -> None:
+    whole = list(batches(seen(PLAIN, NOISED), 0, 3, 0))
+    shares = [batches(seen(PLAIN, NOISED, rank=rank, world=world), 0, 3, loaders) for rank in range(world)]
+    for batch, of_workers in zip(whole, zip(*shares, strict=True), strict=True):
+        joined = [torch.cat(parts) for parts in zip(*map(by_view, of_workers), strict=True)]
+        assert torch.equal(torch.cat(joined), batch.images)
+        assert sum(share.entries for share in of_workers) == 16
+        assert [share.first_slots for share in of_workers] == [
+            (rank * 4 // world, rank * 12 // world) for rank in range(world)
+        ]
+
+
+@pytest.mark.parametrize(("kept", "each"), [(True, 1), (False, 3)])
+def test_an_image_is_read_once_for_its_views_and_decoded_once_for_those_that_decode_alike(
+    pool: Corpus, monkeypatch: pytest.MonkeyPatch, kept: bool, each: int
+) -> None:
+    class Counted(Decode):
+        def __call__(self, data: bytes | None) -> np.ndarray | Reason:
+            decoded.append(self)
+            return super().__call__(data)
+
+    decoded: list[Decode] = []
+    if not kept:
+        monkeypatch.setattr("ray_ns.train.data.CACHE_BYTES", 0)
+    small, large = Counted(16, 1), Counted(16, 1, "none")
+    read = {}
+    for views in ((View(small),), (View(small, noised=False), View(large), View(small))):
+        decoded.clear()
+        steps = Steps([(of(pool, views=views), 20)], 7, 0, 1, None)
+        for _ in batches(steps, 0, 3, 0):
+            pass
+        ways = {view.decode for view in views}
+        assert {way: decoded.count(way) for way in ways} == dict.fromkeys(ways, 20 * each)
+        read[len(views)] = steps.bytes_read, steps.bytes_used
+    assert read[1] == read[3]
+
+
+def test_an_unreadable_image_is_black_and_untaught_in_every_view(write_corpus: Write, pictures: Pictures) -> None:
+    images: list[bytes | None] = [*pictures(9)]
+    images[6] = b"not an image"
+    views = (PLAIN, View(Decode(16, 1, "none")))
+    corpus = write_corpus("bad", [images])
+    visits = visits_of(corpus, all_ids([9]), np.ones(9, int))
+    source = Images(corpus, visits, views, lambda rows: np.ones((len(rows), CLASSES), np.float32), 0.2)
+    steps = Steps([(source, 9)], 1, 0, 1, None)
+    for _ in range(2):  # and from memory
+        batch = steps[0]
+        black, untaught = batch.images.flatten(1).sum(1) == 0, batch.targets.sum(1) == 0
+        assert black.nonzero()[:, 0].tolist() == untaught.nonzero()[:, 0].tolist()
+        first, second = black.nonzero()[:, 0].tolist()
+        assert second == first + 9
+    assert list(source.unreadable.values()) == ["not_an_image"]

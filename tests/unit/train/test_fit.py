@@ -16,9 +16,10 @@ from ray_ns.images.decode import Decode
 from ray_ns.methods.objectives import NoisyStudent
 from ray_ns.store import checkpoint
 from ray_ns.store.objects import LocalStore
-from ray_ns.train.data import Images, Steps, visits_of
+from ray_ns.train.data import Images, Steps, View
 from ray_ns.train.fit import LeavingError, Worker, fit
 from ray_ns.train.state import TrainState
+from ray_ns.train.visits import visits_of
 
 CPU = torch.device("cpu")
 STEPS = 8
@@ -34,7 +35,7 @@ def steps(write_corpus: Callable[..., Corpus], pictures: Callable[..., list[byte
         table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
         table[np.arange(count), np.arange(count) % 3] = sharpness
         visits = visits_of(corpus, np.arange(count), np.ones(count, int))
-        return Images(corpus, visits, Decode(16, 1), lambda rows: table[rows])
+        return Images(corpus, visits, [View(Decode(16, 1))], lambda rows: table[rows])
 
     return Steps([(images("labelled", 9, 1.0), 4), (images("pool", 12, 0.8), 8)], KEY, 0, 1, None)
 

@@ -56,7 +56,7 @@ def direction(state: TrainState) -> Tensor:
     return whole / whole.norm()
 
 
-def _share(batch: Batch, net: Net, microbatch: int | None, noised: Callable[[Tensor, Tensor], Tensor]) -> Share:
+def _share(batch: Batch, net: Net, microbatch: int | None, noised: Callable[..., Tensor]) -> Share:
     sources = [Source("labelled", count) for count in batch.counts]
     return Share(batch, sources, {"net": net}, microbatch, CPU, noised)
 
@@ -65,7 +65,7 @@ def linear(config: Config, batch: Batch, microbatch: int | None = None) -> tuple
     """A linear network of pixels in 0..1, and a step's images."""
     torch.manual_seed(1)
     net = Net(nn.Sequential(nn.Flatten(), nn.Linear(256, 3)).double(), config.student)
-    return net, _share(batch, net, microbatch, lambda it, _: it.permute(0, 3, 1, 2).double() / 255)
+    return net, _share(batch, net, microbatch, lambda it, *_: it.permute(0, 3, 1, 2).double() / 255)
 
 
 @pytest.mark.parametrize("curvature", [(1.0, 4.0), (0.5, 0.5)])
@@ -75,7 +75,7 @@ def test_on_a_quadratic_it_is_the_closed_form(config: Config, batch: Batch, curv
     weight = layer.weight
     weight.data.copy_(torch.tensor([[3.0, -2.0]]))
     net = Net(layer, config.student)
-    share = _share(batch, net, None, lambda it, _: it)
+    share = _share(batch, net, None, lambda it, *_: it)
     a = torch.tensor(curvature, dtype=torch.float64)
     loss = backward(net, share, lambda piece: piece.part * (a * weight**2).sum() / 2, RHO)
     g = a * weight.detach()

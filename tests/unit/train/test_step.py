@@ -15,8 +15,9 @@ from ray_ns.errors import ResumableError
 from ray_ns.methods.objectives import NoisyStudent, objective_of
 from ray_ns.models.batch_norm import share_statistics
 from ray_ns.train.data import Batch, batches
+from ray_ns.train.objective import Agree, Source
 from ray_ns.train.state import TrainState
-from ray_ns.train.step import NotFiniteError, Step
+from ray_ns.train.step import NotFiniteError, Piece, Share, Step
 
 CPU = torch.device("cpu")
 Made = Callable[..., tuple[Step, TrainState]]
@@ -136,6 +137,43 @@ def test_input_noise_may_be_taken_from_pseudo_labelled_images_alone(
     plain = batch.images.permute(0, 3, 1, 2).float() / 255
     torch.testing.assert_close(spared[4:], (plain[4:] - config.data.mean[0]) / config.data.std[0])
     assert all(not torch.equal(one, other) for one, other in zip(noised[4:], spared[4:], strict=True))
+
+
+def test_beside_a_plain_view_the_noised_one_is_what_it_would_be_alone(made: Made, batch: Batch, config: Config) -> None:
+    @dataclass(frozen=True)
+    class Seen:
+        """Notes what it sees of labelled images, and of selected ones in some views."""
+
+        views: tuple[bool, ...]
+        recipe: Student = config.student
+        keeps: str = "student"
+
+        def networks(self) -> dict[str, Training]:
+            return {"student": self.recipe}
+
+        def sources(self) -> tuple[Source, ...]:
+            return Source("labelled", 4), Source("selection", 8, self.views)
+
+        def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+            pieces.append(share.whole())
+            return 0.0
+
+    pieces: list[Piece] = []
+    for views in ((True,), (False, True), (True, False)):
+        images = torch.cat([batch.images, batch.images[4:]])[: 4 + 8 * len(views)]
+        objective = Seen(views)
+        step = Step(objective, config.data, 1, CPU, 0)
+        step(TrainState.fresh(objective, config.data, 1, CPU), Batch(images, images, (4, *[8] * len(views))))
+    alone, after, before = (piece.pixels for piece in pieces)
+    assert torch.equal(torch.cat([after[:4], after[12:]]), alone)
+    assert torch.equal(before[:12], alone)
+    plain = (batch.images[4:].permute(0, 3, 1, 2).float() / 255 - config.data.mean[0]) / config.data.std[0]
+    torch.testing.assert_close(after[4:12], plain)
+    torch.testing.assert_close(before[12:], plain)
+    assert pieces[1].pseudo.tolist() == [False] * 4 + [True] * 16
+    small = Step(Seen((True,)), config.data, 1, CPU, 0, microbatch=5)
+    with pytest.raises(ValueError, match="12 images comes in 3 microbatches"):
+        small(TrainState.fresh(Seen((True,)), config.data, 1, CPU), batch)
 
 
 @pytest.mark.parametrize("microbatch", [None, 5])
