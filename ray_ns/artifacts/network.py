@@ -9,9 +9,11 @@ from ray_ns.config import FED, Data
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.store.commit import StoredObject
 
+GIVEN = "rounds/0/network"  # where a run has the copy of a teacher that was given
+
 
 class Network(Artifact):
-    """What ``train`` and ``finetune`` commit."""
+    """What ``train`` and ``finetune`` commit, and the copy of one that was given."""
 
     @property
     def files(self) -> Mapping[str, StoredObject]:
@@ -37,6 +39,11 @@ class Network(Artifact):
     def parameters(self) -> int:
         """Number of trained weights."""
         return int(self.commit.summary["parameters"])
+
+    @property
+    def model(self) -> str:
+        """The name of its architecture, timm's: of a teacher that was given; of any other its recipe says it."""
+        return str(self.commit.summary["model"])
 
     def fed(self, data: Data) -> Data:
         """How it is fed with images, where ``data`` is how those of its run are read."""

@@ -11,7 +11,10 @@ from ray_ns.cli.program import AsJson, app
 @app.command()
 def evaluate(
     network: Annotated[
-        str, typer.Argument(help="A run that has ended; or a folder like RUN/best.", metavar="RUN|NETWORK")
+        str,
+        typer.Argument(
+            help="A run that has ended; a folder like RUN/best; or a name of timm's.", metavar="RUN|NETWORK"
+        ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="label.key=value, cluster.key=value, ...")] = None,
     *,

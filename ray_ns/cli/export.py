@@ -12,7 +12,10 @@ from ray_ns.cli.program import AsJson, app
 @app.command()
 def export(
     network: Annotated[
-        str, typer.Argument(help="A run that has ended, or a folder such as RUN/best.", metavar="RUN|NETWORK")
+        str,
+        typer.Argument(
+            help="A run that has ended; a folder like RUN/best; or a name of timm's.", metavar="RUN|NETWORK"
+        ),
     ],
     onnx: Annotated[bool, typer.Option("--onnx", help="Write model.onnx.")] = False,
     torch: Annotated[bool, typer.Option("--torch", help="Write model.pt2 (torch.export).")] = False,

@@ -11,7 +11,10 @@ from ray_ns.cli.program import AsJson, app
 @app.command()
 def predict(
     network: Annotated[
-        str, typer.Argument(help="A run, whose best network labels; or a folder like RUN/best.", metavar="RUN|NETWORK")
+        str,
+        typer.Argument(
+            help="A run, whose best network labels; a folder like RUN/best; or a name of timm's.", metavar="RUN|NETWORK"
+        ),
     ],
     source: Annotated[str, typer.Argument(help="The images: a folder or URL of files, Parquet, tars.", metavar="SRC")],
     overrides: Annotated[list[str] | None, typer.Argument(help="label.key=value, cluster.key=value, ...")] = None,

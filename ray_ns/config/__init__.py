@@ -6,6 +6,7 @@
 from ray_ns.config.cluster import Cluster
 from ray_ns.config.config import Config
 from ray_ns.config.data import FED, MIDDLE, CorpusName, Data
+from ray_ns.config.given import GivenTeacher
 from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
@@ -23,6 +24,7 @@ __all__ = [
     "Finetune",
     "Fixing",
     "Fixres",
+    "GivenTeacher",
     "Label",
     "Model",
     "Noise",

@@ -1,12 +1,14 @@
 """The whole config of a run, and what its sections must be to each other."""
 
 import math
+from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from ray_ns.config.cluster import Cluster
 from ray_ns.config.data import Data
+from ray_ns.config.given import GivenTeacher
 from ray_ns.config.labelling import Label, Select
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import Section
@@ -18,7 +20,14 @@ class Config(Section):
 
     run: Run
     data: Data
-    teacher: Training
+    teacher: Annotated[
+        Annotated[Training, Tag("trained")] | Annotated[GivenTeacher, Tag("given")],
+        Discriminator(
+            lambda it: (
+                "given" if isinstance(it, GivenTeacher) or (isinstance(it, Mapping) and "from" in it) else "trained"
+            )
+        ),
+    ]
     student: Annotated[
         Annotated[Student, Tag("one")] | Annotated[list[Student], Tag("list"), Field(min_length=1)],
         Discriminator(lambda it: "list" if isinstance(it, list) else "one"),
@@ -39,10 +48,16 @@ class Config(Section):
         return self.model_copy(update={"data": data})
 
     def recipes(self) -> dict[str, Training]:
-        """Every recipe that the file names, by its dotted name."""
+        """Every recipe that the file names, by its dotted name; a teacher that is given has none."""
+        teacher = {"teacher": self.teacher} if isinstance(self.teacher, Training) else {}
         if isinstance(self.student, list):
-            return {"teacher": self.teacher, **{f"student.{at}": it for at, it in enumerate(self.student)}}
-        return {"teacher": self.teacher, "student": self.student}
+            return teacher | {f"student.{at}": it for at, it in enumerate(self.student)}
+        return teacher | {"student": self.student}
+
+    def may_teach(self, number: int) -> range:
+        """The rounds whose network may be the teacher of a round, which is 1 or more."""
+        last_one = self.run.patience == 1 or self.run.promote == "always"
+        return range(number - 1 if last_one else 0, number)
 
     @model_validator(mode="after")
     def _possible(self) -> "Config":
@@ -100,12 +115,14 @@ class Config(Section):
             )
 
     def _check_init(self) -> None:
-        """A student may only take up weights that fit it, whichever round its teacher comes from."""
-        networks = [self.teacher.model, *(student.model for student in self.students)]
+        """A student may only take up weights that fit it, whichever round its teacher comes from.
+
+        A teacher that is given is compared where it is read (``engine.teachers``).
+        """
+        recipes = [self.teacher, *self.students]
         for number, student in enumerate(self.students, 1):
-            last_one = self.run.patience == 1 or self.run.promote == "always"
-            first = number - 1 if last_one else 0  # the first round that may be this one's teacher
-            for before in networks[first:number] if student.init == "teacher" else ():
+            teachers = [recipes[at] for at in self.may_teach(number)] if student.init == "teacher" else []
+            for before in (it.model for it in teachers if isinstance(it, Training)):
                 if (before.name, before.args) != (student.model.name, student.model.args):
                     raise ValueError(
                         f"student.init: teacher in round {number}: its teacher may be {before.name} {before.args}, the "

@@ -14,6 +14,9 @@ def json_schema() -> dict[str, Any]:
     """
     schema = Config.model_json_schema()
     _mend(schema)
+    teacher = schema["properties"]["teacher"]
+    recipe, given = teacher.pop("oneOf")
+    teacher.update({"if": {"required": ["from"]}, "then": given, "else": recipe})  # so that a fault is found in it
     return {"$schema": DIALECT, **schema, "title": "A run of ray-ns"}
 
 

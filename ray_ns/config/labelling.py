@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ray_ns.config.schema import PRECISION, ClassNumber, PathSetting, Positive, Precision, Section, Share, how
+from ray_ns.config.schema import PRECISION, ClassNumber, NetworkSetting, Positive, Precision, Section, Share, how
 
 Views = Literal["one", "flip", "five_crops", "ten_crops"]
 
@@ -38,10 +38,10 @@ class Label(Section):
         "ten_crops: these and their mirror images. So many times as long takes the labelling",
     )
     compile: bool = Field(False, description="torch.compile the teacher: minutes to start, faster for long pools")
-    teachers: list[Literal["round"] | PathSetting] = how(
+    teachers: list[Literal["round"] | NetworkSetting] = how(
         ["round"],
-        "whose probabilities are averaged: round, the run's own teacher, and after it folders of networks or runs that "
-        "have ended, with the same classes; each is copied into the run and fed as it was trained; the networks "
+        "whose probabilities are averaged: round, the run's own teacher, and after it networks as teacher.from takes "
+        "them, with the same classes; each is copied into the run and fed as it was trained; the networks "
         "decide, not where they lie",
     )
     noised: bool = Field(

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from ray_ns.config import yaml_text
 from ray_ns.config.config import Config
-from ray_ns.config.schema import Section, is_as_written, section_of
+from ray_ns.config.schema import Section, is_as_written, sections_of, written
 from ray_ns.errors import InputError
 
 # So many characters may take so many bytes, and one more shows that there are more.
@@ -27,6 +27,7 @@ _SHORT = ("labelled", "validation", "test", "pool")
 _WORDS = {"", *(it for word in ("null", "true", "false", "yes", "no") for it in (word, word.title(), word.upper()))}
 
 _TOLD = 10  # of all that is wrong
+_TAGS = {"one", "list", "trained", "given"}  # of what a section may be, in the place of an error
 
 S = TypeVar("S", bound=Section)
 
@@ -87,7 +88,7 @@ def _settings_in(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: not UTF-8 text ({error}). Give the path of a YAML config.") from error
     try:
         node = yaml_text.compose(text)
-        _keep_words(node, Config, "", text)
+        _keep_words(node, written([Config]), "", text)
         values = yaml_text.construct(node)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from error
@@ -115,20 +116,20 @@ def with_classes(config: Config, classes: int) -> Config:
         raise InputError(_explain(error)) from error
 
 
-def _keep_words(node: yaml.Node | None, section: type[Section], path: str, text: str) -> None:
+def _keep_words(node: yaml.Node | None, fields: Mapping[str, FieldInfo], path: str, text: str) -> None:
     """Make text of every value that is to be taken as written, whatever YAML took it for."""
     if isinstance(node, yaml.SequenceNode):
         for at, one in enumerate(node.value):
-            _keep_words(one, section, f"{path}{at}.", text)
+            _keep_words(one, fields, f"{path}{at}.", text)
     if not isinstance(node, yaml.MappingNode):
         return
     for at, (key, value) in enumerate(node.value):
-        field = section.model_fields.get(key.value)
-        inner = section_of(field) if field else None
+        field = fields.get(key.value)
+        inner = sections_of(field) if field else []
         if key.tag == yaml_text.MERGE:
-            _keep_words(value, section, path, text)
-        elif inner is not None:
-            _keep_words(value, inner, f"{path}{key.value}.", text)
+            _keep_words(value, fields, path, text)
+        elif inner:
+            _keep_words(value, written(inner), f"{path}{key.value}.", text)
         elif field is not None and is_as_written(field):
             node.value[at] = (key, _as_text(value, field, f"{path}{key.value}", text))
 
@@ -191,17 +192,15 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
 
 def _value(keys: Sequence[str], text: str, said: str) -> Any:
     """The value of an override: YAML, or the text as it is where the setting is to be taken as written."""
-    section = _section_at(keys[:-1])
-    field = section.model_fields.get(keys[-1]) if section else None
+    field = _fields_at(keys[:-1]).get(keys[-1])
     try:
         if field is not None and is_as_written(field):
             quoted = len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]
             word = yaml_text.construct(yaml_text.compose(text)) if quoted or text in _WORDS else text
             return word if word is None or quoted or bool in get_args(field.annotation) else text
         node = yaml_text.compose(text)
-        inner = section_of(field) if field else None
-        if inner is not None:
-            _keep_words(node, inner, f"{'.'.join(keys)}.", text)
+        if field is not None:
+            _keep_words(node, written(sections_of(field)), f"{'.'.join(keys)}.", text)
         return yaml_text.construct(node)
     except ValueError as error:
         raise InputError(f"{said}: {str(error).removeprefix('line 1: ')}") from error
@@ -214,13 +213,12 @@ def _explain(error: ValidationError) -> str:
 
 
 def _problem(problem: ErrorDetails) -> str:
-    location = [part for at, part in enumerate(problem["loc"]) if not (at == 1 and part in {"one", "list"})]
+    location = [part for at, part in enumerate(problem["loc"]) if not (at == 1 and part in _TAGS)]
     path = ".".join(str(part) for part in location) or "config"
     if len(path) > 200:
         path = f"{path[:100]} ... ({len(path):,} characters)"
     if problem["type"] == "extra_forbidden":
-        section = _section_at(location[:-1])
-        near = difflib.get_close_matches(str(location[-1])[:100], list(section.model_fields) if section else [], 1)
+        near = difflib.get_close_matches(str(location[-1])[:100], list(_fields_at(location[:-1])), 1)
         return f"{path}: unknown key" + (f", did you mean {near[0]}?" if near else "; see 'ray-ns config'")
     if problem["type"] == "missing":
         return f"{path}: missing, and it has no default"
@@ -229,11 +227,10 @@ def _problem(problem: ErrorDetails) -> str:
     return f"{path}: found {yaml_text.shown(problem['input'])}; {problem['msg']}"
 
 
-def _section_at(location: Sequence[int | str]) -> type[Section] | None:
-    """The section at a dotted place; a number is a place in a list of recipes, whose settings are those of one."""
-    section: type[Section] | None = Config
+def _fields_at(location: Sequence[int | str]) -> dict[str, FieldInfo]:
+    """The settings at a dotted place; a number is a place in a list of recipes, whose settings are those of one."""
+    fields = written([Config])
     for key in location:
         if not isinstance(key, int) and not key.isdecimal():
-            field = section.model_fields.get(key) if section else None
-            section = section_of(field) if field else None
-    return section
+            fields = written(sections_of(fields[key])) if key in fields else {}
+    return fields

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from ray_ns.config.schema import earlier_defaults, section_of
+from ray_ns.config.schema import earlier_defaults, sections_of
 
 Names = Mapping[type[BaseModel], frozenset[str]]
 S = TypeVar("S", bound=BaseModel)
@@ -149,9 +149,9 @@ def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str], f
         return record
     values: dict[str, Any] = {}
     for name, it in _deciding(kind):
-        section = section_of(it)
         if name in record:
             inner = record[name]
+            section = _recorded(it, inner)
             values[name] = _filled(inner, section, f"{path}{name}.", unknown, format) if section else inner
         elif not it.is_required():
             values[name] = _default(it, results_of, format)
@@ -162,6 +162,14 @@ def _filled(record: Any, kind: type[BaseModel], path: str, unknown: list[str], f
     return values
 
 
+def _recorded(it: FieldInfo, record: Any) -> type[BaseModel] | None:
+    """The section whose record that is: of several, the first for which it names all that has no default."""
+    kinds = sections_of(it)
+    named = record.keys() if isinstance(record, Mapping) else ()
+    fits = (kind for kind in kinds if all(name in named for name, own in _deciding(kind) if own.is_required()))
+    return next(fits, kinds[0] if kinds else None)
+
+
 def _note_names(record: Any, kind: type[BaseModel], found: dict[type[BaseModel], frozenset[str]]) -> None:
     """Note which settings of each section a record names, the sections within it too."""
     for it in record if isinstance(record, list) else [record]:
@@ -169,6 +177,6 @@ def _note_names(record: Any, kind: type[BaseModel], found: dict[type[BaseModel],
             continue
         found[kind] = found.get(kind, frozenset()) | it.keys()
         for name, value in it.items():
-            section = section_of(kind.model_fields[name]) if name in kind.model_fields else None
+            section = _recorded(kind.model_fields[name], value) if name in kind.model_fields else None
             if section is not None:
                 _note_names(value, section, found)

@@ -4,7 +4,8 @@ A setting marked ``how()`` says how the work is done and may change between two 
 decide the result (``results``); ``earlier()`` marks those whose default has changed.
 """
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 from urllib.parse import unquote
@@ -91,13 +92,19 @@ def _absolute(path: str) -> str:
         raise ValueError(f"found {path!r}, and the working directory is gone. cd to one that exists") from error
 
 
+def _network(place: str) -> str:
+    """As ``_absolute``, but what can be no path, and may be a name of timm's, as it is."""
+    return place if re.fullmatch(r"\w[\w.-]*", place, re.ASCII) and not Path(place).exists() else _absolute(place)
+
+
 PathSetting = Annotated[str, AsWritten(), Field(min_length=1), AfterValidator(_absolute)]
+NetworkSetting = Annotated[str, AsWritten(), Field(min_length=1), AfterValidator(_network)]
 
 
 class Section(BaseModel):
     """A group of settings: frozen, strict about types, closed to unknown keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, serialize_by_alias=True)
 
 
 def decided(precision: str) -> str:
@@ -107,9 +114,19 @@ def decided(precision: str) -> str:
     return precision
 
 
+def sections_of(field: FieldInfo) -> list[type[Section]]:
+    """The sections of which a field holds one, or a list; none for a value."""
+    return [kind for kind in _kinds(field) if isinstance(kind, type) and issubclass(kind, Section)]
+
+
 def section_of(field: FieldInfo) -> type[Section] | None:
-    """The section that a field holds, or holds a list of; None for a value."""
-    return next((kind for kind in _kinds(field) if isinstance(kind, type) and issubclass(kind, Section)), None)
+    """The first of ``sections_of``; None for a value."""
+    return next(iter(sections_of(field)), None)
+
+
+def written(sections: Iterable[type[Section]]) -> dict[str, FieldInfo]:
+    """The fields of sections by the names that a config has for them."""
+    return {field.alias or name: field for section in sections for name, field in section.model_fields.items()}
 
 
 def is_as_written(field: FieldInfo) -> bool:

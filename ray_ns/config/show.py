@@ -8,7 +8,7 @@ from pydantic import BaseModel, create_model
 from pydantic.fields import FieldInfo
 
 from ray_ns.config.config import Config
-from ray_ns.config.schema import section_of
+from ray_ns.config.schema import Section, sections_of, written
 
 
 def schema_as_yaml() -> str:
@@ -16,17 +16,23 @@ def schema_as_yaml() -> str:
     return "\n".join(["# Every setting of ray-ns, with its default.", *_section_lines(Config, "")]) + "\n"
 
 
-def _section_lines(section: type[BaseModel], indent: str) -> Iterator[str]:
-    for name, field in section.model_fields.items():
-        kind = section_of(field)
-        if kind is not None:
-            words = " ".join((kind.__doc__ or "").split())
-            yield f"{indent}{name}:  # {words}"
-            yield from _section_lines(kind, indent + "  ")
+def _section_lines(section: type[Section], indent: str) -> Iterator[str]:
+    for name, field in written([section]).items():
+        kinds = sections_of(field)
+        if kinds:
+            yield f"{indent}{name}:  # {_about(kinds[0])}"
+            yield from _section_lines(kinds[0], indent + "  ")
+            for other in kinds[1:]:
+                yield f"{indent}# or {name}:  # {_about(other)}"
+                yield from (f"{indent}# {line}" for line in _section_lines(other, "  "))
             continue
         value = "# required" if field.is_required() else _as_yaml(field.get_default())
         yield f"{indent}# {field.description}{_limits(field)}"
         yield f"{indent}{name}: {value}"
+
+
+def _about(section: type[BaseModel]) -> str:
+    return " ".join((section.__doc__ or "").split())
 
 
 def _as_yaml(value: Any) -> str:

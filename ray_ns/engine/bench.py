@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ray_ns.config import Config, Data, Views
+from ray_ns.config import Config, Data, Training, Views
 from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.errors import InputError
+from ray_ns.export.network import Given
 from ray_ns.images.decode import Decode, Reason
+from ray_ns.models.given import network_of
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
     from ray_ns.train.selected import Selected
-    from ray_ns.train.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,20 @@ class First:
 class Bench:
     """What probes share. Each stage's probe puts here what the next ones work on.
 
-    ``teacher``: the network of turn 0 after two steps; ``labels``: its label table of a slice of the pool;
-    ``chosen``: what is selected from that.
+    ``teacher``: the network of turn 0 after two steps, or the one that is ``given``; ``labels``: its label table of a
+    slice of the pool; ``chosen``: what is selected from that.
     """
 
-    teacher: "TrainState"
+    teacher: "nn.Module"
     labels: pa.Table
     chosen: "Selected"
 
-    def __init__(self, config: Config, corpora: dict[str, Corpus]) -> None:
+    def __init__(self, config: Config, corpora: dict[str, Corpus], given: Given | None = None) -> None:
         import torch
 
-        self.config, self.corpora = config, corpora
+        self.config, self.corpora, self._given = config, corpora, given
+        if given is not None:
+            self.teacher = network_of(given.files, given.place)
         torch.set_num_threads(config.cluster.train_threads)
 
     def first(self, name: str, rows: int) -> First:
@@ -69,13 +72,8 @@ class Bench:
                 row += count
         raise InputError(f"{corpus.root}: holds no image")
 
-    def labelled(
-        self, encoded: list[bytes | None], views: Views = "one", network: "nn.Module | None" = None
-    ) -> tuple[np.ndarray, list[str | None]]:
-        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read.
-
-        ``network``: another one than the teacher's.
-        """
+    def labelled(self, encoded: list[bytes | None], views: Views = "one") -> tuple[np.ndarray, list[str | None]]:
+        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read."""
         from ray_ns.models.predictor import Teacher
         from ray_ns.models.voting import Voting
 
@@ -85,7 +83,7 @@ class Bench:
         pixels = np.stack([blank if isinstance(it, Reason) else it for it in found])
         device = self.device(bool(label.gpus_per_actor))
         how = label.slice_rows, label.precision, device
-        teacher = Teacher(network or self.teacher.result, data, *how, voting=Voting(views=views))
+        teacher = Teacher(self.teacher, data, *how, voting=Voting(views=views))
         return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
 
     def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":
@@ -94,8 +92,12 @@ class Bench:
 
     @property
     def fed(self) -> Data:
-        """How the teacher is fed once its training has ended."""
-        return self.config.teacher.in_the_end(self.config.data)
+        """How the teacher is fed, once its training has ended."""
+        recipe = self.config.teacher
+        if self._given is not None:
+            return self._given.data
+        assert isinstance(recipe, Training), "a network that is given in its place is there"
+        return recipe.in_the_end(self.config.data)
 
     def device(self, wanted: bool) -> "torch.device":
         """The GPU where one is ``wanted`` and there, else the CPU."""

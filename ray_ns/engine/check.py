@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 
+from ray_ns.artifacts.network import GIVEN
 from ray_ns.config import Config, Settings
 from ray_ns.config.read import load
 from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages, teachers
@@ -12,6 +13,8 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages import calibrate
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Reason
+from ray_ns.models.files import CONFIG
+from ray_ns.models.given import described
 from ray_ns.observe import Reporter
 from ray_ns.store import layout
 from ray_ns.store.lease import Lease
@@ -31,6 +34,7 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     store = open_store(config.run.dir, config.cluster.store_seconds)
     settings = Settings.of_run(layout.record(store), Config)
     config, automatic = precision.decide(settings.completed(config), layout.settings(store))
+    config = teachers.decide(config, layout.settings(store))
     if automatic:
         yield Finding("precision", f"auto is here {precision.in_words(automatic, config)}", automatic)
     reporter = Reporter("plain")
@@ -42,14 +46,17 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     sample.check_pool(run)
     overlap.divide(run)
     calibrate.check(run)
-    teachers.check(run)
-    bench = Bench(config, run.corpora)
+    given = teachers.check(run)
+    bench = Bench(config, run.corpora, given.get(GIVEN))
     for name, corpus in run.corpora.items():
         if corpus.shards:
             yield _look(bench, name)
     shows, figures = preflight.what_shows(run)
     yield Finding("gains", shows, figures)
     figures = {}
+    if GIVEN in given:
+        figures["teacher"] = told = described(given[GIVEN].files[CONFIG])
+        yield Finding("teacher", f"{told['model']}, {told['parameters']:,} parameters, is given, not trained", told)
     for found in probes(bench):
         figures[found.what] = found.figures
         yield found

@@ -24,8 +24,10 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
     pool, scored = rows(corpora["pool"]), sum(rows(corpora[name]) for name in ("validation", "test"))
     rate = found["label"]["img_s"] * label.actors
     students = [_place(config, number) for number in range(rounds)]
+    recipe = config.teacher if isinstance(config.teacher, Training) else None
+    teacher = "train teacher" if recipe else "teacher"
     trained = {
-        "teacher": _seconds(config.teacher, config.data, found["train teacher"]),
+        "teacher": _seconds(recipe, config.data, found[teacher]) if recipe else 0.0,
         "students": sum(
             _seconds(config.students[number], config.data, found[place]) for number, place in enumerate(students)
         ),
@@ -39,7 +41,7 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
         "control": trained["control"],
         "evaluate": networks * scored / rate / COUNTS[label.views],  # which sees one view of an image
     }
-    weights = [found[place]["parameters"] * FLOAT for place in ("train teacher", *students)]
+    weights = [found[place]["parameters"] * FLOAT for place in (teacher, *students)]
     checkpoints = config.cluster.checkpoints_kept * STATES * max(weights)
     soft = {"hard": 0, "top": 4 * min(label.top, config.data.classes), "full": 2 * config.data.classes}[label.keep]
     size = sum(weights) + checkpoints + rounds * pool * 2 * (ROW + soft)  # labels, and at most as many selected

@@ -56,6 +56,7 @@ def drive(
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT
     config, automatic = precision.decide(settings.completed(config), layout.settings(source))
+    config = teachers.decide(config, layout.settings(store))
     named = settings.of(config)
     begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(settings, record, config))
     more = begun and more_rounds.more(layout.settings(store) or {}, config)
@@ -66,9 +67,7 @@ def drive(
     if source is not store:
         forking.tell_of_division(source, settings, config, reporter)
     config, names = preflight.with_classes(config, corpora)
-    pools = [len(generation["pool"]) for generation in pinned]
-    if len(corpora["pool"].shards) not in pools:
-        pools.append(len(corpora["pool"].shards))
+    pools = list(dict.fromkeys([*(len(generation["pool"]) for generation in pinned), len(corpora["pool"].shards)]))
     if more and len(pools) == len(pinned):
         more_rounds.refuse_none(store, config)
     continued = config.run.rounds if more or layout.continued(store) else None
@@ -136,6 +135,7 @@ def reopen(path: str, overrides: Sequence[str], mode: Mode) -> Iterator[Run]:
     settings = Settings.of_run(record, Config)
     format = record["format"] if record else layout.FORMAT
     config, _ = precision.decide(settings.completed(config), layout.settings(store))
+    config = teachers.decide(config, layout.settings(store))
     layout.check_owner(store, lambda record: _differences_but_select(settings, record, config))
     classes = layout.classes(store)
     config = with_classes(config, classes.count)

@@ -28,8 +28,9 @@ def decide(config: Config, recorded: Mapping[str, Any] | None) -> tuple[Config, 
     students = before.get("student")
     changes: dict[str, Any] = {
         "label": decided(config.label, "label", bool(config.label.gpus_per_actor), before.get("label")),
-        "teacher": decided(config.teacher, "teacher", gpu, before.get("teacher")),
     }
+    if isinstance(config.teacher, Training):
+        changes["teacher"] = decided(config.teacher, "teacher", gpu, before.get("teacher"))
     if isinstance(config.student, list):
         listed = students if isinstance(students, list) else []
         changes["student"] = [

@@ -106,11 +106,24 @@ def check_models(config: Config) -> list[str]:
         except InputError as error:
             raise InputError(f"{place}.{error}") from error
         known.append((recipe, sizes[-1]))
+    pairs = zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
+    return [warning for place, before, after in pairs for warning in _smaller(place, after, before)]
+
+
+def smaller(config: Config, given: int) -> list[str]:
+    """A warning where the first student has fewer parameters than a teacher that is ``given``."""
+    from ray_ns.models import zoo
+
+    place, recipe = next(iter(config.recipes().items()))
+    return _smaller(place, zoo.parameters(zoo.check(recipe.model, recipe.used_on(config.data))), given)
+
+
+def _smaller(place: str, student: int, teacher: int) -> list[str]:
+    if student >= teacher:
+        return []
     return [
-        f"{place}.model: {after:,} parameters, its teacher has {before:,}. Noisy Student wants an equal or larger "
+        f"{place}.model: {student:,} parameters, its teacher has {teacher:,}. Noisy Student wants an equal or larger "
         f"student; a smaller one is distillation."
-        for place, before, after in zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
-        if after < before
     ]
 
 

@@ -15,15 +15,18 @@ def local_cpus(config: Config) -> int:
     return config.cluster.cpus or max(2, len(os.sched_getaffinity(0)))
 
 
-def object_store_mb(config: Config) -> int:
-    """Megabytes of a local cluster's object store: ``cluster.object_store_mb``, or what the layout needs."""
+def object_store_mb(config: Config, given: int = 0) -> int:
+    """Megabytes of a local cluster's object store: ``cluster.object_store_mb``, or what the layout needs.
+
+    ``given``: side in pixels of the images of a teacher that is given.
+    """
     if config.cluster.object_store_mb is not None:
         return config.cluster.object_store_mb
     if config.label.layout_here == "actor":
         return 256
     recipes = config.recipes().values() if "teacher" in config.model_fields_set else ()  # a prediction trains nothing
-    side = max([recipe.in_the_end(config.data).size for recipe in recipes] or [config.data.size])
-    slice_bytes = config.label.slice_rows * side**2 * config.data.channels
+    sides = [recipe.in_the_end(config.data).size for recipe in recipes] or [config.data.size]
+    slice_bytes = config.label.slice_rows * max(given, *sides) ** 2 * config.data.channels
     return 256 + -(-SLICES_PER_CPU * local_cpus(config) * slice_bytes // 2**20)
 
 

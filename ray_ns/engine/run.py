@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ray_ns import measures
+from ray_ns.artifacts.network import GIVEN, Network
 from ray_ns.config import Config, Settings
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import (
@@ -165,7 +166,9 @@ class Run:
         self.check_cluster()
         before = signal.getsignal(signal.SIGTERM)
         if self.local:
-            local_cluster.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config))
+            given = commit.find_commit(self.store, GIVEN)
+            side = Network(given).fed(self.config.data).size if given else 0
+            local_cluster.start(local_cpus(self.config), self.config.cluster.gpus, object_store_mb(self.config, side))
             if unused := placement.unused(self.config):
                 self.reporter.note(unused)
         else:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.scores import Scores, right
-from ray_ns.config import Config, Settings
+from ray_ns.config import Config, GivenTeacher, Settings
 from ray_ns.config.read import load
 from ray_ns.engine import precision, stages
 from ray_ns.engine.opening import drive
@@ -180,6 +180,8 @@ def _finished(url: str, config: Config) -> bool:
     record = layout.settings(store)
     if record is None or report_of(store) is None:
         return False
+    if isinstance(config.teacher, GivenTeacher) or config.label.others:
+        return False  # another network may lie there now: the run itself looks
     decided, _ = precision.decide(config, record)
     return not Settings.of_run(layout.record(store), Config).differences(record, decided)
 

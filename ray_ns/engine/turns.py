@@ -1,13 +1,14 @@
-"""The stages of a run as a method asks for them: ``turn(n).label/select/train`` and ``control()``."""
+"""The stages of a run as a method asks for them: ``turn(n).label/select/train/take`` and ``control()``."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Training
+from ray_ns.config import GivenTeacher, Training
 from ray_ns.engine import cards, teachers
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.calibrate import Calibrate
@@ -86,8 +87,20 @@ class Turn:
         if recipe.fixing is not None:
             fixed = self._ensure(Fixres(recipe, self._number, network))
             network = fixed.network
-        scores = self._ensure(Evaluate(network))
-        made = Round(self._place, recipe, network, scores, selection, fixed.figures if fixed else None)
+        return self._made(network, recipe, selection, fixed.figures if fixed else None)
+
+    def take(self, given: GivenTeacher) -> Round:
+        """See ``methods.noisy_student.Turn``."""
+        return self._made(teachers.first(self._run, given))
+
+    def _made(
+        self,
+        network: Network,
+        recipe: Training | None = None,
+        selection: Selection | None = None,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> Round:
+        made = Round(self._place, recipe, network, self._ensure(Evaluate(network)), selection, fixed)
         self._turns.made.append(made)
         self._turns.end_here()
         return made

@@ -80,10 +80,12 @@ def _trained(row: Mapping[str, Any]) -> Trained:
     name = str(row["round"])
     number = name.rpartition("/")[2]
     control = is_control(name)
-    title = "control: labels only" if control else "0: teacher" if number == "0" else f"{number}: student"
+    given = bool(row.get("given"))
+    teacher = "0: teacher, given" if given else "0: teacher"
+    title = "control: labels only" if control else teacher if number == "0" else f"{number}: student"
     of_pool = {} if control or number == "0" else {"kept": row["kept"], "copies": row["kept"] + row["duplicates"]}
     figures = {"validation": row["validation_top1"], "test": row["test_top1"]}
-    return Trained(title, row["model"], row["parameters"], **figures, **of_pool)
+    return Trained(title, row["model"], row["parameters"], **figures, **of_pool, given=given)
 
 
 def _origins(store: ObjectStore, labels: Labels | None, evaluated: Mapping[str, int]) -> dict[str, Origin]:

@@ -23,7 +23,7 @@ class Trained:
     """A row of the round table: a network, what it was trained on beside the labelled images, and its top-1 (0..1).
 
     Top-1 is None where there were no such images. ``kept``, ``copies``: selected pool images, and how many times they
-    are used in all; None without a pool.
+    are used in all; None without a pool. ``given``: it was not trained by the run.
     """
 
     title: str
@@ -33,6 +33,7 @@ class Trained:
     test: float | None
     kept: int | None = None
     copies: int | None = None
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ class Card:
     why: str | None = None
     top5: float | None = None
 
+    @property
+    def teacher(self) -> str:
+        """How the first teacher came to be, before what it did."""
+        return "a teacher that was given" if self.rounds[0].given else "a teacher learns from labelled images and"
+
 
 def card(it: Card) -> str:
     """The whole card: YAML front matter, then what the network is, how to use it, its data, figures and limits."""
@@ -124,13 +130,14 @@ def _what(it: Card) -> Iterator[str]:
     yield (
         f"An image classifier: `{_code(best.model)}` of timm, {best.parameters:,} parameters, {it.data.classes} "
         f"classes, images of {sees}. It comes from Noisy Student self-training ([Xie et al. 2020]({PAPER})) with "
-        f"ray_ns: a teacher learns from labelled images and labels a pool; a noised student learns from both, and "
+        f"ray_ns: {it.teacher} labels a pool; a noised student learns from labelled images and that pool, and "
         f"becomes the teacher."
     )
     if it.best == 0:
         yield ""
         reason = "No student was better on the validation images" if it.why is None else f"Why: {it.why}"
-        yield f"**This network is the teacher.** {reason}, so it has learned from the labelled images alone."
+        learned = "is as it was given" if best.given else "has learned from the labelled images alone"
+        yield f"**This network is the teacher.** {reason}, so it {learned}."
     elif it.why is not None:
         yield ""
         yield f"Why this network: {it.why}."
@@ -244,7 +251,8 @@ def _figures(it: Card) -> Iterator[str]:
         )
     yield ""
     if it.over_teacher is not None:
-        yield f"- Against the teacher, which learned from the labelled images alone: {_compared(it.over_teacher)}"
+        which = "was given" if it.rounds[0].given else "learned from the labelled images alone"
+        yield f"- Against the teacher, which {which}: {_compared(it.over_teacher)}"
     if it.over_control is not None:
         yield f"- Against the control: {_compared(it.over_control)} {_control(it.best)}"
     elif it.control is None:
@@ -304,6 +312,11 @@ def _limits(it: Card) -> Iterator[str]:
         yield (
             f"- The round was chosen on {it.images['validation']:,} validation images, so its validation figure is "
             f"flattering. Test images chose nothing."
+        )
+    if it.rounds[0].given:
+        yield (
+            "- The teacher was given. Nothing here says what it has learned from: where that was the validation or "
+            "test images, its figures are flattering, and so are those of its students."
         )
     yield "- All figures are of one run with one seed. Another seed gives others; nothing here says how far apart."
     yield (

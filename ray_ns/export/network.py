@@ -9,7 +9,7 @@ from ray_ns.config import Config, Data, Settings
 from ray_ns.errors import InputError
 from ray_ns.export.files import whole
 from ray_ns.models.files import CONFIG, WEIGHTS
-from ray_ns.models.given import data_of
+from ray_ns.models.given import data_of, published
 from ray_ns.seals import sha256
 from ray_ns.store import layout
 from ray_ns.store.fork import open_run
@@ -36,18 +36,24 @@ class Given:
 def given(place: str, seconds: float = STORE_SECONDS) -> Given:
     """The network at ``place``: a run (local or s3) that has ended, or a folder in timm's form, such as RUN/best.
 
-    Raises ``InputError`` where it is neither, or ray_ns decodes images otherwise than the network is fed;
+    Or a file of weights beside its ``config.json``; or, where nothing is there, timm's name of weights that it has.
+
+    Raises ``InputError`` where it is none of these, or ray_ns decodes images otherwise than the network is fed;
     ``IntegrityError`` where a run's file is not as it was written.
     """
-    store = open_run(place, seconds)
-    if layout.record(store) is not None:
-        return of_run(place, store, best_network(store))
-    found = {name: content for name in (WEIGHTS, CONFIG) if (content := store.get(name)) is not None}
+    folder, _, file = place.rpartition("/") if place.endswith(".safetensors") else (place, "", WEIGHTS)
+    store = open_run(folder or ".", seconds)
+    if file == WEIGHTS and layout.record(store) is not None:
+        return of_run(folder, store, best_network(store))
+    lying = {WEIGHTS: store.get(file), CONFIG: store.get(CONFIG)}
+    found = {name: content for name, content in lying.items() if content is not None}
+    if not found:
+        found = published(place) or {}
     if len(found) < 2:
-        missing = next(name for name in (CONFIG, WEIGHTS) if name not in found)
+        missing = CONFIG if CONFIG not in found else file
         raise InputError(
             f"{place}: no network is here (no {missing}), and no run ({layout.RUN}). Give a run that has ended, or a "
-            f"folder with {WEIGHTS} and {CONFIG}, such as RUN/best."
+            f"folder with {WEIGHTS} and {CONFIG}, such as RUN/best, or timm's name of a network that it has weights of."
         )
     data, names = data_of(found[CONFIG], place)
     return Given(place, found, data, names)
@@ -73,8 +79,8 @@ def folder_for(found: Given, output: Path | None) -> Path:
 
     Raises ``InputError`` where that is no local folder, or RUN/best is missing or of another network.
     """
-    if output is None and "://" in found.place:
-        raise InputError(f"{found.place}: is not on this machine. Say where the files go: -o FOLDER")
+    if output is None and not Path(found.place).is_dir():
+        raise InputError(f"{found.place}: is no folder of this machine. Say where the files go: -o FOLDER")
     if output is not None:
         return output
     folder = Path(found.place)

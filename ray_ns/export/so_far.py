@@ -42,9 +42,9 @@ def best_so_far(store: ObjectStore) -> tuple[str, Network] | None:
 
 
 def evaluated(store: ObjectStore, turn: str) -> Network | None:
-    """The network of a turn that its evaluation looked at: the one of its last training. None: no such."""
+    """The network of a turn that its evaluation looked at: of its last training, or one given. None: no such."""
     wanted = (planned_inputs(store, f"{turn}/evaluate") or {}).get("network")
-    commits = (find_commit(store, f"{turn}/{stage}") for stage in ("train", "finetune", TUNED))
+    commits = (find_commit(store, f"{turn}/{stage}") for stage in ("network", "train", "finetune", TUNED))
     return next((Network(it) for it in commits if it is not None and it.digest == wanted), None)
 
 

@@ -7,7 +7,7 @@ a killed run and reads a finished one.
 
 from typing import Protocol
 
-from ray_ns.config import Config, Student, Training
+from ray_ns.config import Config, GivenTeacher, Student, Training
 from ray_ns.evaluate.promotion import decide
 from ray_ns.methods.outcome import Labels, Network, Outcome, Round, Selection
 
@@ -30,6 +30,9 @@ class Turn(Protocol):
         ``teacher``: whose weights it begins with, where the recipe says so.
         """
 
+    def take(self, given: GivenTeacher) -> Round:
+        """Take the network that is given, as it is; evaluate."""
+
 
 class Turns(Protocol):
     """All that the method may use: the turns by number, 0 being the teacher's, and the control's.
@@ -44,8 +47,9 @@ class Turns(Protocol):
 
 def noisy_student(turns: Turns, config: Config) -> Outcome:
     """Run algorithm 1 for up to ``run.rounds`` rounds, then the control."""
-    # 1. Train a teacher on the labelled images.
-    rounds = [turns.turn(0).train(config.teacher, None, None)]
+    # 1. Train a teacher on the labelled images, or take the one that is given.
+    turn, recipe = turns.turn(0), config.teacher
+    rounds = [turn.train(recipe, None, None) if isinstance(recipe, Training) else turn.take(recipe)]
     teacher, idle = rounds[0], 0
     labels: Labels | None = None
     chosen: Selection | None = None

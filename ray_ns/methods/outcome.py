@@ -21,6 +21,8 @@ class Network(Protocol):
     @property
     def parameters(self) -> int: ...
     @property
+    def model(self) -> str: ...
+    @property
     def folder(self) -> str: ...
     @property
     def weights_sha256(self) -> str: ...
@@ -71,12 +73,12 @@ def nearest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
 class Round:
     """A network that was trained: its recipe, its scores, and the selection it learned from, where there was one.
 
-    ``name`` is its folder in the run: ``rounds/0`` is the teacher's, ``control`` the control's. ``fixed``: what FixRes
-    did to it (``evaluate.fixed.outcome``), where its recipe has that.
+    ``name`` is its folder in the run: ``rounds/0`` is the teacher's, ``control`` the control's. ``recipe``: None: it
+    was given. ``fixed``: what FixRes did to it (``evaluate.fixed.outcome``), where its recipe has that.
     """
 
     name: str
-    recipe: Training
+    recipe: Training | None
     network: Network
     scores: Scores
     selection: Selection | None = None
@@ -156,7 +158,8 @@ def _row(it: Round, is_best: bool) -> dict[str, Any]:
     kept, copies = (it.selection.images, it.selection.copies) if it.selection else (0, 0)
     return {
         "round": it.name,
-        "model": it.recipe.model.name,
+        "model": it.recipe.model.name if it.recipe else it.network.model,
+        **({} if it.recipe else {"given": True}),
         "parameters": it.network.parameters,
         "kept": kept,
         "duplicates": copies - kept,

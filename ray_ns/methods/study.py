@@ -104,6 +104,8 @@ def pool(config: Config) -> Iterator[Variant]:
 def init(config: Config) -> Iterator[Variant]:
     """The student begins with its teacher's weights, and trains a part of the steps."""
     student, teacher = config.students[0], config.teacher
+    if not isinstance(teacher, Training):
+        return  # whether it is the student's network is not known here
     settings: dict[str, Any] = {}
     against = BASE
     if _network(student) != _network(teacher):
@@ -141,7 +143,7 @@ def rounds(config: Config) -> Iterator[Variant]:
 def sizes(config: Config) -> Iterator[Variant]:
     """Student and teacher of another size: each gets the other's network."""
     student, teacher = config.students[0], config.teacher
-    if _network(student) != _network(teacher):
+    if isinstance(teacher, Training) and _network(student) != _network(teacher):
         yield Variant("a student of the teacher's size", _size("student", teacher), "-0.5 (B7 to L2)")
         yield Variant("a teacher of the student's size", _size("teacher", student), "better, without a figure at hand")
 

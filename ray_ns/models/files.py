@@ -65,13 +65,31 @@ def from_files(files: dict[str, bytes], **rates: float) -> "nn.Module":
 
     ``rates``: timm's drop_rate and drop_path_rate, which the files do not hold: nothing drops in eval mode.
     """
-    import timm
-
-    config: dict[str, Any] = json.loads(files[CONFIG])
-    args = {"num_classes": config["num_classes"], **config.get("model_args", {}), **rates}
-    network: nn.Module = timm.create_model(config["architecture"], **args)
+    network = fresh(files[CONFIG], **rates)
     network.load_state_dict(weights(files[WEIGHTS]))
     return network.eval()
+
+
+def fresh(config: bytes, **rates: float) -> "nn.Module":
+    """The network that a ``config.json`` describes, with new weights."""
+    import timm
+
+    told: dict[str, Any] = json.loads(config)
+    args = {"num_classes": told["num_classes"], **told.get("model_args", {}), **rates}
+    network: nn.Module = timm.create_model(told["architecture"], **args)
+    return network
+
+
+def of_timm(name: str) -> bytes:
+    """The ``config.json`` of timm's weights of that name: how they are fed, by timm's own record of them."""
+    import timm
+
+    record = timm.get_pretrained_cfg(name)
+    assert record is not None, "its weights have been found by it"
+    told = record.to_dict()
+    kept = {key: told[key] for key in sorted(_KEPT & told.keys())}
+    named = {"architecture": told["architecture"], "num_classes": told["num_classes"]}
+    return json.dumps({**named, "pretrained_cfg": kept}, indent=2).encode()
 
 
 def weights(file: bytes) -> Mapping[str, "Tensor"]:

@@ -15,7 +15,7 @@ from ray_ns.config import MIDDLE, Data, Model
 from ray_ns.config.data import Interpolation
 from ray_ns.errors import InputError
 from ray_ns.images.decode import is_usual
-from ray_ns.models.files import CONFIG, WEIGHTS, from_files
+from ray_ns.models.files import CONFIG, WEIGHTS, fresh, from_files, of_timm
 
 if TYPE_CHECKING:
     from torch import nn
@@ -75,6 +75,54 @@ def network_of(files: Mapping[str, bytes], where: str) -> "nn.Module":
             f"{where}: {WEIGHTS} and {CONFIG} make no network ({type(error).__name__}: {words}). Give a folder that "
             f"ray-ns or timm (push_to_hf_hub, save_for_hf) wrote, with a timm that knows its architecture."
         ) from error
+
+
+def published(name: str) -> dict[str, bytes] | None:
+    """The two files of the network whose weights timm has by that name; None where it knows no such network.
+
+    They come from this machine's Hugging Face cache, else from the hub. Raises ``InputError`` where they cannot be had.
+    """
+    import timm
+
+    from ray_ns.models.zoo import from_hub
+
+    if not timm.is_model(name):
+        return None
+    path = from_hub(name)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{name}: its weights are in {path.name}, and ray-ns reads .safetensors alone. Give others.")
+    return {WEIGHTS: path.read_bytes(), CONFIG: of_timm(name)}
+
+
+def described(config: bytes) -> dict[str, Any]:
+    """The architecture of a network, by timm's name (``model``), and how many ``parameters`` it has."""
+    import torch
+
+    from ray_ns.models.zoo import parameters
+
+    with torch.device("meta"):
+        return {"model": json.loads(config)["architecture"], "parameters": parameters(fresh(config))}
+
+
+def unlike(config: bytes, model: Model, data: Data) -> str | None:
+    """Why a network of ``model`` cannot begin with the weights of that of ``config``: the first tensor that differs.
+
+    None: it can. Both are built without memory for their weights.
+    """
+    import torch
+
+    from ray_ns.models.zoo import build
+
+    with torch.device("meta"):
+        shapes = [
+            {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+            for network in (fresh(config), build(model, data))
+        ]
+    for name in {**shapes[0], **shapes[1]}:
+        there, here = (of.get(name, "nothing") for of in shapes)
+        if there != here:
+            return f"{name} is {there} there, {here} here"
+    return None
 
 
 def _mapping(config: bytes, where: str) -> dict[str, Any]:

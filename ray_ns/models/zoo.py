@@ -11,7 +11,7 @@ from torch import nn
 
 from ray_ns.config import Data, Model
 from ray_ns.errors import InputError
-from ray_ns.models.files import WEIGHTS
+from ray_ns.models.files import CONFIG, WEIGHTS
 
 
 def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:
@@ -92,7 +92,10 @@ def pretrained_file(model: Model) -> Path | None:
     """
     if not model.pretrained:
         return None
-    path = Path(model.pretrained) if isinstance(model.pretrained, str) else _from_hub(model.name)
+    try:
+        path = Path(model.pretrained) if isinstance(model.pretrained, str) else from_hub(model.name)
+    except InputError as error:
+        raise InputError(f"model.pretrained: {error}") from error
     try:
         if path.suffix != ".safetensors":
             raise InputError(f"model.pretrained: {path} is no .safetensors file; others are not loaded")
@@ -109,20 +112,25 @@ def pretrained_file(model: Model) -> Path | None:
     return path
 
 
-def _from_hub(name: str) -> Path:
+def from_hub(name: str) -> Path:
+    """The file of timm's weights of that name, from this machine's Hugging Face cache, else from the hub.
+
+    Raises ``InputError`` where timm has none, or they cannot be had.
+    """
     import timm
     from huggingface_hub import hf_hub_download
+    from timm.models import is_model_pretrained
 
-    told = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
+    told = timm.get_pretrained_cfg(name) if is_model_pretrained(name) else None
     if told is None or not told.hf_hub_id:
         known = timm.list_models(f"{name.split('.')[0]}*", pretrained=True)[:5] or ["none like it"]
-        raise InputError(f"model.pretrained: timm has no weights for {name!r}; it has {', '.join(known)}")
+        raise InputError(f"timm has no weights for {name!r}; it has {', '.join(known)}")
     try:
         return Path(hf_hub_download(told.hf_hub_id, told.hf_hub_filename or WEIGHTS))
     except Exception as error:  # the hub's client raises many kinds of errors
         raise InputError(
-            f"model.pretrained: {told.hf_hub_id} cannot be had from the Hugging Face hub "
-            f"({type(error).__name__}). Without a network, fetch its {WEIGHTS} elsewhere and give the file's path."
+            f"{told.hf_hub_id} cannot be had from the Hugging Face hub ({type(error).__name__}). Without a network, "
+            f"fetch its {WEIGHTS} elsewhere and give the file's path; a network is given with its {CONFIG} beside it."
         ) from error
 
 

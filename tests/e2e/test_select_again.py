@@ -1,4 +1,4 @@
-"""Selections asked again on a finished run, and a run whose first teacher chooses the images for all rounds."""
+"""Selections asked again on a finished run; a run whose first teacher is given, and chooses the images for all."""
 
 import json
 import shutil
@@ -82,10 +82,39 @@ def test_the_official_rule_keeps_about_k_of_each_class(finished, copied: tuple[P
     assert all(it is None or round(100 * it) == pytest.approx(100 * it) for it in found["per_class"]["cut"])
 
 
-def test_filter_once_labels_in_later_rounds_only_what_the_first_teacher_chose(finished, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    words = ["run.mode=filter_once", "run.rounds=2", "run.promote=always", "select.threshold=0.5"]
-    ray_ns("run", str(finished.config), f"run.dir={run}", *words, "--fork", str(finished.run))  # its teacher's labels
+@pytest.fixture(scope="module")
+def taught(finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
+    """A run whose teacher is the file of the finished run's, by which its first teacher chooses; its command."""
+    folder = tmp_path_factory.mktemp("taught")
+    (weights,) = (finished.run / "rounds/0/train/data").rglob("model.safetensors")
+    shutil.copytree(weights.parent, folder / "lent")
+    run, teacher = folder / "run", f"teacher={{from: {folder / 'lent/model.safetensors'}}}"
+    words = ["run.mode=filter_once", "run.rounds=2", "run.promote=always", "select.threshold=0.5", teacher]
+    command = ["run", str(finished.config), f"run.dir={run}", *words]
+    return run, command, ray_ns(*command).stdout
+
+
+def test_a_teacher_that_is_given_labels_as_the_run_that_trained_it(
+    finished, taught: tuple[Path, list[str], str]
+) -> None:
+    run, command, said = taught
+    assert not (run / "rounds/0/train").exists()
+    assert "0: teacher, given" in said
+    own, its = (rows(it, "rounds/1/label", "labels.parquet") for it in (run, finished.run))
+    for name in its:
+        np.testing.assert_array_equal(own[name], its[name])
+    told = [json.loads((it / "rounds/0/evaluate/commit.json").read_text())["summary"] for it in (run, finished.run)]
+    assert told[0] == told[1]
+    found = report(ray_ns(*command, "--json"))
+    assert [row.get("given") for row in found["rounds"]] == [True, None, None]
+    assert [row["parameters"] for row in found["rounds"][:1]] == [finished.report["rounds"][0]["parameters"]]
+    assert not json.loads(ray_ns("verify", str(run), "--json").stdout)["faults"]
+
+
+def test_filter_once_labels_in_later_rounds_only_what_the_first_teacher_chose(
+    taught: tuple[Path, list[str], str],
+) -> None:
+    run = taught[0]
     first, second = (rows(run, f"rounds/{number}/select", "selection.parquet") for number in (1, 2))
     assert len(first["image_id"]) < 600
     np.testing.assert_array_equal(first["image_id"], second["image_id"])

@@ -270,6 +270,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 200,
         "variant": "head_and_norm",
     },
+    "GivenTeacher": {
+        "sha256": None,
+    },
     "Label": {
         "compile": False,
         "keep": "top",

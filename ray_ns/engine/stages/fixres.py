@@ -13,7 +13,7 @@ import pyarrow as pa
 from ray_ns.artifacts import fixed
 from ray_ns.artifacts.fixed import Fixed
 from ray_ns.artifacts.network import At, Network, fed_facts
-from ray_ns.config import Config, Fixing, Training
+from ray_ns.config import Config, Fixing, Student, Training
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -178,8 +178,8 @@ class Fixres(Stage[Fixed]):
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         """Turn 0: two steps of the teacher's correction. Turn 1: of each student's."""
-        for at, (place, recipe) in enumerate(bench.config.recipes().items()):
-            if recipe.fixing is None or (at == 0) != (turn == 0):
+        for place, recipe in bench.config.recipes().items():
+            if recipe.fixing is None or isinstance(recipe, Student) != (turn > 0):
                 continue
             _, found = two_steps(bench, place, recipe.fixing, None)
             yield replace(found, what=f"{cls.name} {place}", line=f"at {recipe.fixres.size} px: {found.line}")

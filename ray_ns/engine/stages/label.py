@@ -32,7 +32,6 @@ from ray_ns.errors import InputError
 from ray_ns.export.network import given
 from ray_ns.images import decode
 from ray_ns.labels import counting, schema
-from ray_ns.models.given import network_of
 from ray_ns.models.voting import ALONE, Voting
 from ray_ns.seals import digest
 from ray_ns.store import layout
@@ -135,9 +134,7 @@ class Label(Stage[Labels]):
         began = time.monotonic()
         probabilities, reasons = bench.labelled(first.encoded, label.views)
         for place in label.others:  # for the rate: what they say is averaged where there is a run
-            found = given(place)
-            fed = Bench(bench.config.model_copy(update={"data": found.data}), bench.corpora)
-            fed.labelled(first.encoded, label.views, network_of(found.files, place))
+            Bench(bench.config, bench.corpora, given(place)).labelled(first.encoded, label.views)
         top = min(label.top, classes)
         bench.labels = schema.label_table(first.ids, probabilities, reasons, label.keep, top)
         seconds = time.monotonic() - began

@@ -1,7 +1,7 @@
-"""A network that is given, copied into a run that did not train it: a prediction's first stage."""
+"""A network that is given, copied into a run that did not train it: a prediction's first stage, or round 0's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.artifacts.network import Network, fed_facts
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 class Copy(Stage[Network]):
     """The committed copy of a network's two ``files``, so that all that made the labels lies in one place.
 
-    ``fed``: how it is fed with images; None: as ``data`` says.
+    ``fed``: how it is fed with images; None: as ``data`` says. ``told``: what else its summary says.
     """
 
     files: Mapping[str, bytes]
     fed: Data | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     name = "network"
 
@@ -31,7 +32,7 @@ class Copy(Stage[Network]):
 
     def work(self, run: "Run", output: Output) -> Done:
         output.publish(0, self.files, {})
-        return Done(self._facts(run), 1)
+        return Done({**self._facts(run), **self.told}, 1)
 
     def artifact(self, run: "Run", commit: Commit) -> Network:
         return Network(commit)

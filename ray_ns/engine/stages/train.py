@@ -14,6 +14,8 @@ from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done
 from ray_ns.engine.stages.training import NetworkStage, Plan
 from ray_ns.keyed import seed
+from ray_ns.models.files import CONFIG
+from ray_ns.models.given import unlike
 from ray_ns.observe import in_time
 from ray_ns.store import layout
 from ray_ns.store.commit import Output
@@ -66,20 +68,23 @@ class Train(NetworkStage):
 
     def _begins_anew(self, run: Run) -> bool:
         """Whether the control's recipe begins with its teacher's weights, and round 0 is another network."""
-        recipe, first = self.recipe, run.config.teacher.model
+        recipe, first = self.recipe, run.config.teacher
         if not isinstance(recipe, Student) or recipe.init != "teacher" or self.selection is not None:
             return False
-        return (recipe.model.name, recipe.model.args) != (first.name, first.args)
+        if isinstance(first, Training):
+            return (recipe.model.name, recipe.model.args) != (first.model.name, first.model.args)
+        assert self.teacher is not None, "the control's is the network of round 0"
+        return unlike(self.teacher.files[CONFIG].read(run.store), recipe.model, run.config.data) is not None
 
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         """Turn 0: two steps of the teacher. Turn 1: two steps of each student, on the bench's selection."""
-        recipes = list(bench.config.recipes().items())
-        if turn == 0:
-            bench.teacher, finding = two_steps(bench, *recipes[0], None)
-            yield finding
-        else:
-            for place, recipe in recipes[1:]:
+        for place, recipe in bench.config.recipes().items():
+            if turn == 0 and not isinstance(recipe, Student):
+                state, finding = two_steps(bench, place, recipe, None)
+                bench.teacher = state.result
+                yield finding
+            elif turn and isinstance(recipe, Student):
                 yield two_steps(bench, place, recipe, bench.chosen)[1]
 
 

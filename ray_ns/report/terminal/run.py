@@ -96,4 +96,6 @@ def _title(it: Round) -> str:
     if is_control(it.name):
         return "control: labels only"
     number = it.name.rsplit("/", 1)[1]
-    return "0: teacher" if number == "0" else f"{number}: student"
+    if number == "0":
+        return "0: teacher" if it.recipe else "0: teacher, given"
+    return f"{number}: student"

@@ -12,7 +12,7 @@ from ray_ns.config import Config, Data, Noise, Settings, Training
 from ray_ns.config.prediction import Evaluation, Prediction
 from ray_ns.config.read import load
 from ray_ns.config.results import changes, results_of
-from ray_ns.config.schema import Section, earlier, earlier_defaults, how, section_of
+from ray_ns.config.schema import Section, earlier, earlier_defaults, how, section_of, sections_of
 from ray_ns.seals import digest
 
 
@@ -45,8 +45,8 @@ def _sections() -> list[type[Any]]:
     """Every section of a config."""
     found: list[type[Any]] = [Config]
     for kind in found:
-        inner = (section_of(field) for field in kind.model_fields.values())
-        found += [it for it in dict.fromkeys(inner) if it is not None and it not in found]
+        inner = (it for field in kind.model_fields.values() for it in sections_of(field))
+        found += [it for it in dict.fromkeys(inner) if it not in found]
     return found
 
 

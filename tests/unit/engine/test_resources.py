@@ -29,6 +29,16 @@ def test_actors_readers_and_workers_are_counted_against_the_cluster(
             resources.check_resources(changed, cpus, gpus)
 
 
+@pytest.mark.parametrize(("side", "expected"), [(0, 256 + 1), (16, 256 + 1), (64, 256 + 7)])
+def test_the_object_store_has_room_for_what_a_teacher_that_is_given_sees(
+    config: Config, side: int, expected: int
+) -> None:
+    # 4 CPUs x 7 slices of 64 images of 64 x 64 x 1 bytes are 7 MB.
+    label, cluster = ({"layout": "tasks", "slice_rows": 64}, {"cpus": 4})
+    values = {**config.model_dump(), "teacher": {"from": "x"}, "label": label, "cluster": cluster}
+    assert resources.object_store_mb(Config.model_validate(values), side) == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

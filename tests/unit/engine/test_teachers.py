@@ -1,37 +1,50 @@
-"""Labels by several networks: each fed as it was trained, copied into the run, refused where it is another one."""
+"""Networks that are given, to label or to be round 0: fed as they were trained, copied, refused where another one."""
 
+import json
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from support.judged import DATA, NAMES, network_files, write_classes, write_network
 from support.networks import SMALL, trained
 from support.shards import write_as
+from support.tiny_run import write_tiny
 
 from ray_ns.artifacts.labels import LABELS, Labels
 from ray_ns.artifacts.member import Member
-from ray_ns.config import Cluster, Config, Label, Model
+from ray_ns.artifacts.network import Network
+from ray_ns.config import FED, Cluster, Config, Data, GivenTeacher, Label, Model
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import teachers
+from ray_ns.engine.check import check as look
+from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import label as labelling
 from ray_ns.engine.stages.network import Copy
+from ray_ns.engine.turns import Turns
 from ray_ns.engine.workers.slices import Reader, Slice, decode_slice, decoded, distinct, read_all
 from ray_ns.errors import InputError
+from ray_ns.export.so_far import evaluated
 from ray_ns.images.decode import Decode
-from ray_ns.models.files import from_files, to_files
+from ray_ns.methods.outcome import Outcome
+from ray_ns.models.files import CONFIG, WEIGHTS, from_files, to_files
 from ray_ns.models.predictor import Teacher
 from ray_ns.models.voting import Voting
 from ray_ns.observe import Reporter
-from ray_ns.store.commit import planned_inputs
+from ray_ns.seals import sha256
+from ray_ns.store.commit import find_commit, planned_inputs
 from ray_ns.store.lease import Lease
 from ray_ns.store.objects import LocalStore
+from ray_ns.store.verify import verify
 
 ROWS = 8
 FILES = network_files()
@@ -63,7 +76,7 @@ def opened(images: list[bytes], tmp_path: Path) -> Open:
     def open_(*others: Path, place: str = "run", **label: object) -> Run:
         told = {"slice_rows": ROWS, "precision": "float32", "teachers": ["round", *map(str, others)], **label}
         data = DATA.model_copy(update={"max_quarantined": 1.0})
-        parts = {"data": data, "label": Label.model_validate(told), "cluster": Cluster()}
+        parts = {"data": data, "label": Label.model_validate(told), "cluster": Cluster(), "teacher": None}
         store, corpora = LocalStore(tmp_path / place), {"validation": own, "test": own, "pool": pool}
         config = Config.model_construct(**parts)  # type: ignore[arg-type]
         return Run(config, store, corpora, (len(pool.shards),), Lease(store), Reporter("plain"), NAMES)
@@ -198,3 +211,273 @@ def test_both_layouts_see_the_same_pixels_and_read_what_is_alike_once(opened: Op
     assert [it.shape[1] for it in here[0]] == [16, 24]
     assert there[1:] == here[1:]
     assert here[1][3] == "empty"
+
+
+# A teacher that is given.
+
+
+DIGITS = Data.model_validate(
+    {"labelled": "l", "pool": "p", "classes": 10, "size": 24, "channels": 1, "mean": [0.2], "std": [0.4]}
+)
+TEN = {"channels": [8, 16, 16, 16], "stem_type": "deep", "stem_width": 4, "output_stride": 16}
+
+
+def write_teacher(folder: Path, bias: float = 0.0, data: Data = DIGITS) -> Path:
+    """A folder of a network as the teacher of ``tiny_run``, that is fed otherwise."""
+    network = trained(Model(name="resnet10t", args=TEN), data)
+    with torch.no_grad():
+        network.fc.bias += bias
+    folder.mkdir()
+    for name, content in to_files(network, data).items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Callable[..., list[str]]:
+    def made(place: Path | str, **settings: str) -> list[str]:
+        given = "".join(f", {name}: {value}" for name, value in settings.items())
+        return [f"run.dir={tmp_path / 'run'}", f"teacher={{from: {place}{given}}}"]
+
+    return made
+
+
+def hash_of(folder: Path) -> str:
+    return sha256((folder / WEIGHTS).read_bytes())
+
+
+@pytest.mark.parametrize("file", ["", WEIGHTS])
+def test_round_0_is_the_network_that_was_given_fed_as_it_wants_and_nothing_is_trained(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lent = write_teacher(tmp_path / "lent")
+    with drive(str(tiny), words(lent / file), "plain") as run:
+        run.execute = in_this_process()
+        taken = Turns(run).turn(0).take(cast(GivenTeacher, run.config.teacher))
+    assert json.loads((tmp_path / "run/run.json").read_text())["config"]["teacher"] == {"sha256": hash_of(lent)}
+    network = Network(find_commit(run.store, "rounds/0/network"))  # type: ignore[arg-type]
+    assert network.weights_sha256 == hash_of(lent)
+    assert [getattr(network.fed(run.config.data), name) for name in FED] == [getattr(DIGITS, name) for name in FED]
+    row = Outcome([taken], "auto").as_json()["rounds"][0]
+    assert (row["model"], row["given"], row["test_top1"]) == ("resnet10t", True, taken.scores.top1("test"))
+    assert row["parameters"] == sum(
+        it.numel() for it in trained(Model(name="resnet10t", args=TEN), DIGITS).parameters()
+    )
+    assert evaluated(run.store, "rounds/0") == network
+    assert not (tmp_path / "run/rounds/0/train").exists()
+    assert not [fault for _, fault in verify(run.store) if fault]
+    said = capsys.readouterr().err
+    assert "resnet10t" in said
+    assert "taken by their numbers, which have no names" in said
+
+
+def test_what_it_says_is_what_the_network_says_by_hand(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    lent = write_teacher(tmp_path / "lent")
+    with drive(str(tiny), words(lent), "plain") as run:
+        run.execute = in_this_process()
+        scores = Turns(run).turn(0).take(cast(GivenTeacher, run.config.teacher)).scores
+    decode = Decode.of(DIGITS)
+    table = pq.read_table(sorted((tiny.parent / "data/test").glob("*.parquet")))
+    pixels = np.stack([decode(it) for it in table["image"].to_pylist()])  # type: ignore[misc]
+    network = from_files({name: (lent / name).read_bytes() for name in (WEIGHTS, CONFIG)})
+    said = Teacher(network, DIGITS, 64, "float32", torch.device("cpu"))(pixels).argmax(1)
+    assert scores.top1("test") == pytest.approx((said == table["label"].to_numpy()).mean())
+
+
+NINE = DIGITS.model_copy(update={"classes": 9})
+
+
+@pytest.mark.parametrize(
+    ("break_", "settings", "said"),
+    [
+        (lambda it: shutil.rmtree(it), {}, "teacher.from: .*lent: no network is here"),
+        (lambda it: (it / WEIGHTS).write_bytes(b"none"), {}, "teacher.from: .* make no network"),
+        (lambda it: (it / CONFIG).write_bytes(b"{}"), {}, "teacher.from: .* is not timm's description"),
+        (lambda it: (it / CONFIG).unlink(), {}, f"teacher.from: .*no network is here .no {CONFIG}"),
+        (lambda it: None, {"sha256": "0" * 64}, f"teacher.sha256: the weights in .*lent have .*, expected {'0' * 64}"),
+        (lambda it: (shutil.rmtree(it), write_teacher(it, data=NINE)), {}, "has 9 classes, data.classes is 10"),
+    ],
+    ids=["missing", "no weights", "no config", "one file", "another hash", "other classes"],
+)
+def test_what_cannot_be_round_0_is_refused_before_anything_is_written(
+    tiny: Path,
+    words: Callable[..., list[str]],
+    tmp_path: Path,
+    break_: Callable[[Path], object],
+    settings: dict[str, str],
+    said: str,
+) -> None:
+    break_(write_teacher(tmp_path / "lent"))
+    with pytest.raises(InputError, match=said), drive(str(tiny), words(tmp_path / "lent", **settings), "plain"):
+        pass
+    assert not (tmp_path / "run/run.json").exists()
+    with pytest.raises(InputError, match=said):
+        list(look(str(tiny), words(tmp_path / "lent", **settings)))
+
+
+WIDER = "student.model.args={channels: [8, 16, 16, 32], stem_type: deep, stem_width: 4, output_stride: 16}"
+UNLIKE = r"round {}: its teacher may be resnet10t of .*lent.*layer4.* is \[16, .*\] there, \[32, .*\] here"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["student.init=teacher"], None),
+        ([WIDER], None),
+        (["student.init=teacher", WIDER], UNLIKE.format(1)),
+        (["student.init=teacher", "student.model.name=resnet18"], "round 1: .* there, .* here"),
+        (["student.init=teacher", "student.model={name: test_vit, args: {img_size: 28, patch_size: 4}}"], "nothing"),
+    ],
+)
+def test_a_student_begins_with_its_weights_only_where_they_fit(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path, more: list[str], said: str | None
+) -> None:
+    told = [*words(write_teacher(tmp_path / "lent")), *more]
+    with pytest.raises(InputError, match=said) if said else nullcontext(), drive(str(tiny), told, "plain"):
+        pass
+    assert (tmp_path / "run/run.json").exists() == (said is None)
+
+
+@pytest.mark.parametrize(("patience", "refused"), [(1, False), (2, True)])
+def test_a_later_student_too_where_round_0_may_still_be_its_teacher(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path, patience: int, refused: bool
+) -> None:
+    values = yaml.safe_load(tiny.read_text())
+    wide = {**values["student"]["model"], "args": yaml.safe_load(WIDER.partition("=")[2])}
+    later = {**values["student"], "model": wide, "init": "teacher"}
+    values |= {"student": [{**values["student"], "model": wide}, later], "teacher": {"from": str(tmp_path / "lent")}}
+    values["run"] |= {"dir": str(tmp_path / "run"), "rounds": 2, "patience": patience}
+    write_teacher(tmp_path / "lent")
+    with pytest.raises(InputError, match=UNLIKE.format(2)) if refused else nullcontext(), drive(values, [], "plain"):
+        pass
+
+
+def test_a_smaller_student_is_told_of(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    less = "student.model.args={channels: [4, 8, 8, 8], stem_type: deep, stem_width: 4, output_stride: 16}"
+    with drive(str(tiny), [*words(write_teacher(tmp_path / "lent")), less], "plain"):
+        pass
+    assert "warning: student.model: " in capsys.readouterr().err
+
+
+def change_feed(folder: Path) -> None:
+    told = json.loads((folder / CONFIG).read_text())
+    told["pretrained_cfg"]["mean"] = [0.9]
+    (folder / CONFIG).write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda it: (shutil.rmtree(it), write_teacher(it, bias=1.0)), f"{WEIGHTS} in .* is another one than when"),
+        (change_feed, f"{CONFIG} in .* is another one than when the run began"),
+        (shutil.rmtree, None),
+        (lambda it: it.rename(it.parent / "elsewhere"), None),
+    ],
+    ids=["weights", "config", "gone", "moved"],
+)
+def test_a_run_goes_on_with_the_network_that_it_began_with(
+    tiny: Path,
+    words: Callable[..., list[str]],
+    tmp_path: Path,
+    change: Callable[[Path], object],
+    said: str | None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lent = write_teacher(tmp_path / "lent")
+    with drive(str(tiny), words(lent), "plain") as run:
+        began = teachers.first(run, cast(GivenTeacher, run.config.teacher)).digest
+    change(lent)
+    with drive(str(tiny), words(lent), "plain") as run:
+        teacher = cast(GivenTeacher, run.config.teacher)
+        if said is not None:
+            with pytest.raises(InputError, match=f"teacher.from: {said}"):
+                teachers.first(run, teacher)
+            return
+        assert teachers.first(run, teacher).digest == began
+    assert "The run goes on with its own copy" in capsys.readouterr().err
+    moved = tmp_path / "elsewhere"
+    if moved.exists():
+        with drive(str(tiny), words(moved), "plain") as run:
+            assert teachers.first(run, cast(GivenTeacher, run.config.teacher)).digest == began
+        assert "goes on with its own copy" not in capsys.readouterr().err, "where it lies decides nothing"
+
+
+def test_a_pin_that_is_another_hash_than_the_runs_is_refused_by_name(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    lent = write_teacher(tmp_path / "lent")
+    for _ in range(2):
+        with drive(str(tiny), words(lent), "plain"):
+            pass
+    with drive(str(tiny), words(lent, sha256=hash_of(lent)), "plain"):
+        pass
+    with (
+        pytest.raises(InputError, match=f"teacher.sha256: '{hash_of(lent)}' -> '{'1' * 64}'"),
+        drive(str(tiny), words(lent, sha256="1" * 64), "plain"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("began", ["trained", "given"])
+def test_a_run_does_not_change_between_a_recipe_and_a_network(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path, began: str
+) -> None:
+    given = words(write_teacher(tmp_path / "lent"))
+    first, second = (given[:1], given) if began == "trained" else (given, given[:1])
+    with drive(str(tiny), first, "plain"):
+        pass
+    with (
+        pytest.raises(InputError, match=r"belongs to another config; it differs in: teacher\."),
+        drive(str(tiny), second, "plain"),
+    ):
+        pass
+
+
+def test_a_start_that_was_killed_before_it_was_copied_takes_it_later(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    lent = write_teacher(tmp_path / "lent")
+    with drive(str(tiny), words(lent), "plain"):
+        pass
+    shutil.rmtree(tmp_path / "run/rounds")
+    write_teacher(tmp_path / "other", bias=1.0)
+    other = drive(str(tiny), words(tmp_path / "other"), "plain")
+    with other as run, pytest.raises(InputError, match=r"teacher\.sha256: the weights in .*other have"):
+        teachers.first(run, cast(GivenTeacher, run.config.teacher))
+    with drive(str(tiny), words(lent), "plain") as run:
+        assert teachers.first(run, cast(GivenTeacher, run.config.teacher)).weights_sha256 == hash_of(lent)
+
+
+def test_a_fork_may_have_another_teacher_and_takes_one_that_is_the_same(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    lent, other = write_teacher(tmp_path / "lent"), write_teacher(tmp_path / "other", bias=1.0)
+    with drive(str(tiny), words(lent), "plain"):
+        pass
+    for name, place in {"same": lent, "another": other}.items():
+        override = [f"run.dir={tmp_path / name}", *words(place)[1:]]
+        with drive(str(tiny), override, "plain", fork=str(tmp_path / "run")) as run:
+            assert teachers.first(run, cast(GivenTeacher, run.config.teacher)).weights_sha256 == hash_of(place)
+        assert (tmp_path / name / "rounds/0/network/data").exists() == (place == other)
+
+
+def test_check_labels_with_it_and_estimates_no_training(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    found = {it.what: it for it in look(str(tiny), words(write_teacher(tmp_path / "lent")))}
+    assert "train teacher" not in found
+    assert found["teacher"].figures["model"] == "resnet10t"
+    assert found["evaluate"].figures["images"] == 64
+    assert {"label", "select", "train student"} < found.keys()
+    assert found["in all"].figures["seconds"]["teacher"] == 0
+    assert found["in all"].figures["bytes"] > 4 * found["teacher"].figures["parameters"]
+    assert not (tmp_path / "run").exists()

@@ -102,6 +102,19 @@ def test_the_teacher_as_the_best_is_said_plainly(made: Callable[..., Card]) -> N
     assert "The control is the first student's" in text
 
 
+@pytest.mark.parametrize("best", [0, 2])
+def test_of_a_teacher_that_was_given_nothing_is_claimed(made: Callable[..., Card], best: int) -> None:
+    rounds = made().rounds
+    told = made(rounds=[replace(rounds[0], title="0: teacher, given", given=True), *rounds[1:]], best=best)
+    text = card(replace(told, over_teacher=told.over_teacher if best else None))
+    assert "a teacher that was given labels a pool" in text
+    assert "labelled images alone" not in text.partition("Against the control")[0]
+    assert "Nothing here says what it has learned from" in text
+    assert ("so it is as it was given" in text) == (best == 0)
+    assert ("Against the teacher, which was given: " in text) == (best > 0)
+    assert "The teacher was given" not in card(made())
+
+
 def test_without_a_control_its_absence_is_said(made: Callable[..., Card]) -> None:
     assert "No control was trained" in card(made(control=None, over_control=None))
 

@@ -3,16 +3,20 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save
 from support.format_1 import unpack
 
 from ray_ns.artifacts.report import best_network, report_of
 from ray_ns.config.read import load
 from ray_ns.errors import InputError, IntegrityError
-from ray_ns.export.network import given
-from ray_ns.models.files import CONFIG, WEIGHTS
-from ray_ns.models.given import network_of
+from ray_ns.export.network import folder_for, given
+from ray_ns.models.files import CONFIG, WEIGHTS, fed, of_timm
+from ray_ns.models.given import data_of, network_of
 from ray_ns.seals import sha256
 from ray_ns.store.objects import LocalStore
 
@@ -65,6 +69,87 @@ def test_a_folder_means_its_two_files(folder: Path, tmp_path: Path) -> None:
     assert found.run is None
     assert found.files[WEIGHTS] == of_run.files[WEIGHTS]
     assert found.data.classes == of_run.data.classes
+
+
+def test_a_file_of_weights_means_itself_beside_its_config(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    files = given(str(folder / "finished")).files
+    for name, content in files.items():
+        (tmp_path / name.replace("model", "mine")).write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    for place in (str(tmp_path / "mine.safetensors"), "mine.safetensors"):
+        assert given(place).files == files
+    with pytest.raises(InputError, match=r"other\.safetensors: no network is here \(no other\.safetensors\)"):
+        given(str(tmp_path / "other.safetensors"))
+
+
+PUBLISHED = "test_efficientnet.r160_in1k"
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hugging Face cache without a network, that holds weights by a name of timm's; their file."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    kept = tmp_path / f"hub/models--timm--{PUBLISHED}"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs/main").write_text("0" * 40)
+    path = kept / "snapshots" / ("0" * 40) / WEIGHTS
+    path.parent.mkdir(parents=True)
+    torch.manual_seed(0)
+    path.write_bytes(save(timm.create_model("test_efficientnet").state_dict()))
+    return path
+
+
+def test_a_name_of_timms_means_the_weights_in_the_cache_fed_as_timm_feeds_them(cache: Path) -> None:
+    found = given(PUBLISHED)
+    assert found.files[WEIGHTS] == cache.read_bytes()
+    assert found.names is None
+    assert (found.data.classes, found.data.size, found.data.fit) == (1000, 160, "crop")
+    theirs = timm.data.resolve_model_data_config(timm.create_model(PUBLISHED))
+    ours = fed(found.data)
+    assert {name: ours[name] for name in ("input_size", "interpolation", "mean", "std", "crop_mode")} == {
+        name: theirs[name] for name in ("input_size", "interpolation", "mean", "std", "crop_mode")
+    }
+    assert found.data.resized == int(160 / theirs["crop_pct"])
+    network = network_of(found.files, PUBLISHED)
+    images = torch.randn(2, 3, 160, 160, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        alone = timm.create_model(PUBLISHED, pretrained=True).eval()(images)
+        torch.testing.assert_close(network(images), alone)
+    with pytest.raises(InputError, match="is no folder of this machine"):
+        folder_for(found, None)
+
+
+def test_a_folder_of_that_name_comes_first(cache: Path, folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / PUBLISHED).mkdir()
+    files = given(str(folder / "finished")).files
+    for name, content in files.items():
+        (tmp_path / PUBLISHED / name).write_bytes(content)
+    assert given(PUBLISHED).files == files
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tf_efficientnet_b0.ns_jft_in1k", "cannot be had from the Hugging Face hub .* fetch its model.safetensors"),
+        ("tf_efficientnet_b0.ns_jft", "timm has no weights for .*; it has .*tf_efficientnet_b0.ns_jft_in1k"),
+        ("tf_efficientnet_b00", "no network is here .* or timm's name of a network that it has weights of"),
+    ],
+)
+def test_a_name_that_cannot_be_had_is_refused_with_the_mend(cache: Path, name: str, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        given(name)
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "resized"), [("b0", 224, 256), ("b7", 600, 632), ("l2.ns_jft_in1k_475", 475, 507)]
+)
+def test_published_noisy_students_are_fed_as_they_were_published(size: str, side: int, resized: int) -> None:
+    name = f"tf_efficientnet_{size}" + ("" if "." in size else ".ns_jft_in1k")
+    data, _ = data_of(of_timm(name), name)
+    assert (data.size, data.fit, data.interpolation, data.classes) == (side, "crop", "bicubic", 1000)
+    assert data.resized == resized, "size + 32, as the released code crops"
 
 
 @pytest.mark.parametrize("there", [(), (CONFIG,), (WEIGHTS,)])

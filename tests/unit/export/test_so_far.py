@@ -64,6 +64,15 @@ def test_of_a_round_with_more_than_a_training_the_network_that_was_evaluated(tmp
     assert found[1].place == f"rounds/0/{after[-1]}"
 
 
+def test_a_teacher_that_was_given_is_the_network_of_its_round(tmp_path: Path) -> None:
+    store = begun(tmp_path, 4, {})
+    given = commit(store, "rounds/0/network", {}, {})
+    commit(store, "rounds/0/evaluate", {"validation": {"top1": 0.5}}, {"network": given.digest})
+    found = best_so_far(store)
+    assert found is not None
+    assert found[1].place == "rounds/0/network"
+
+
 @pytest.mark.parametrize(
     ("rounds", "best"),
     [

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ray_ns.config import Config, Student, Training
+from ray_ns.config import Config, GivenTeacher, Student, Training
 from ray_ns.evaluate.promotion import Answers
 from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import Outcome, Round
@@ -29,6 +29,10 @@ class Made:
     @property
     def digest(self) -> str:
         return self.name
+
+    @property
+    def model(self) -> str:
+        return f"of {self.name}"
 
     def top1(self, corpus: str) -> float:
         return {"validation": self.validation, "test": 1 - self.validation}[corpus]  # test must choose nothing
@@ -80,6 +84,10 @@ class Scripted:
             self.of.asked.append(("train", self.place, recipe.steps, *learned_from))
             return Round(self.place, recipe, Made(self.place), Made(self.place, self.validation), selection)
 
+        def take(self, given: GivenTeacher) -> Round:
+            self.of.asked.append(("take", self.place, given.place))
+            return Round(self.place, None, Made(self.place), Made(self.place, self.validation))
+
     def only(self, what: str) -> list[tuple[Any, ...]]:
         return [it[1:] for it in self.asked if it[0] == what]
 
@@ -104,6 +112,24 @@ def asked(config: Config):
 
 def test_the_teacher_of_round_0_learns_from_labelled_images_alone(asked) -> None:
     assert asked(0.5)[1].only("train")[0] == ("rounds/0", 5, None, None)
+
+
+@pytest.mark.parametrize("student", [0.4, 0.9])
+def test_a_teacher_that_is_given_is_taken_and_all_else_is_as_ever(config: Config, student: float) -> None:
+    given = GivenTeacher.model_validate({"from": "/a/network"})
+    logs, outcomes = [], []
+    for teacher in (config.teacher, given):
+        turns = Scripted([0.5, student, 0.0, 0.0])
+        outcomes.append(noisy_student(turns, config.model_copy(update={"teacher": teacher})))
+        logs.append(turns.asked)
+    assert logs[1][0] == ("take", "rounds/0", "/a/network")
+    assert logs[1][1:] == logs[0][1:]
+    rows, reports = [it.as_json().pop("rounds") for it in outcomes], [it.as_json() for it in outcomes]
+    assert rows[1][0].pop("given")
+    assert rows[1][0].pop("model") == "of rounds/0"
+    assert rows[0][0].pop("model") == "resnet10t"
+    assert rows[1] == rows[0]
+    assert {**reports[1], "rounds": None} == {**reports[0], "rounds": None}
 
 
 def test_each_student_becomes_the_teacher_while_it_is_better(asked) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ray_ns.config import Config
+from ray_ns.config import Config, GivenTeacher
 from ray_ns.config.read import load
 from ray_ns.config.results import results_of
 from ray_ns.methods.study import BASE, STUDIES, base_of, variants
@@ -109,6 +109,14 @@ def test_a_warm_start_needs_the_teachers_network_and_is_compared_with_it(larger:
     assert new.settings["student.model.args"] == larger.teacher.model.args
     assert all(it.against == new.name for it in warm)
     assert {it.against for it in variants(base_of(config), "init")} == {BASE}, "teacher and student are alike"
+
+
+def test_what_needs_the_teachers_recipe_is_no_study_of_one_that_is_given(larger: Config) -> None:
+    config = base_of(larger.model_copy(update={"teacher": GivenTeacher.model_validate({"from": "/a/network"})}))
+    assert {name for name in STUDIES if variants(config, name)} == {*STUDIES} - {"init", "sizes"}
+    for name in STUDIES:
+        for row in variants(config, name):
+            assert of_variant(config, dict(row.settings)).teacher == config.teacher
 
 
 def test_rounds_are_rows_of_one_run(config: Config) -> None:

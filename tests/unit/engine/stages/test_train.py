@@ -1,5 +1,6 @@
 """What a training is planned to be: the teacher's, a student's, the control's."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -8,9 +9,12 @@ from support.settings import MINIMAL
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Config
+from ray_ns.config import Config, GivenTeacher, Model
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages.network import Copy
 from ray_ns.engine.stages.train import Train
+from ray_ns.models.files import to_files
+from ray_ns.models.zoo import build
 from ray_ns.observe import Reporter
 from ray_ns.store import layout
 from ray_ns.store.lease import Lease
@@ -63,6 +67,22 @@ def test_a_control_of_another_network_than_round_0s_begins_with_new_weights(tmp_
     student = run.config.students[0].model_copy(update={"model": larger})
     assert Train(student, 3, None, TEACHER).plan(run).begin is None
     assert Train(student, 2, SELECTION, TEACHER).plan(run).begin == TEACHER  # its teacher is of its own kind
+
+
+@pytest.mark.parametrize(("name", "fits"), [("resnet10t", True), ("resnet18", False)])
+def test_a_control_begins_with_a_teacher_that_was_given_where_its_shapes_fit(
+    tmp_path: Path, name: str, fits: bool
+) -> None:
+    begun = run_of(tmp_path, init="teacher")
+    data = begun.config.data.model_copy(update={"classes": 3})
+    config = begun.config.model_copy(update={"data": data, "teacher": GivenTeacher.model_validate({"from": "/x"})})
+    run = replace(begun, config=config)
+    with run:
+        files = to_files(build(Model(name="resnet10t"), data), data)
+        given = run.ensure("rounds/0/network", Copy(files, data))
+    student = config.students[0].model_copy(update={"model": Model(name=name)})
+    assert Train(student, 3, None, given).plan(run).begin == (given if fits else None)
+    assert Train(student, 1, SELECTION, TEACHER).plan(run).begin == TEACHER
 
 
 @pytest.mark.parametrize(("weight", "named"), [(1, False), (4, True)])
