@@ -106,8 +106,9 @@ class Seed:
 
     def _trained(self) -> dict[str, bytes]:
         config = config_of(self._folder, self._seed, "head", TEST)
-        images = Sources(config.teacher, config.data, self._corpora).labelled()
-        return self._fitted(config.teacher, config.data, Steps([(images, BATCH)], self._seed, 0, 1, cropped), None)
+        recipe = config.recipes()["teacher"]
+        images = Sources(recipe, config.data, self._corpora).labelled()
+        return self._fitted(recipe, config.data, Steps([(images, BATCH)], self._seed, 0, 1, cropped), None)
 
     def _fitted(self, recipe: Training, data: Data, steps: Steps, first: dict[str, bytes] | None) -> dict[str, bytes]:
         objective = objective_of(recipe, BATCH, selection=False)
@@ -119,7 +120,7 @@ class Seed:
     def corrected(self, variant: str, size: int) -> dict[str, bytes]:
         """The trained network after the ``variant`` at ``size``."""
         config = config_of(self._folder, self._seed, variant, size)
-        fixing = config.teacher.fixing
+        fixing = config.recipes()["teacher"].fixing
         assert fixing is not None
         if variant == "affine":
             network = from_files(self.trained)

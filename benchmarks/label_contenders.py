@@ -69,7 +69,7 @@ class Task:
         """The network, with the same random weights in every process."""
         torch.manual_seed(0)
         config = self.config()
-        return zoo.build(config.teacher.model, config.data).eval()
+        return zoo.build(config.recipes()["teacher"].model, config.data).eval()
 
 
 class Events:

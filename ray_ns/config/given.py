@@ -29,8 +29,5 @@ class GivenTeacher(Section):
     def _not_trained(cls, values: Any) -> Any:
         recipe = [name for name in Training.model_fields if isinstance(values, dict) and name in values]
         if recipe:
-            raise ValueError(
-                f"from gives a network, which is not trained; leave {', '.join(recipe)} out. On the command line "
-                f"teacher='{{from: ...}}' takes the place of a whole recipe"
-            )
+            raise ValueError(f"from gives a network, which is not trained; leave {', '.join(recipe)} out")
         return values

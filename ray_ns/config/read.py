@@ -56,7 +56,11 @@ def relative(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = 
 def _laid(source: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The settings as they are written, with the overrides laid over them."""
     values = {} if isinstance(source, Mapping) else _settings_in(source)
-    for override in (*(as_overrides(source) if isinstance(source, Mapping) else ()), *overrides):
+    for override in as_overrides(source) if isinstance(source, Mapping) else ():
+        _lay_over(values, override)
+    if any(override.startswith("teacher.from=") for override in overrides):
+        values["teacher"] = {}  # a network takes the place of a whole recipe
+    for override in overrides:
         _lay_over(values, override)
     return values
 

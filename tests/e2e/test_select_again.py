@@ -88,7 +88,7 @@ def taught(finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, li
     folder = tmp_path_factory.mktemp("taught")
     (weights,) = (finished.run / "rounds/0/train/data").rglob("model.safetensors")
     shutil.copytree(weights.parent, folder / "lent")
-    run, teacher = folder / "run", f"teacher={{from: {folder / 'lent/model.safetensors'}}}"
+    run, teacher = folder / "run", f"teacher.from={folder / 'lent/model.safetensors'}"
     words = ["run.mode=filter_once", "run.rounds=2", "run.promote=always", "select.threshold=0.5", teacher]
     command = ["run", str(finished.config), f"run.dir={run}", *words]
     return run, command, ray_ns(*command).stdout

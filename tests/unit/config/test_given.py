@@ -10,7 +10,7 @@ from support.settings import MINIMAL, refusal
 
 from ray_ns.config import Config, GivenTeacher, Settings, Training
 from ray_ns.config.json_schema import json_schema
-from ray_ns.config.read import load, with_classes
+from ray_ns.config.read import as_overrides, load, with_classes
 from ray_ns.config.show import schema_as_yaml
 from ray_ns.errors import InputError
 
@@ -66,9 +66,13 @@ def test_what_cannot_be_is_refused_by_name(teacher: dict[str, Any], said: str) -
     assert said in str(caught.value)
 
 
-def test_from_over_a_recipe_is_refused_with_the_way_to_say_it(file: Path) -> None:
-    assert "leave model, steps, batch out. On the command line teacher='{from: ...}'" in refusal(file, "teacher.from=x")
-    assert isinstance(load(file, ["teacher={from: x}"]).teacher, GivenTeacher)
+def test_on_the_command_line_it_takes_the_place_of_a_whole_recipe_and_of_another_network(file: Path) -> None:
+    wanted = GivenTeacher.model_validate({"from": "x"})
+    for source in (file, MINIMAL, given(**{"from": "y", "sha256": HASH})):
+        assert load(source, ["teacher.from=x"]).teacher == load(source, ["teacher={from: x}"]).teacher == wanted
+    assert load(file, as_overrides({"teacher": {"from": "x", "sha256": HASH}})).teacher.sha256 == HASH  # type: ignore[union-attr]
+    for words in (["teacher.from=x", "teacher.steps=3"], ["teacher.steps=3", "teacher.from=x"]):
+        assert "teacher: from gives a network, which is not trained; leave steps out" in refusal(file, *words)
 
 
 def test_a_run_names_its_hash_and_not_where_it_lies() -> None:
