@@ -69,6 +69,11 @@ class Optimizer(Section):
         description="sharpness-aware minimisation: each step takes the gradient at the weights moved so far (rho; the "
         "paper: 0.05 to 0.2) up their gradient; a step takes twice as long; 0: none",
     )
+    clip: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="largest norm of the gradient over all weights of a network: what is longer is cut to it (the "
+        "released code of Meta Pseudo Labels on ImageNet: 5); null: none",
+    )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="steps of linear warm-up from 0")
     schedule: Literal["cosine", "step", "constant"] = Field(
         "cosine",

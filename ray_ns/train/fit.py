@@ -56,7 +56,7 @@ def fit(
     for batch in batches(steps, state.step, recipe.steps, worker.loaders):
         began = time.perf_counter()
         for net in state.nets.values():
-            net.schedule.step_update(state.step)
+            net.set_rate(state.step)
         loss = step(state, batch)
         _measure(batch, began - ready, time.perf_counter() - began)
         due = recipe.eval_steps and (state.step % recipe.eval_steps == 0 or state.step == recipe.steps)

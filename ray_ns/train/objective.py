@@ -5,13 +5,13 @@ Everything else is common to all objectives and lies in ``step``, ``state`` and 
 autocast, the agreement of the workers, updates, averages, checkpoints, scores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from ray_ns.config import Training
+from ray_ns.config import Data, Training
 
 if TYPE_CHECKING:
     from ray_ns.train.state import Net, TrainState
@@ -28,6 +28,19 @@ class Source:
     images: Literal["labelled", "selection"]
     per_step: int
     views: tuple[bool, ...] = (True,)
+
+
+@dataclass(frozen=True)
+class NetPlan:
+    """A network that begins to learn later than the others, or that is none of timm's.
+
+    Up to the step ``delay`` its learning rate is 0; from there on it is as if the training began, with the recipe's
+    steps less ``delay``. ``made`` makes it, from how images are read; None: it is the recipe's model.
+    """
+
+    recipe: Training
+    delay: int = 0
+    made: Callable[[Data], nn.Module] | None = None
 
 
 class Agree(Protocol):
@@ -51,7 +64,7 @@ class Objective(Protocol):
     @property
     def keeps(self) -> str: ...
 
-    def networks(self) -> Mapping[str, Training]:
+    def networks(self) -> Mapping[str, Training | NetPlan]:
         """The networks by name, each with the recipe by which it is built, optimised and averaged."""
 
     def sources(self) -> tuple[Source, ...]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from ray_ns.models.untouched import Draws, untouched
 from ray_ns.train.state import Net
 from ray_ns.train.step import Piece, Share
 
@@ -22,21 +23,20 @@ def backward(net: Net, share: Share, loss_of: Callable[[Piece], Tensor], rho: fl
     Both passes see the same draws. Weights and running statistics are afterwards as the first pass left them. Where the
     first gradient is not finite the second is not either, which stops the step as any other does.
     """
-    drawn = _draws(share.device)
+    draws = Draws.next(share.device)
     loss = share.backward(loss_of)
     if rho:
-        with _climbed(net, rho):
+        with untouched(net.network, draws), _climbed(net, rho):
             net.optimizer.zero_grad()
-            _draw_again(drawn, share.device)
             share.backward(loss_of)
     return loss
 
 
 @contextmanager
 def _climbed(net: Net, rho: float) -> Iterator[None]:
-    """While the block runs, the weights lie ``rho`` up their gradient; buffers that it changes are put back."""
+    """While the block runs, the weights lie ``rho`` up their gradient."""
     weights = [weight for weight in net.network.parameters() if weight.grad is not None]
-    kept = [it.detach().clone() for it in (*weights, *net.network.buffers())]
+    kept = [weight.detach().clone() for weight in weights]
     up = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(up)
     try:
@@ -48,16 +48,5 @@ def _climbed(net: Net, rho: float) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for tensor, before in zip((*weights, *net.network.buffers()), kept, strict=True):
-                tensor.copy_(before)
-
-
-def _draws(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _draw_again(drawn: tuple[Tensor, Tensor | None], device: torch.device) -> None:
-    on_cpu, on_gpu = drawn
-    torch.set_rng_state(on_cpu)
-    if on_gpu is not None:
-        torch.cuda.set_rng_state(on_gpu, device)
+            for weight, before in zip(weights, kept, strict=True):
+                weight.copy_(before)

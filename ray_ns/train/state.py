@@ -18,7 +18,7 @@ from ray_ns.keyed import seed
 from ray_ns.models import fixres
 from ray_ns.models.ema import averaged
 from ray_ns.models.zoo import build, freeze, pretrained_file
-from ray_ns.train.objective import Objective
+from ray_ns.train.objective import NetPlan, Objective
 from ray_ns.train.optim import optimizer, schedule
 from ray_ns.train.precision import autocast
 
@@ -26,17 +26,18 @@ OTHERS = "nets"  # where a checkpoint holds those that are not kept
 
 
 class Net:
-    """One network in training, with the moving ``average`` of its weights, its ``optimizer`` and its ``schedule``.
+    """One network in training, with the moving ``average`` of its weights and its ``optimizer``.
 
-    ``average`` is None where the recipe averages nothing. Call it to go forward, at the recipe's precision, as it is
-    trained: through ``wrapped``, which is the network, or that one wrapped for several workers.
+    ``average`` is None where the recipe averages nothing. ``delay``: see ``NetPlan``. Call it to go forward, at the
+    recipe's precision, as it is trained: through ``wrapped``, which is the network, or that one wrapped for several
+    workers.
     """
 
-    def __init__(self, network: nn.Module, recipe: Training) -> None:
+    def __init__(self, network: nn.Module, recipe: Training, delay: int = 0) -> None:
         self.network = self.wrapped = network
         self.average = averaged(network, recipe.ema_decay, recipe.ema_warmup)
         self.optimizer = optimizer(network, recipe)
-        self._recipe = recipe
+        self._recipe, self._delay = recipe, delay
         self._device = next(network.parameters()).device
         # What is frozen keeps its running figures too, and drops nothing.
         self._frozen = [
@@ -52,9 +53,15 @@ class Net:
         return logits
 
     @cached_property
-    def schedule(self) -> Scheduler:
-        """Its learning rate by the step."""
-        return schedule(self.optimizer, self._recipe)
+    def _schedule(self) -> Scheduler:
+        return schedule(self.optimizer, self._recipe.model_copy(update={"steps": self._recipe.steps - self._delay}))
+
+    def set_rate(self, step: int) -> None:
+        """Give the optimiser the learning rate of a step."""
+        self._schedule.step_update(max(0, step - self._delay))
+        if step < self._delay:
+            for group in self.optimizer.param_groups:
+                group["lr"] = 0.0
 
     @property
     def result(self) -> nn.Module:
@@ -69,10 +76,15 @@ class Net:
         self.optimizer.zero_grad()
 
     def update(self, steps: int) -> None:
-        """Update the weights by the gradients that lie in them, and the average; it is the update number ``steps``."""
+        """Update the weights by the gradients that lie in them, and the average, at the end of step number ``steps``.
+
+        The gradients are the workers' common ones, so what is clipped is too.
+        """
+        if self._recipe.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.optimizer.clip)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.network, steps)
+            self.average.update(self.network, max(0, steps - self._delay))
 
     def unsummed(self) -> AbstractContextManager[None]:
         """Where gradients stay this worker's own until those of the last microbatch join them."""
@@ -157,17 +169,21 @@ class TrainState:
         trained.
         """
         nets = {}
-        for number, (name, recipe) in enumerate(objective.networks().items()):
-            kept = name == objective.keeps
+        for number, (name, asked) in enumerate(objective.networks().items()):
+            plan = asked if isinstance(asked, NetPlan) else NetPlan(asked)
+            recipe, kept = plan.recipe, name == objective.keeps
             torch.manual_seed(seed(key, 2, *([] if kept else [number])) % 2**63)
             begin = first if kept else None
-            network = build(recipe.model, data, None if begin else pretrained_file(recipe.model))
+            if plan.made is not None:
+                network = plan.made(data)
+            else:
+                network = build(recipe.model, data, None if begin else pretrained_file(recipe.model))
             if begin:
                 network.load_state_dict(begin)
             freeze(network, frozen if kept else 0)
             if isinstance(recipe, Fixing):
                 fixres.prepare(network, recipe.variant)
-            nets[name] = Net(network.to(device).to(memory_format=torch.channels_last), recipe)
+            nets[name] = Net(network.to(device).to(memory_format=torch.channels_last), recipe, plan.delay)
         return cls(nets, objective.keeps)
 
     @property

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from ray_ns.config import Data
 from ray_ns.errors import ResumableError
 from ray_ns.images.augment import affine
-from ray_ns.keyed import seed
+from ray_ns.keyed import hashes, seed
 from ray_ns.models.spared import kept
 from ray_ns.train.data import Batch
 from ray_ns.train.objective import Objective, Source
@@ -41,8 +42,8 @@ class Share:
     """One worker's images of a step, to be gone through in microbatches; ``counts``: how many of each source's views.
 
     ``sources``: what each is. ``noised``: from images, whether each is of a view that is noised, and whether each is
-    drawn for, to pixels. Gradients are summed over the pieces, and over the workers as the last piece is gone back
-    through.
+    drawn for, to pixels. ``key``: of the draws of this step, the same to all workers. Gradients are summed over the
+    pieces, and over the workers as the last piece is gone back through.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Share:
         microbatch: int | None,
         device: torch.device,
         noised: Callable[[Tensor, Tensor, Tensor], Tensor],
+        key: tuple[int, ...],
     ) -> None:
         self.counts = batch.counts
         self.device = device
@@ -66,7 +68,8 @@ class Share:
         # Beside a noised view of its image a plain one takes no draws, so that the noised one's are what they would be
         # alone. A source that is not noised at all takes them, so that those of the others are what they would be.
         self._drawn = by_image(one or not any(source.views) for source, one in views)
-        self._batch, self._nets, self._noised = batch, nets, noised
+        self._batch, self._nets, self._noised, self._key = batch, nets, noised, key
+        self._views = [len(source.views) for source in sources]
         self._parts = -(-len(batch.images) // (microbatch or len(batch.images)))
 
     def __iter__(self) -> Iterator[Piece]:
@@ -88,6 +91,17 @@ class Share:
         if self._parts > 1:
             raise ValueError(f"the share of {len(self._batch.images)} images comes in {self._parts} microbatches")
         return next(iter(self))
+
+    def uniform(self, source: int) -> Tensor:
+        """A number in [0, 1) for each image of the ``source``-th source, float64 (n,), in the order of each view.
+
+        It is keyed by the step and the image's slot, so it is the same whatever the number of workers, and again if
+        asked for again.
+        """
+        count = self.counts[sum(self._views[:source])]
+        first = self._batch.first_slots[source] if self._batch.first_slots else 0
+        bits = hashes(first + np.arange(count), *self._key, source)
+        return torch.from_numpy((bits >> np.uint64(11)) * 2.0**-53).to(self.device)
 
     def backward(self, loss_of: Callable[[Piece], Tensor]) -> Tensor:
         """Go back through ``loss_of`` each piece; the sum of all."""
@@ -142,7 +156,8 @@ class Step:
             return means
 
         sources = self._objective.sources()
-        share = Share(batch, sources, state.nets, self._microbatch, self._device, self._noised)
+        key = (self._key, 4, state.step)
+        share = Share(batch, sources, state.nets, self._microbatch, self._device, self._noised, key)
         loss = self._objective.step(state, share, agree)
         state.step += 1
         return loss

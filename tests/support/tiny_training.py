@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import forkserver
@@ -74,21 +74,22 @@ def steps_in(
     world: int = 1,
     augment: Callable[[np.ndarray, int], np.ndarray] | None = None,
     sharpness: float = 0.8,
+    views: Sequence[bool] = (True,),
 ) -> Steps:
-    """Batches of 9 labelled images and 14 with soft labels, some of them in copies."""
+    """Batches of 9 labelled images and 14 with soft labels, some of them in copies, and in ``views``, noised or not."""
 
-    def images(name: str, count: int, sharpness: float) -> Images:
+    def images(name: str, count: int, sharpness: float, views: Sequence[bool] = (True,)) -> Images:
         if not (folder / name).exists():
             write_images(folder / name, count)
         corpus = Corpus.scan(str(folder / name), "image", None)
         table = np.full((count, 3), (1 - sharpness) / 2, np.float32)
         table[np.arange(count), np.arange(count) % 3] = sharpness
         visits = visits_of(corpus, np.arange(count), 1 + np.arange(count) % (3 if name == "pool" else 1))
-        return Images(corpus, visits, [View(Decode(16, 1))], lambda rows: table[rows])
+        return Images(corpus, visits, [View(Decode(16, 1), noised) for noised in views], lambda rows: table[rows])
 
     sources = [(images("labelled", 9, 1.0), batch)]
     if ratio:
-        sources.append((images("pool", 14, sharpness), batch * ratio))
+        sources.append((images("pool", 14, sharpness, views), batch * ratio))
     return Steps(sources, KEY, rank, world, augment)
 
 

@@ -58,7 +58,7 @@ def direction(state: TrainState) -> Tensor:
 
 def _share(batch: Batch, net: Net, microbatch: int | None, noised: Callable[..., Tensor]) -> Share:
     sources = [Source("labelled", count) for count in batch.counts]
-    return Share(batch, sources, {"net": net}, microbatch, CPU, noised)
+    return Share(batch, sources, {"net": net}, microbatch, CPU, noised, (1,))
 
 
 def linear(config: Config, batch: Batch, microbatch: int | None = None) -> tuple[Net, Share]:
@@ -120,7 +120,7 @@ def test_without_a_gradient_there_is_nowhere_to_climb(config: Config, batch: Bat
 def test_a_step_moves_the_weights_from_where_they_were(made: Made, batch: Batch) -> None:
     step, state = made(RHO, **STILL)
     before = {name: it.detach().clone() for name, it in state.kept.network.named_parameters()}
-    state.kept.schedule.step_update(0)
+    state.kept.set_rate(0)
     rate = state.kept.optimizer.param_groups[0]["lr"]
     step(state, batch)
     found = gradients(state)

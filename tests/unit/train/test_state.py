@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 
 from ray_ns.config import Config, Data, Student
 from ray_ns.methods.objectives import NoisyStudent
-from ray_ns.train.state import TrainState
+from ray_ns.train.state import Net, TrainState
 
 CPU = torch.device("cpu")
 
@@ -152,3 +152,52 @@ def test_a_training_ends_when_so_many_scores_were_no_better(
     assert state.finished(recipe) == ended
     state.step = recipe.steps
     assert state.finished(recipe)
+
+
+def moved(config: Config, clip: float | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """How far an update at the learning rate 1 moved each weight, and its gradient before."""
+    using = {"name": "momentum", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip": clip}
+    net = fresh(Student.model_validate({**config.student.model_dump(), "optimizer": using}), config.data, 1).kept
+    net.begin()
+    torch.manual_seed(5)
+    F.cross_entropy(net.network(torch.randn(4, 1, 16, 16)), torch.tensor([0, 1, 2, 0])).backward()
+    weights = [it for it in net.network.parameters() if it.grad is not None]
+    before = [it.detach().clone() for it in weights]
+    gradients = [it.grad.clone() for it in weights if it.grad is not None]
+    net.update(1)
+    return [one - it.detach() for one, it in zip(before, weights, strict=True)], gradients
+
+
+def test_gradients_longer_than_the_clip_are_cut_to_it_and_others_left_alone(config: Config) -> None:
+    free, gradients = moved(config, None)
+    norm = float(torch.cat([it.flatten() for it in gradients]).norm())
+    cut, same = moved(config, norm / 4)
+    assert all(torch.equal(*pair) for pair in zip(same, gradients, strict=True))
+    for one, gradient in zip(cut, gradients, strict=True):
+        torch.testing.assert_close(one, gradient / 4, rtol=1e-3, atol=1e-6)
+    assert all(torch.equal(*pair) for pair in zip(moved(config, 2 * norm)[0], free, strict=True))
+
+
+@pytest.mark.parametrize("ema_warmup", ["tensorflow", "timm"])
+def test_a_network_that_waits_begins_afterwards_as_if_there_had_been_nothing(config: Config, ema_warmup: str) -> None:
+    recipe = config.student.model_copy(update={"ema_warmup": ema_warmup, "ema_decay": 0.99})
+
+    def rates_and_average(delay: int, steps: int) -> tuple[list[float], torch.Tensor]:
+        torch.manual_seed(3)
+        net = Net(torch.nn.Linear(2, 2), recipe.model_copy(update={"steps": steps}), delay)
+        rates = []
+        for step in range(steps):
+            net.set_rate(step)
+            (rate,) = {group["lr"] for group in net.optimizer.param_groups}
+            rates.append(rate)
+            if step >= delay:
+                with torch.no_grad():
+                    net.network.weight.add_(step - delay + 1)  # type: ignore[operator,union-attr]
+                net.update(step + 1)
+        return rates, net.result.weight.detach()  # type: ignore[union-attr,return-value]
+
+    rates, average = rates_and_average(0, 8)
+    later, same = rates_and_average(3, 11)
+    assert later == [0.0] * 3 + rates
+    assert rates[1] > 0
+    assert torch.equal(average, same)

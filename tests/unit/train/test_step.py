@@ -139,6 +139,33 @@ def test_input_noise_may_be_taken_from_pseudo_labelled_images_alone(
     assert all(not torch.equal(one, other) for one, other in zip(noised[4:], spared[4:], strict=True))
 
 
+def test_an_image_has_its_number_whatever_the_number_of_workers_and_loaders(config: Config, tmp_path: Path) -> None:
+    def numbers(source: int, step: int, rank: int = 0, world: int = 1, loaders: int = 0, key: int = 1) -> torch.Tensor:
+        steps = tiny_training.steps_in(tmp_path, rank=rank, world=world, views=(False, True))
+        batch = next(batches(steps, step, step + 1, loaders))
+        sources = Source("labelled", 4), Source("selection", 8, (False, True))
+        share = Share(batch, sources, {}, None, CPU, lambda it, *_: it, (key, 4, step))
+        assert torch.equal(share.uniform(source), share.uniform(source))
+        return share.uniform(source)
+
+    for source, many in enumerate((4, 8)):
+        whole = numbers(source, 2)
+        assert whole.dtype == torch.float64
+        assert whole.shape == (many,)
+        assert bool(((whole >= 0) & (whole < 1)).all())
+        for world in (2, 4):
+            assert torch.equal(torch.cat([numbers(source, 2, rank, world) for rank in range(world)]), whole)
+        assert torch.equal(numbers(source, 2, loaders=2), whole)
+        for other in (numbers(source, 3), numbers(source, 2, key=2), numbers(1, 2)[:4] if source == 0 else whole + 1):
+            assert not torch.isin(other, whole).any()
+    drawn = Share(
+        *(Batch(torch.zeros(100_000, 1), torch.zeros(0), (100_000,)), [Source("labelled", 100_000)], {}, None, CPU),
+        *(lambda it, *_: it, (5, 4, 0)),
+    ).uniform(0)
+    assert float(drawn.mean()) == pytest.approx(0.5, abs=0.005)
+    assert float(drawn.var()) == pytest.approx(1 / 12, abs=0.001)
+
+
 def test_beside_a_plain_view_the_noised_one_is_what_it_would_be_alone(made: Made, batch: Batch, config: Config) -> None:
     @dataclass(frozen=True)
     class Seen:
