@@ -8,6 +8,7 @@ from ray_ns.config.config import Config
 from ray_ns.config.data import FED, MIDDLE, CorpusName, Data
 from ray_ns.config.given import GivenTeacher
 from ray_ns.config.labelling import Label, Select, Views
+from ray_ns.config.methods import MetaPseudoLabels, MetaStudent, Method, ReducedStudent, TwoViewStudent, Uda, UdaStudent
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import decided
@@ -26,14 +27,21 @@ __all__ = [
     "Fixres",
     "GivenTeacher",
     "Label",
+    "MetaPseudoLabels",
+    "MetaStudent",
+    "Method",
     "Model",
     "Noise",
     "Optimizer",
+    "ReducedStudent",
     "Run",
     "Select",
     "Settings",
     "Student",
     "Training",
+    "TwoViewStudent",
+    "Uda",
+    "UdaStudent",
     "Views",
     "changes",
     "decided",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -10,6 +10,7 @@ from ray_ns.config.cluster import Cluster
 from ray_ns.config.data import Data
 from ray_ns.config.given import GivenTeacher
 from ray_ns.config.labelling import Label, Select
+from ray_ns.config.methods import MetaPseudoLabels, Method, Uda, as_method
 from ray_ns.config.run import Control, Run
 from ray_ns.config.schema import Section
 from ray_ns.config.training import Student, Training
@@ -34,12 +35,23 @@ class Config(Section):
     ]
     label: Label = Label()
     select: Select = Select()
+    uda: Uda = Uda()
+    mpl: MetaPseudoLabels = MetaPseudoLabels()
     control: Control = Control()
     cluster: Cluster = Cluster()
 
     @property
     def students(self) -> list[Student]:
-        """The recipe of each round from 1 on."""
+        """The recipe of each round from 1 on, as the method trains it."""
+        return [self.as_trained(it) for it in self.plain_students]
+
+    def as_trained(self, student: Student, method: Method | None = None) -> Student:
+        """A student's recipe as ``method`` trains it; None: the run's."""
+        return as_method(student, method or self.run.method, self.uda, self.mpl, self.teacher)
+
+    @property
+    def plain_students(self) -> list[Student]:
+        """The recipe of each round from 1 on as the file has it."""
         listed = self.student if isinstance(self.student, list) else [self.student]
         return [listed[min(number, len(listed) - 1)] for number in range(self.run.rounds)]
 
@@ -59,8 +71,18 @@ class Config(Section):
         last_one = self.run.patience == 1 or self.run.promote == "always"
         return range(number - 1 if last_one else 0, number)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_round(cls, values: Any) -> Any:
+        """Only Noisy Student has more rounds than one."""
+        run = values.get("run") if isinstance(values, dict) else None
+        if not isinstance(run, dict) or run.get("method", "noisy_student") == "noisy_student":
+            return values
+        return values | {"run": {"rounds": 1} | run}
+
     @model_validator(mode="after")
     def _possible(self) -> "Config":
+        self._check_method()
         for name, recipe in self.recipes().items():
             if isinstance(recipe, Student) and recipe.targets == "soft" and self.label.keep == "hard":
                 raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
@@ -76,6 +98,36 @@ class Config(Section):
             if unknown:
                 raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
+
+    def _check_method(self) -> None:
+        """What a method cannot do is refused, so that no setting is without effect in silence."""
+        method, mpl = self.run.method, self.mpl
+        if method != "noisy_student" and self.run.rounds != 1:
+            raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
+        if mpl.reduced and method == "meta_pseudo_labels" and self.label.keep == "hard":
+            raise ValueError("mpl.reduced adjusts stored probabilities: it needs label.keep: top or full, found hard")
+        if mpl.feedback == "exact" and self.cluster.bn_group > 1:
+            raise ValueError("mpl.feedback: exact cannot go through batch norm over groups: cluster.bn_group: 1")
+        if method not in ("uda", "meta_pseudo_labels"):
+            return
+        beside = self.teacher if method == "meta_pseudo_labels" and not mpl.reduced else None
+        if isinstance(beside, GivenTeacher):
+            raise ValueError(
+                "teacher.from has no recipe by which it could be trained beside the student. Give teacher a recipe, or "
+                "write mpl.reduced: true, with which a frozen teacher's stored labels are adjusted"
+            )
+        (student,) = self.plain_students
+        noise = student.pseudo_noise
+        unfit = {
+            "cluster.train_microbatch": self.cluster.train_microbatch is not None,
+            "student.optimizer.sam": student.optimizer.sam > 0,
+            "teacher.optimizer.sam": beside is not None and beside.optimizer.sam > 0,
+            "student.joint": not student.joint,
+            "student.pseudo_noise": not (noise.input and noise.dropout and noise.drop_path),
+        }
+        for name, set_so in unfit.items():
+            if set_so:
+                raise ValueError(f"{name} is not for run.method: {method}. Leave it out")
 
     def _check_shares(self) -> None:
         """Each number of training workers that there may be divides every batch, and divides into groups, equally."""

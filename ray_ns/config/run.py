@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from ray_ns.config.methods import Method
 from ray_ns.config.schema import PathSetting, Positive, Section, earlier, how
 
 Promote = Literal["auto", "always", "validation"]
@@ -15,7 +16,17 @@ class Run(Section):
 
     dir: PathSetting = how(..., "directory that holds everything this run makes; the same command on it resumes")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of every random choice of the run")
-    rounds: Positive = Field(2, le=MOST_ROUNDS, description="turns of the loop after the teacher of round 0, at most")
+    method: Method = Field(
+        "noisy_student",
+        description="noisy_student; supervised: teacher and student on labelled images alone; pseudo_label: one round "
+        "of hard labels; uda: consistency of two views (section uda); meta_pseudo_labels: a teacher that learns from "
+        "its student (section mpl)",
+    )
+    rounds: Positive = Field(
+        2,
+        le=MOST_ROUNDS,
+        description="turns of the loop after the teacher of round 0, at most; other methods have one",
+    )
     mode: Literal["every_round", "filter_once"] = Field(
         "every_round",
         description="every_round: each teacher labels the whole pool, which is filtered again; filter_once: the first "

@@ -24,7 +24,7 @@ from ray_ns.engine.turns import carry_out
 from ray_ns.errors import InputError
 from ray_ns.evaluate import verdict
 from ray_ns.evaluate.figures import student
-from ray_ns.methods.study import BASE, STUDIES, Variant, base_of, variants
+from ray_ns.methods.study import ABLATIONS, BASE, STUDIES, Variant, base_of, variants
 from ray_ns.observe import Mode, Reporter
 from ray_ns.store import hints, layout
 from ray_ns.store.commit import find_commit
@@ -97,7 +97,7 @@ def study(
 
 def chosen(config: Config, names: str) -> dict[str, list[Variant]]:
     """The variants of each study that is asked for. Raises ``InputError`` where there is none such, or none to make."""
-    wanted = list(STUDIES) if names == ALL else names.split(",")
+    wanted = list(ABLATIONS) if names == ALL else names.split(",")
     unknown = [name for name in wanted if name not in STUDIES]
     if unknown:
         raise InputError(f"{unknown[0]}: no such study. There are {', '.join(STUDIES)}, and {ALL}.")

@@ -23,8 +23,8 @@ from ray_ns.engine.stages.stage import Stage
 from ray_ns.engine.stages.train import Train
 from ray_ns.errors import InputError, ResumableError
 from ray_ns.export import best
+from ray_ns.methods import METHODS
 from ray_ns.methods.noisy_student import Turns as MethodTurns
-from ray_ns.methods.noisy_student import noisy_student
 from ray_ns.methods.outcome import CONTROL, Outcome, Round
 from ray_ns.store import layout
 from ray_ns.store.lease import LeaseLostError
@@ -122,8 +122,10 @@ class Turns:
         place = self.run.place if number else ""
         return Turn(self, f"{place}rounds/{number}", number)
 
-    def control(self) -> Turn:
-        """The control's turn."""
+    def control(self, name: str = "") -> Turn:
+        """The fair control's turn; ``name``: another control's, which differs from round 1 in its recipe alone."""
+        if name:
+            return Turn(self, f"{self.run.place}{CONTROL}-{name}", 1)
         return Turn(self, f"{self.run.ending}{CONTROL}", self.run.config.run.rounds + 1)
 
     def tell(self, words: str) -> None:
@@ -142,7 +144,7 @@ def carry_out(run: Run) -> Outcome:
     turns = Turns(run)
     try:
         # A method knows of artifacts only what it needs; what it hands back here are those that came from here.
-        outcome = noisy_student(cast(MethodTurns, turns), run.config)
+        outcome = METHODS[run.config.run.method](cast(MethodTurns, turns), run.config)
     except EndedEarlyError:
         run.taking.tell()
         cards.keep(run)

@@ -12,7 +12,7 @@ from ray_ns.errors import IntegrityError
 from ray_ns.export.model_card import Card, Origin, Selected, Trained
 from ray_ns.export.network import data_of_run
 from ray_ns.export.verdicts import of_turns
-from ray_ns.methods.outcome import is_control
+from ray_ns.methods.outcome import is_control, title
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, find_commit, planned_inputs
@@ -27,13 +27,15 @@ def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
     best = next(number for number, row in enumerate(rows) if row["best"])
     scores = _commit(store, f"{value['best']}/evaluate").summary
     images = {name: int(of["images"]) for name, of in scores.items()}
-    labels = Labels(_commit(store, f"{rows[1]['round']}/label")) if rows[1:] else None
+    of_pool = [row for row in rows if row["kept"]]
+    labels = Labels(_commit(store, f"{of_pool[0]['round']}/label")) if of_pool else None
     record = layout.record(store)
     assert record is not None, "a run with a report has begun"
     return Card(
         rounds=[_trained(row) for row in rows],
         best=best,
-        control=_trained(control[0]) if control else None,
+        controls=[_trained(row) for row in control],
+        method=record["config"]["run"].get("method", "noisy_student"),
         over_teacher=of_turns(store, value["best"], rows[0]["round"]) if best else None,
         over_control=of_turns(store, value["best"], control[0]["round"]) if control else None,
         data=data_of_run(store, network),
@@ -46,7 +48,7 @@ def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
         origins=_origins(store, labels, images),
         quarantine=labels.quarantine if labels else {},
         left_out=labels.left_out if labels else {},
-        selected=_selected(_selection(store, rows[1 : best + 1]).summary) if best else None,
+        selected=_selected(_selection(store, rows[1 : best + 1]).summary) if rows[best]["kept"] else None,
         facts={
             "Seed": record["config"]["run"].get("seed", 0),
             "sha256 of model.safetensors": network.weights_sha256,
@@ -78,14 +80,12 @@ def _selection(store: ObjectStore, rounds: Sequence[Mapping[str, Any]]) -> Commi
 def _trained(row: Mapping[str, Any]) -> Trained:
     """A row of the report. Only those that learned from a pool have figures of it."""
     name = str(row["round"])
-    number = name.rpartition("/")[2]
     control = is_control(name)
     given = bool(row.get("given"))
-    teacher = "0: teacher, given" if given else "0: teacher"
-    title = "control: labels only" if control else teacher if number == "0" else f"{number}: student"
-    of_pool = {} if control or number == "0" else {"kept": row["kept"], "copies": row["kept"] + row["duplicates"]}
+    called = f"{title(name)}, given" if given else title(name)
+    of_pool = {"kept": row["kept"], "copies": row["kept"] + row["duplicates"]} if row["kept"] and not control else {}
     figures = {"validation": row["validation_top1"], "test": row["test_top1"]}
-    return Trained(title, row["model"], row["parameters"], **figures, **of_pool, given=given)
+    return Trained(called, row["model"], row["parameters"], **figures, **of_pool, given=given)
 
 
 def _origins(store: ObjectStore, labels: Labels | None, evaluated: Mapping[str, int]) -> dict[str, Origin]:

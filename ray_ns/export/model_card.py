@@ -7,15 +7,39 @@ from typing import Any
 
 import yaml
 
-from ray_ns.config import MIDDLE, Data
+from ray_ns.config import MIDDLE, Data, Method
 from ray_ns.evaluate.intervals import wilson
 from ray_ns.evaluate.verdict import Verdict
 from ray_ns.printed import plain
 
-TAGS = ["timm", "transformers", "image-classification", "self-training", "semi-supervised", "noisy-student", "ray-ns"]
+TAGS = ["timm", "transformers", "image-classification", "self-training", "semi-supervised"]
 PAPER = "https://arxiv.org/abs/1911.04252"
 NAMES_SHOWN = 100
 _MARKS = str.maketrans({it: f"\\{it}" for it in "\\`*_[]#|~"})
+
+COMES_FROM: Mapping[Method, tuple[str, str]] = {  # by method: its name, and what it does
+    "noisy_student": (
+        "Noisy Student",
+        f"Noisy Student self-training ([Xie et al. 2020]({PAPER})) with ray_ns: {{teacher}} labels a pool; a noised "
+        f"student learns from labelled images and that pool, and becomes the teacher.",
+    ),
+    "supervised": ("labels alone", "a training on labelled images alone with ray_ns."),
+    "pseudo_label": (
+        "pseudo labels",
+        "plain pseudo labels (Lee 2013) with ray_ns: {teacher} labels a pool; a student learns from labelled images "
+        "and the teacher's class of each pool image.",
+    ),
+    "uda": (
+        "UDA",
+        "unsupervised data augmentation ([Xie et al. 2020](https://arxiv.org/abs/1904.12848)) with ray_ns: a network "
+        "learns from labelled images, and to say the same of two views of a pool image.",
+    ),
+    "meta_pseudo_labels": (
+        "Meta Pseudo Labels",
+        "Meta Pseudo Labels ([Pham et al. 2021](https://arxiv.org/abs/2003.10580)) with ray_ns: a student learns a "
+        "teacher's labels of pool images, and the teacher from what they did to the student.",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +95,8 @@ class Card:
 
     rounds: Sequence[Trained]
     best: int
-    control: Trained | None
+    controls: Sequence[Trained]
+    method: Method
     over_teacher: Verdict | None
     over_control: Verdict | None
     data: Data
@@ -115,8 +140,12 @@ def front_matter(it: Card) -> dict[str, Any]:
         for (kind, name), value in measured.items()
         if value is not None
     ]
-    name = f"{plain(best.model)}, Noisy Student"
-    found = {"library_name": "timm", "pipeline_tag": "image-classification", "tags": TAGS}
+    name = f"{plain(best.model)}, {COMES_FROM[it.method][0]}"
+    found = {
+        "library_name": "timm",
+        "pipeline_tag": "image-classification",
+        "tags": [*TAGS, it.method.replace("_", "-"), "ray-ns"],
+    }
     if not figures:
         return found
     return found | {"model-index": [{"name": name, "results": [{"task": task, "dataset": held, "metrics": figures}]}]}
@@ -125,13 +154,12 @@ def front_matter(it: Card) -> dict[str, Any]:
 def _what(it: Card) -> Iterator[str]:
     best = it.rounds[it.best]
     sees = f"{it.data.size} x {it.data.size} pixels, {'RGB' if it.data.channels == 3 else 'grey'}"
-    yield f"# {_text(best.model)}, Noisy Student"
+    method, told = COMES_FROM[it.method]
+    yield f"# {_text(best.model)}, {method}"
     yield ""
     yield (
         f"An image classifier: `{_code(best.model)}` of timm, {best.parameters:,} parameters, {it.data.classes} "
-        f"classes, images of {sees}. It comes from Noisy Student self-training ([Xie et al. 2020]({PAPER})) with "
-        f"ray_ns: {it.teacher} labels a pool; a noised student learns from labelled images and that pool, and "
-        f"becomes the teacher."
+        f"classes, images of {sees}. It comes from {told.format(teacher=it.teacher)}"
     )
     if it.best == 0:
         yield ""
@@ -242,7 +270,7 @@ def _figures(it: Card) -> Iterator[str]:
     yield ""
     yield "| | network | parameters | pool images | copies | validation | test | interval on test |"
     yield "|---|---|---:|---:|---:|---:|---:|---:|"
-    for number, row in enumerate([*it.rounds, *([it.control] if it.control else [])]):
+    for number, row in enumerate([*it.rounds, *it.controls]):
         title = f"**{row.title} (this network)**" if number == it.best else row.title
         kept, copies = (f"{count:,}" if count is not None else "-" for count in (row.kept, row.copies))
         yield (
@@ -255,7 +283,7 @@ def _figures(it: Card) -> Iterator[str]:
         yield f"- Against the teacher, which {which}: {_compared(it.over_teacher)}"
     if it.over_control is not None:
         yield f"- Against the control: {_compared(it.over_control)} {_control(it.best)}"
-    elif it.control is None:
+    elif not it.controls:
         yield "- No control was trained: what a larger network or more noise bring without the pool is unknown."
     if it.top5 is not None:
         yield f"- Top-5 on test: {100 * it.top5:.1f}."

@@ -41,15 +41,16 @@ class Turns(Protocol):
     """
 
     def turn(self, number: int) -> Turn: ...
-    def control(self) -> Turn: ...
+    def control(self, name: str = "") -> Turn:
+        """Of the fair control; ``name``: of another one, which has the seeds of round 1."""
+
     def tell(self, words: str) -> None: ...
 
 
 def noisy_student(turns: Turns, config: Config) -> Outcome:
     """Run algorithm 1 for up to ``run.rounds`` rounds, then the control."""
     # 1. Train a teacher on the labelled images, or take the one that is given.
-    turn, recipe = turns.turn(0), config.teacher
-    rounds = [turn.train(recipe, None, None) if isinstance(recipe, Training) else turn.take(recipe)]
+    rounds = [first_teacher(turns, config)]
     teacher, idle = rounds[0], 0
     labels: Labels | None = None
     chosen: Selection | None = None
@@ -63,13 +64,25 @@ def noisy_student(turns: Turns, config: Config) -> Outcome:
         # 3. Train an equal or larger student, noised, on labelled and pseudo-labelled images together.
         rounds.append(turn.train(recipe, selection, teacher.network))
         # 4. Promote: the student becomes the teacher, unless the validation images speak against it (run.promote).
-        decided = decide(config.run.promote, rounds[-1].scores, teacher.scores)
-        turns.tell(f"student {number} {decided.told}")
-        teacher, idle = (rounds[-1], 0) if decided.promoted else (teacher, idle + 1)
+        is_promoted = promoted(turns, config, rounds[-1], teacher)
+        teacher, idle = (rounds[-1], 0) if is_promoted else (teacher, idle + 1)
         if idle >= config.run.patience:
             break
-    made = control(turns, config, rounds[0], teacher) if config.control.enabled else None
+    made = [control(turns, config, rounds[0], teacher)] if config.control.enabled else []
     return Outcome(rounds, config.run.promote, made)
+
+
+def first_teacher(turns: Turns, config: Config) -> Round:
+    """The teacher of round 0: trained on labelled images, or given."""
+    turn, recipe = turns.turn(0), config.teacher
+    return turn.train(recipe, None, None) if isinstance(recipe, Training) else turn.take(recipe)
+
+
+def promoted(turns: Turns, config: Config, student: Round, teacher: Round) -> bool:
+    """Whether the ``student`` becomes the teacher, which is told."""
+    decided = decide(config.run.promote, student.scores, teacher.scores)
+    turns.tell(f"student {student.name.rpartition('/')[2]} {decided.told}")
+    return decided.promoted
 
 
 def control(turns: Turns, config: Config, first: Round, winner: Round) -> Round:

@@ -55,8 +55,23 @@ class Scores(Scored, Protocol):
 
 
 def is_control(name: str) -> bool:
-    """Whether the turn at that folder of a run is the control's: ``control``, or ``rounds-3/control``."""
-    return name.rpartition("/")[2] == CONTROL
+    """Whether the turn at that folder of a run is a control's: ``control``, ``rounds-3/control``, ``control-uda``."""
+    return name.rpartition("/")[2].partition("-")[0] == CONTROL
+
+
+OTHER_CONTROLS = {
+    "control-no-feedback": "control: no feedback",
+    "control-uda": "control: UDA alone",
+    "control-pseudo-label": "control: plain pseudo labels",
+}
+
+
+def title(name: str) -> str:
+    """What a table calls the turn at that folder of a run."""
+    turn = name.rpartition("/")[2]
+    if is_control(name):
+        return OTHER_CONTROLS.get(turn, "control: labels only")
+    return "0: teacher" if turn == "0" else f"{turn}: student"
 
 
 def nearest(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
@@ -92,14 +107,14 @@ class Round:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All rounds in order, and the control. ``promote``: by which rule a student became the teacher.
+    """All rounds in order, and the controls, the fair one first. ``promote``: how a student became the teacher.
 
     ``complete`` is False where ``--until`` ended the run early.
     """
 
     rounds: Sequence[Round]
     promote: Promote
-    control: Round | None = None
+    controls: Sequence[Round] = ()
     complete: bool = True
 
     @cached_property
@@ -118,8 +133,8 @@ class Outcome:
 
     @property
     def all(self) -> list[Round]:
-        """The rounds, then the control."""
-        return [*self.rounds, *([self.control] if self.control else [])]
+        """The rounds, then the controls."""
+        return [*self.rounds, *self.controls]
 
     @property
     def why(self) -> str | None:
@@ -137,8 +152,8 @@ class Outcome:
         Where students are not simply chosen by top-1: the rule, and of each student what was decided.
         """
         gains = {"over_teacher": _points(self.best, self.rounds[0])}
-        if self.control is not None:
-            gains["over_control"] = _points(self.best, self.control)
+        for it in self.controls:
+            gains[f"over_{it.name.rpartition('/')[2].replace('-', '_')}"] = _points(self.best, it)
         rows = [_row(it, it is self.best) for it in self.all]
         rule: dict[str, Any] = {}
         if self.promote != "validation":

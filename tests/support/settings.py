@@ -45,6 +45,16 @@ DECIDING = [
     "label.threads",
     "label.top",
     "label.views",
+    "mpl.adjuster_lr",
+    "mpl.baseline",
+    "mpl.feedback",
+    "mpl.labelled",
+    "mpl.labels",
+    "mpl.preset",
+    "mpl.reduced",
+    "mpl.scale",
+    "mpl.student_wait",
+    "run.method",
     "run.mode",
     "run.patience",
     "run.promote",
@@ -202,6 +212,10 @@ DECIDING = [
     "teacher.steps",
     "teacher.test_size",
     "teacher.train_size",
+    "uda.ramp_steps",
+    "uda.temperature",
+    "uda.threshold",
+    "uda.weight",
 ]
 
 # Those that say how the work is done and may change between two runs of one command.
@@ -307,6 +321,17 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "operations": 2,
         "probability": 1.0,
     },
+    "MetaPseudoLabels": {
+        "adjuster_lr": 0.1,
+        "baseline": 0.99,
+        "feedback": "difference",
+        "labelled": 1.0,
+        "labels": "sampled",
+        "preset": "paper",
+        "reduced": False,
+        "scale": 1.0,
+        "student_wait": 0,
+    },
     "Optimizer": {
         "clip": None,
         "decay_rate": 0.97,
@@ -327,6 +352,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "input": True,
     },
     "Run": {
+        "method": "noisy_student",
         "mode": "every_round",
         "patience": 1,
         "promote": "auto",
@@ -362,6 +388,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "test_size": None,
         "train_size": None,
     },
+    "Uda": {"ramp_steps": 0, "temperature": 0.7, "threshold": 0.6, "weight": 8.0},
 }
 
 REQUIRED = {

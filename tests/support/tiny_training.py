@@ -115,7 +115,7 @@ def train(folder: Path, data: Path, config: Config, kill: Kill | None = None, ma
     if found:
         state.load(found.step, found.tensors, found.facts["optimizer"])
     cluster = config.cluster.model_copy(update={"checkpoint_steps": EVERY})
-    steps = steps_in(data)
+    steps = steps_in(data, views=objective.sources()[-1].views)
     to = Destination(store, PREFIX, PLACE, hold(store))
     recorder = Recorder(to, cluster, recipe, config.data, steps, found, lambda step: False)
 

@@ -125,6 +125,10 @@ class Label(Stage[Labels]):
         return Labels(commit)
 
     @classmethod
+    def in_round(cls, config: Config) -> bool:
+        return config.run.method != "supervised"
+
+    @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         """A slice of the pool, decoded and labelled by the teacher."""
         if turn == 0:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from ray_ns import measures
 from ray_ns.artifacts.labels import Labels
 from ray_ns.artifacts.selection import Selection
+from ray_ns.config import Config
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.counts import Counts
@@ -92,6 +93,10 @@ class Select(Stage[Selection]):
             run.store.delete(key)
         measures.level("ns_kept_images", commit.summary["images"])
         return Selection(commit)
+
+    @classmethod
+    def in_round(cls, config: Config) -> bool:
+        return config.run.method != "supervised"
 
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:

@@ -79,13 +79,14 @@ class Train(NetworkStage):
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         """Turn 0: two steps of the teacher. Turn 1: two steps of each student, on the bench's selection."""
+        alone = bench.config.run.method == "supervised"
         for place, recipe in bench.config.recipes().items():
             if turn == 0 and not isinstance(recipe, Student):
                 state, finding = two_steps(bench, place, recipe, None)
                 bench.teacher = state.result
                 yield finding
             elif turn and isinstance(recipe, Student):
-                yield two_steps(bench, place, recipe, bench.chosen)[1]
+                yield two_steps(bench, place, bench.config.as_trained(recipe), None if alone else bench.chosen)[1]
 
 
 def two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | None") -> "tuple[TrainState, Finding]":
@@ -99,7 +100,8 @@ def two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | No
 
     config, device = bench.config, bench.device(bool(bench.config.cluster.train_gpus))
     data = recipe.trained_on(config.data)
-    objective = objective_of(recipe, recipe.batch, chosen is not None)
+    many = 1 + recipe.ratio if isinstance(recipe, Student) and chosen is None else 1
+    objective = objective_of(recipe, recipe.batch * many, chosen is not None)
     state = TrainState.fresh(objective, data, 0, device)
     workers = config.cluster.worker_counts[0]
     steps = Sources(recipe, data, bench.corpora, chosen).steps(objective.sources(), 0, 0, workers)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.artifacts import selection
-from ray_ns.config import Config, Student, Training
+from ray_ns.config import Config, Student, Training, TwoViewStudent
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import in_words
 from ray_ns.engine import metrics
@@ -187,7 +187,8 @@ def _selected(task: Task) -> "Selected | None":
 
     if not task.selection:
         return None
-    soft = isinstance(task.recipe, Student) and task.recipe.targets == "soft"
+    recipe = task.recipe
+    soft = isinstance(recipe, Student) and recipe.targets == "soft" and not isinstance(recipe, TwoViewStudent)
     return Selected(selection.tables(task.to.store, task.selection, soft))
 
 

@@ -3,10 +3,12 @@
 They are apart from the methods' loops, which a test turns without torch in milliseconds: an objective is torch.
 """
 
-from ray_ns.config import Fixing, Student, Training
+from ray_ns.config import Fixing, MetaStudent, ReducedStudent, Student, Training, UdaStudent
 from ray_ns.methods.objectives.fixres import Fix
+from ray_ns.methods.objectives.meta_pseudo_labels import Meta, Reduced
 from ray_ns.methods.objectives.noisy_student import NoisyStudent
 from ray_ns.methods.objectives.supervised import Supervised
+from ray_ns.methods.objectives.uda import Consistent
 from ray_ns.train.objective import Objective
 
 
@@ -17,5 +19,12 @@ def objective_of(recipe: Training, batch: int, selection: bool, weight: float = 
     """
     if selection:
         assert isinstance(recipe, Student)
+        match recipe:
+            case MetaStudent():
+                return Meta(recipe)
+            case ReducedStudent():
+                return Reduced(recipe)
+            case UdaStudent():
+                return Consistent(recipe)
         return NoisyStudent(recipe)
     return Fix(recipe, batch) if isinstance(recipe, Fixing) else Supervised(recipe, batch, weight)

@@ -7,7 +7,7 @@ from ray_ns.corpora.known import in_words
 from ray_ns.evaluate import fixed
 from ray_ns.evaluate.calibration import in_words as calibrated_in_words
 from ray_ns.export.verdicts import Judged
-from ray_ns.methods.outcome import CORPORA, Outcome, Round, is_control
+from ray_ns.methods.outcome import CONTROL, CORPORA, Outcome, Round, is_control, title
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
@@ -88,14 +88,11 @@ def _show_fixres(rounds: Sequence[Round]) -> None:
 
 def _called(turn: str) -> str:
     """The network of a turn, by its folder, in a sentence."""
-    number = turn.rpartition("/")[2]
-    return "the control" if is_control(turn) else "the teacher" if number == "0" else f"student {number}"
+    name = turn.rpartition("/")[2]
+    if is_control(turn):
+        return "the control" if name == CONTROL else f"the {title(turn)}"
+    return "the teacher" if name == "0" else f"student {name}"
 
 
 def _title(it: Round) -> str:
-    if is_control(it.name):
-        return "control: labels only"
-    number = it.name.rsplit("/", 1)[1]
-    if number == "0":
-        return "0: teacher" if it.recipe else "0: teacher, given"
-    return f"{number}: student"
+    return title(it.name) if it.recipe else f"{title(it.name)}, given"

@@ -26,7 +26,8 @@ def made() -> Callable[..., Card]:
                 Trained("2: student", "resnet18", 692_354, 0.956, 0.954, 3300, 3600),
             ],
             best=2,
-            control=Trained("control: labels only", "resnet18", 692_354, 0.91, 0.912),
+            controls=[Trained("control: labels only", "resnet18", 692_354, 0.91, 0.912)],
+            method="noisy_student",
             over_teacher=Verdict(1000, 3.9, 2.4, 5.5, (50, 11), 0.00001),
             over_control=Verdict(1000, 4.2, 2.6, 5.9, (52, 10), 0.00001),
             data=Data.model_validate(FIELDS),
@@ -116,7 +117,7 @@ def test_of_a_teacher_that_was_given_nothing_is_claimed(made: Callable[..., Card
 
 
 def test_without_a_control_its_absence_is_said(made: Callable[..., Card]) -> None:
-    assert "No control was trained" in card(made(control=None, over_control=None))
+    assert "No control was trained" in card(made(controls=[], over_control=None))
 
 
 def test_the_lineage_is_told(made: Callable[..., Card]) -> None:
@@ -188,7 +189,7 @@ def test_a_network_that_nobody_measured_has_no_figures_and_says_so(made: Callabl
     blind = replace(
         made(),
         rounds=[replace(it, validation=None, test=None) for it in made().rounds],
-        control=replace(made().rounds[0], validation=None, test=None, title="control: labels only"),
+        controls=[replace(made().rounds[0], validation=None, test=None, title="control: labels only")],
         **{"over_teacher": None, "over_control": None, "calibration": None, "why": "student 2 becomes the teacher"},
         **{"images": {"validation": 0, "test": 0}, "unreadable": {"validation": 0, "test": 0}},
     )

@@ -8,7 +8,7 @@ import pytest
 from ray_ns.config import Config, GivenTeacher
 from ray_ns.config.read import load
 from ray_ns.config.results import results_of
-from ray_ns.methods.study import BASE, STUDIES, base_of, variants
+from ray_ns.methods.study import ABLATIONS, BASE, STUDIES, base_of, variants
 
 
 @pytest.fixture
@@ -44,9 +44,9 @@ def test_the_base_is_one_round_of_the_first_student_without_a_control(larger: Co
 
 
 def test_there_are_the_studies_of_the_paper() -> None:
-    assert list(STUDIES) == [
-        *("noise", "targets", "filter", "balance", "ratio", "pool", "init", "joint", "rounds", "sizes"),
-    ]
+    ablations = ["noise", "targets", "filter", "balance", "ratio", "pool", "init", "joint", "rounds", "sizes"]
+    assert list(ABLATIONS) == ablations
+    assert list(STUDIES) == [*ablations, "methods"]
 
 
 @pytest.mark.parametrize("name", STUDIES)

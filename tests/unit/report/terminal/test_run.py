@@ -46,7 +46,7 @@ def better(turn: Callable[..., Round]) -> Outcome:
         turn("rounds/1", 0.85, 0.90, (1000, 1200)),
         turn("rounds/2", 0.90, 0.865, (1100, 1100)),
     ]
-    return Outcome(rounds, "validation", turn("control", 0.83, 0.82))
+    return Outcome(rounds, "validation", [turn("control", 0.83, 0.82)])
 
 
 def printed(outcome: Outcome, capsys: pytest.CaptureFixture[str]) -> str:
@@ -150,7 +150,7 @@ def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pyt
 
 def test_no_better_student_is_said_plainly(turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]) -> None:
     rounds = [turn("rounds/0", 0.80, 0.79), turn("rounds/1", 0.75, 0.95, (10, 10))]
-    outcome = Outcome(rounds, "validation", turn("control", 0.83, 0.82))
+    outcome = Outcome(rounds, "validation", [turn("control", 0.83, 0.82)])
     text = printed(outcome, capsys)
     assert "the teacher is kept: no student has more of the validation images right." in text
     assert "0: teacher *" in text

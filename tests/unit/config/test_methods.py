@@ -1,0 +1,94 @@
+"""Settings of the methods: which recipe each makes of a student's, and what it refuses."""
+
+from typing import Any
+
+import pytest
+from support.settings import MINIMAL
+
+from ray_ns.config import Config, MetaStudent, ReducedStudent, Settings, UdaStudent
+
+
+def of(method: str, **sections: Any) -> Config:
+    values = {**MINIMAL, "run": {**MINIMAL["run"], "method": method, **sections.pop("run", {})}}
+    for name, section in sections.items():
+        values[name] = {**values.get(name, {}), **section}
+    return Config.model_validate(values)
+
+
+@pytest.mark.parametrize("method", ["supervised", "pseudo_label", "uda", "meta_pseudo_labels"])
+def test_another_method_than_noisy_student_has_one_round(method: str) -> None:
+    assert len(of(method).students) == of(method).run.rounds == 1
+    with pytest.raises(ValueError, match=rf"run.rounds = 3: {method} has one round. Write run.rounds: 1"):
+        of(method, run={"rounds": 3})
+
+
+def test_each_method_has_a_recipe_of_its_own_digest() -> None:
+    # Else a run would take another method's network for its own.
+    recipes = [of(it).students[0] for it in ("noisy_student", "pseudo_label", "uda", "meta_pseudo_labels")]
+    recipes.append(of("meta_pseudo_labels", mpl={"reduced": True}).students[0])
+    found = [Settings().of(it) for it in recipes]
+    assert all(one != other for at, one in enumerate(found) for other in found[at + 1 :])
+    assert [type(it) for it in recipes[2:]] == [UdaStudent, MetaStudent, ReducedStudent]
+
+
+def test_the_teacher_takes_the_steps_and_images_of_the_training_that_it_is_in() -> None:
+    student = of("meta_pseudo_labels", teacher={"steps": 7, "batch": 2, "label_smoothing": 0.2}).students[0]
+    assert isinstance(student, MetaStudent)
+    beside = student.of_teacher
+    assert (beside.steps, beside.batch, beside.label_smoothing) == (student.steps, student.batch, 0.2)
+
+
+def test_the_reduced_student_learns_from_probabilities() -> None:
+    student = of("meta_pseudo_labels", mpl={"reduced": True}, student={"targets": "hard"}).students[0]
+    assert student.targets == "soft"
+
+
+def test_the_preset_of_the_released_code_has_soft_labels() -> None:
+    mpl = of("meta_pseudo_labels", mpl={"preset": "official_code"}).mpl
+    assert (mpl.labels, mpl.feedback) == ("soft", "difference")
+
+
+@pytest.mark.parametrize(
+    ("mpl", "told"),
+    [
+        ({"preset": "official_code", "labels": "sampled"}, "official_code has labels: soft, found sampled"),
+        ({"preset": "official_code", "feedback": "exact"}, "official_code has feedback: difference, found exact"),
+        ({"labels": "soft"}, "gradient of exactly 0"),
+        ({"feedback": "exact"}, "Write labels: soft"),
+        ({"labels": "soft", "feedback": "cosine"}, "Write labels: sampled"),
+        ({"scale": -5.0}, "greater than 0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(mpl: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        of("meta_pseudo_labels", mpl=mpl)
+
+
+@pytest.mark.parametrize("method", ["uda", "meta_pseudo_labels"])
+@pytest.mark.parametrize(
+    ("section", "set_"),
+    [
+        ("cluster", {"train_microbatch": 8}),
+        ("student", {"joint": False}),
+        ("student", {"optimizer": {"sam": 0.05}}),
+        ("student", {"pseudo_noise": {"dropout": False}}),
+    ],
+)
+def test_what_a_method_with_two_views_cannot_do_is_refused(method: str, section: str, set_: dict[str, Any]) -> None:
+    of("noisy_student", **{section: set_})
+    name = f"{section}.{next(iter(set_))}"
+    with pytest.raises(ValueError, match=f"{name}.* is not for run.method: {method}"):
+        of(method, **{section: set_})
+
+
+def test_the_reduced_variant_needs_stored_probabilities() -> None:
+    hard = {"label": {"keep": "hard"}, "student": {"targets": "hard"}}
+    of("meta_pseudo_labels", **hard)
+    with pytest.raises(ValueError, match=r"mpl.reduced .* needs label.keep: top or full, found hard"):
+        of("meta_pseudo_labels", mpl={"reduced": True}, **hard)
+
+
+def test_the_exact_gradient_is_refused_with_batch_norm_over_groups() -> None:
+    exact = {"labels": "soft", "feedback": "exact"}
+    with pytest.raises(ValueError, match="bn_group: 1"):
+        of("meta_pseudo_labels", mpl=exact, cluster={"train_workers": 2, "bn_group": 2})
