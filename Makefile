@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test study demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train robustness clean
+.PHONY: demo test check chaos cluster-test study demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
 
 
 demo: $(READY)
@@ -39,6 +39,10 @@ demo-seeds: $(READY)
 robustness: $(READY)
 	$(BIN)/python -m benchmarks.robustness
 
+# Ten seeds of eight methods, and the claims made of them: some minutes on one core.
+two-moons: $(READY)
+	$(BIN)/python -m benchmarks.two_moons --update
+
 bench-fixres: $(READY)
 	$(BIN)/python -m benchmarks.fixres --update
 
@@ -67,6 +71,10 @@ bench-precision: $(READY)
 
 bench-sampler: $(READY)
 	$(BIN)/python -m benchmarks.sampler
+
+# Stored labels that are wrong on 4 of 10 classes, corrected by a student's feedback; and confirmation bias.
+bench-reduced: $(READY)
+	$(BIN)/python -m benchmarks.reduced_mpl --update
 
 # The demo's teacher with and without a temperature: three seeds, ten minutes.
 bench-calibration: $(READY)

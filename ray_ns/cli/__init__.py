@@ -11,7 +11,7 @@ from ray_ns.exits import guarded, leave
 
 VERBS = (
     *("run", "check", "select", "labels", "predict", "evaluate", "study", "export", "ingest"),
-    *("status", "compare", "verify", "gc", "inspect", "config", "demo_data"),
+    *("status", "compare", "verify", "gc", "inspect", "config", "demo_data", "two_moons"),
 )
 
 for _verb in VERBS:

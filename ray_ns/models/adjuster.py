@@ -1,5 +1,7 @@
 """The small network that corrects a large teacher's stored labels: reduced Meta Pseudo Labels."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -7,9 +9,9 @@ from torch import Tensor, nn
 class Adjuster(nn.Module):
     """A linear map of log-probabilities, the identity at first: n images, C classes.
 
-    Reduced Meta Pseudo Labels (Pham et al. 2021) trains such a map of the cached predictions of a large
-    teacher by the student's feedback, so that two large networks are never in memory together. The paper's is a small
-    perceptron; a linear map can move any class to any other, and cannot fit single images.
+    Reduced Meta Pseudo Labels (Pham et al. 2021) trains such a map of the cached predictions of a large teacher by the
+    student's feedback, so that two large networks are never in memory together. The paper's is a small perceptron; a
+    linear map can move any class to any other, and cannot fit single images.
     """
 
     def __init__(self, classes: int) -> None:
@@ -21,6 +23,5 @@ class Adjuster(nn.Module):
 
     def forward(self, log_probabilities: Tensor) -> Tensor:
         """Log-probabilities (n, C) of log-probabilities (n, C), which may be -inf: a probability of 0 is a tiny one."""
-        least = torch.finfo(log_probabilities.dtype).tiny
-        known = log_probabilities.clamp_min(torch.tensor(least).log().item())
-        return self.linear(known).log_softmax(-1)
+        least = math.log(torch.finfo(log_probabilities.dtype).tiny)
+        return self.linear(log_probabilities.clamp_min(least)).log_softmax(-1)
