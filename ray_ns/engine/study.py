@@ -20,6 +20,8 @@ from ray_ns.engine import precision, stages
 from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import few_images, in_this_process
 from ray_ns.engine.run import TIMING
+from ray_ns.engine.stages.train import Train
+from ray_ns.engine.stages.training import COST
 from ray_ns.engine.turns import carry_out
 from ray_ns.errors import InputError
 from ray_ns.evaluate import verdict
@@ -36,10 +38,14 @@ Carry = Callable[[Config, str | None, Mode], None]
 
 @dataclass(frozen=True)
 class Scored:
-    """A student: which test images it has ``right``, bool (n,); ``seconds``: of what its run made itself."""
+    """A student: which test images it has ``right``, bool (n,); ``seconds``: of what its run made itself.
+
+    ``memory_mb``: the most that its training took, of the GPU where it ran on one; 0 where that is unknown.
+    """
 
     right: np.ndarray
     seconds: float
+    memory_mb: int = 0
 
     @property
     def top1(self) -> float:
@@ -202,7 +208,9 @@ def _scored(url: str, number: int | None) -> Scored:
         )
     names = [stage.name for stage in stages.of_turn()]
     spent = [hints.read(store, f"{it}/{name}/{TIMING}").get("seconds") for it in turns for name in names]
-    return Scored(right(predictions), sum(float(it) for it in spent if hints.number(it)))
+    memory = hints.read(store, f"{turn}/{Train.name}/{COST}").get("memory_mb")
+    spent_in_all = sum(float(it) for it in spent if hints.number(it))
+    return Scored(right(predictions), spent_in_all, int(memory) if hints.number(memory) else 0)
 
 
 def _row(
@@ -219,6 +227,7 @@ def _row(
         "top1": [round(it.top1, 6) for it in own],
         "top1_against": [round(it.top1, 6) for it in other],
         "seconds": round(float(np.mean([it.seconds for it in own])), 3),
+        "memory_mb": max(it.memory_mb for it in own),
         "published": variant.published,
         **compared(own, other),
     }

@@ -202,12 +202,13 @@ def _elastic(run: Run) -> bool:
 
 
 def _cost(cost: dict[str, Any], wall: float) -> dict[str, float]:
-    """What the training cost, beside its commit because no two are alike: shares of its seconds, read amplification."""
+    """What the training cost, beside its commit because no two are alike; memory is the first worker's."""
     return {
         "seconds": round(wall, 3),
         "goodput": round(cost["useful_seconds"] / wall, 4),
         "checkpoint_stall": round(cost["waited_seconds"] / wall, 4),
         "read_amplification": round(cost["bytes_read"] / max(cost["bytes_used"], 1), 4),
+        "memory_mb": cost["memory_mb"],
     }
 
 

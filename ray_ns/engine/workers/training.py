@@ -4,6 +4,7 @@
 run's own store, pointer last, and whoever starts a worker again goes on from the newest pointer that verifies.
 """
 
+import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -144,7 +145,16 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
         reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     recorder.publish(state, task.class_names)
-    return recorder.cost()
+    return recorder.cost() | {"memory_mb": _memory(device)}
+
+
+def _memory(device: "torch.device") -> int:
+    """The most memory that the training took, MB: of the GPU where it ran on one, else of this process."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _join(state: "TrainState", bn_group: int, device: "torch.device") -> None:

@@ -7,7 +7,7 @@ from ray_ns.observe import in_time
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
-TITLES = ("variant", "the paper", "top-1\ntest", "points", "95 %", "", "lower\non", "time")
+TITLES = ("variant", "the paper", "top-1\ntest", "points", "95 %", "", "lower\non", "time", "memory")
 
 
 def show(found: Mapping[str, Any]) -> None:
@@ -52,6 +52,7 @@ def _cells(row: Mapping[str, Any], seeds: int) -> list[str]:
         row["word"],
         f"{row['lower']} of {seeds}",
         in_time(row["seconds"]),
+        f"{row['memory_mb']:,} MB" if row["memory_mb"] else "-",
     ]
 
 

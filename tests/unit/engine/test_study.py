@@ -13,6 +13,7 @@ from ray_ns.artifacts.report import REPORT
 from ray_ns.artifacts.scores import PREDICTIONS
 from ray_ns.config import Config, Settings
 from ray_ns.engine.run import TIMING
+from ray_ns.engine.stages.training import COST
 from ray_ns.engine.study import Scored, compared, seeds_of, study
 from ray_ns.errors import InputError
 from ray_ns.evaluate.verdict import verdict
@@ -58,6 +59,7 @@ class Runs:
             data = files.to_parquet(table, files.About(None), {})
             self._stage(store, f"{turn}/evaluate", {PREDICTIONS["test"]: data})
             hints.write(store, f"{turn}/evaluate/{TIMING}", {"seconds": 2.0})
+            hints.write(store, f"{turn}/train/{COST}", {"memory_mb": 1234})
             rows.append({"round": turn})
         self._stage(store, "report", {REPORT: canonical({"rounds": rows})})
 
@@ -130,7 +132,7 @@ def test_one_seed_has_the_interval_of_its_images_and_says_so(
     out = capsys.readouterr().out
     assert "They say nothing of how another training would end" in out
     (line,) = [line for line in out.splitlines() if line.startswith("no input noise on pool images")]
-    assert " ".join(line.split()).endswith("75.5 -1.5 -3.7 to +0.6 cannot tell 1 of 1 4 s")
+    assert " ".join(line.split()).endswith("75.5 -1.5 -3.7 to +0.6 cannot tell 1 of 1 4 s 1,234 MB")
 
 
 def test_what_is_finished_is_only_read_and_what_is_not_goes_on(values: dict[str, Any]) -> None:
