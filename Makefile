@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test study demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
+.PHONY: demo test check chaos cluster-test study methods demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
 
 
 demo: $(READY)
@@ -31,6 +31,10 @@ cluster-test: $(READY)
 study: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
 	$(BIN)/ray-ns study configs/study.yaml all --seeds 3
+
+methods: $(READY)
+	$(BIN)/ray-ns demo-data data/digits
+	$(BIN)/ray-ns study configs/methods.yaml methods --seeds 3
 
 demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds

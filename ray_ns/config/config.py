@@ -104,8 +104,6 @@ class Config(Section):
         method, mpl = self.run.method, self.mpl
         if method != "noisy_student" and self.run.rounds != 1:
             raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
-        if mpl.reduced and method == "meta_pseudo_labels" and self.label.keep == "hard":
-            raise ValueError("mpl.reduced adjusts stored probabilities: it needs label.keep: top or full, found hard")
         if mpl.feedback == "exact" and self.cluster.bn_group > 1:
             raise ValueError("mpl.feedback: exact cannot go through batch norm over groups: cluster.bn_group: 1")
         if method not in ("uda", "meta_pseudo_labels"):
@@ -123,6 +121,9 @@ class Config(Section):
             "student.optimizer.sam": student.optimizer.sam > 0,
             "teacher.optimizer.sam": beside is not None and beside.optimizer.sam > 0,
             "student.joint": not student.joint,
+            "student.loss": student.loss != "mean",
+            "student.targets": student.targets != "soft",
+            "student.temperature": student.temperature != 1 and not (method == "meta_pseudo_labels" and mpl.reduced),
             "student.pseudo_noise": not (noise.input and noise.dropout and noise.drop_path),
         }
         for name, set_so in unfit.items():

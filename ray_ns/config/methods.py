@@ -147,7 +147,7 @@ def as_method(
         return UdaStudent(**own, uda=uda)
     if method == "meta_pseudo_labels":
         if mpl.reduced:
-            return ReducedStudent(**own | {"targets": "soft"}, mpl=mpl)
+            return ReducedStudent(**own, mpl=mpl)
         assert isinstance(teacher, Training), "config.Config refuses a given teacher here"
         return MetaStudent(**own, uda=uda, mpl=mpl, teacher=teacher)
     return student

@@ -38,11 +38,6 @@ def test_the_teacher_takes_the_steps_and_images_of_the_training_that_it_is_in() 
     assert (beside.steps, beside.batch, beside.label_smoothing) == (student.steps, student.batch, 0.2)
 
 
-def test_the_reduced_student_learns_from_probabilities() -> None:
-    student = of("meta_pseudo_labels", mpl={"reduced": True}, student={"targets": "hard"}).students[0]
-    assert student.targets == "soft"
-
-
 def test_the_preset_of_the_released_code_has_soft_labels() -> None:
     mpl = of("meta_pseudo_labels", mpl={"preset": "official_code"}).mpl
     assert (mpl.labels, mpl.feedback) == ("soft", "difference")
@@ -70,6 +65,9 @@ def test_settings_that_do_not_fit_are_refused(mpl: dict[str, Any], told: str) ->
     [
         ("cluster", {"train_microbatch": 8}),
         ("student", {"joint": False}),
+        ("student", {"loss": "sum"}),
+        ("student", {"targets": "hard"}),
+        ("student", {"temperature": 0.5}),
         ("student", {"optimizer": {"sam": 0.05}}),
         ("student", {"pseudo_noise": {"dropout": False}}),
     ],
@@ -81,11 +79,10 @@ def test_what_a_method_with_two_views_cannot_do_is_refused(method: str, section:
         of(method, **{section: set_})
 
 
-def test_the_reduced_variant_needs_stored_probabilities() -> None:
-    hard = {"label": {"keep": "hard"}, "student": {"targets": "hard"}}
-    of("meta_pseudo_labels", **hard)
-    with pytest.raises(ValueError, match=r"mpl.reduced .* needs label.keep: top or full, found hard"):
-        of("meta_pseudo_labels", mpl={"reduced": True}, **hard)
+def test_the_reduced_variant_sharpens_stored_probabilities() -> None:
+    assert of("meta_pseudo_labels", mpl={"reduced": True}, student={"temperature": 0.5}).students[0].temperature == 0.5
+    with pytest.raises(ValueError, match=r"student.targets is not for run.method: meta_pseudo_labels"):
+        of("meta_pseudo_labels", mpl={"reduced": True}, student={"targets": "hard"})
 
 
 def test_the_exact_gradient_is_refused_with_batch_norm_over_groups() -> None:
