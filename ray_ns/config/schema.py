@@ -119,11 +119,6 @@ def sections_of(field: FieldInfo) -> list[type[Section]]:
     return [kind for kind in _kinds(field) if isinstance(kind, type) and issubclass(kind, Section)]
 
 
-def section_of(field: FieldInfo) -> type[Section] | None:
-    """The first of ``sections_of``; None for a value."""
-    return next(iter(sections_of(field)), None)
-
-
 def written(sections: Iterable[type[Section]]) -> dict[str, FieldInfo]:
     """The fields of sections by the names that a config has for them."""
     return {field.alias or name: field for section in sections for name, field in section.model_fields.items()}

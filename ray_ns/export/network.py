@@ -1,5 +1,6 @@
 """Which network is meant by a place: a folder with its two files, or a run, whose best network it is."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,10 @@ def given(place: str, seconds: float = STORE_SECONDS) -> Given:
     Raises ``InputError`` where it is none of these, or ray_ns decodes images otherwise than the network is fed;
     ``IntegrityError`` where a run's file is not as it was written.
     """
-    folder, _, file = place.rpartition("/") if place.endswith(".safetensors") else (place, "", WEIGHTS)
+    folder, file = os.path.split(place) if place.endswith(".safetensors") else (place, WEIGHTS)
     store = open_run(folder or ".", seconds)
-    if file == WEIGHTS and layout.record(store) is not None:
-        return of_run(folder, store, best_network(store))
+    if folder == place and layout.record(store) is not None:
+        return of_run(place, store, best_network(store))
     lying = {WEIGHTS: store.get(file), CONFIG: store.get(CONFIG)}
     found = {name: content for name, content in lying.items() if content is not None}
     if not found:

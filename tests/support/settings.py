@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from ray_ns.config import Config
 from ray_ns.config.read import load
-from ray_ns.config.schema import section_of
+from ray_ns.config.schema import sections_of
 from ray_ns.errors import InputError
 
 DEMO = Path(__file__).parents[2] / "configs" / "demo.yaml"
@@ -408,11 +408,11 @@ TWO = "student=[{model: {name: resnet10t}, steps: 4, batch: 6}, {model: {name: r
 
 
 def fields(section: type[BaseModel] = Config, path: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every setting of the schema with its dotted name."""
+    """Every setting of the schema with its dotted name; of what may be the one or the other, those of the one."""
     for name, field in section.model_fields.items():
-        kind = section_of(field)
-        if kind is not None:
-            yield from fields(kind, f"{path}{name}.")
+        kinds = sections_of(field)
+        if kinds:
+            yield from fields(kinds[0], f"{path}{name}.")
         else:
             yield f"{path}{name}", field
 

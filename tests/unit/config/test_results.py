@@ -12,7 +12,7 @@ from ray_ns.config import Config, Data, Noise, Settings, Training
 from ray_ns.config.prediction import Evaluation, Prediction
 from ray_ns.config.read import load
 from ray_ns.config.results import changes, results_of
-from ray_ns.config.schema import Section, earlier, earlier_defaults, how, section_of, sections_of
+from ray_ns.config.schema import Section, earlier, earlier_defaults, how, sections_of
 from ray_ns.seals import digest
 
 
@@ -70,7 +70,7 @@ def test_a_default_that_decides_the_result_never_changes() -> None:
     found: dict[str, dict[str, Any]] = {}
     for kind in _sections():
         for name, field in kind.model_fields.items():
-            if section_of(field) is None and not field.is_required() and field.json_schema_extra != {"result": False}:
+            if not sections_of(field) and not field.is_required() and field.json_schema_extra != {"result": False}:
                 found.setdefault(kind.__name__, {})[name] = field.get_default()
     own = found["Student"].keys() - found["Training"].keys()
     assert {name: found["Student"][name] for name in found["Training"]} == found["Training"]
