@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -20,18 +20,23 @@ from support.tiny_run import write_tiny
 
 from ray_ns.artifacts.labels import LABELS, Labels
 from ray_ns.artifacts.member import Member
+from ray_ns.artifacts.report import report_of
 from ray_ns.config import FED, Cluster, Config, Data, GivenTeacher, Label, Model
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine import teachers
 from ray_ns.engine.check import check as look
+from ray_ns.engine.judged import rivals
 from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages import label as labelling
 from ray_ns.engine.stages.network import Copy
+from ray_ns.engine.stages.report import Report
 from ray_ns.engine.turns import Turns
 from ray_ns.engine.workers.slices import Reader, Slice, decode_slice, decoded, distinct, read_all
 from ray_ns.errors import InputError
+from ray_ns.export import best
+from ray_ns.export.network import given
 from ray_ns.export.so_far import evaluated
 from ray_ns.images.decode import Decode
 from ray_ns.methods.outcome import Outcome
@@ -240,8 +245,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words(tmp_path: Path) -> Callable[..., list[str]]:
     def made(place: Path | str, **settings: str) -> list[str]:
-        given = [f"teacher.{name}={value}" for name, value in settings.items()]
-        return [f"run.dir={tmp_path / 'run'}", f"teacher.from={place}", *given]
+        more = [f"teacher.{name}={value}" for name, value in settings.items()]
+        return [f"run.dir={tmp_path / 'run'}", f"teacher.from={place}", *more]
 
     return made
 
@@ -257,17 +262,25 @@ def test_round_0_is_the_network_that_was_given_fed_as_it_wants_and_nothing_is_tr
     with drive(str(tiny), words(lent / WEIGHTS), "plain") as run:
         run.execute = in_this_process()
         taken = Turns(run).turn(0).take(cast(GivenTeacher, run.config.teacher))
+        outcome = Outcome([taken], "auto")
+        run.ensure("report", Report(outcome))
+        best.put(run.store, cast(Any, report_of(run.store)), run.lease.check)
     assert json.loads((tmp_path / "run/run.json").read_text())["config"]["teacher"] == {"sha256": hash_of(lent)}
     network = evaluated(run.store, "rounds/0")
     assert network is not None
     assert (network.place, network.weights_sha256) == ("rounds/0/network", hash_of(lent))
     assert [getattr(network.fed(run.config.data), name) for name in FED] == [getattr(DIGITS, name) for name in FED]
-    row = Outcome([taken], "auto").as_json()["rounds"][0]
+    row = outcome.as_json()["rounds"][0]
     weights = trained(Model(name="resnet10t", args=TEN), DIGITS).parameters()
     assert (row["model"], row["given"], row["parameters"]) == ("resnet10t", True, sum(it.numel() for it in weights))
     assert row["test_top1"] == pytest.approx(top1_by_hand(lent, tiny.parent / "data/test"))
     assert not (tmp_path / "run/rounds/0/train").exists()
     assert not [fault for _, fault in verify(run.store) if fault]
+    assert "**0: teacher, given (this network)**" in (tmp_path / "run/best/README.md").read_text()
+    for place in (tmp_path / "run", tmp_path / "run/best"):  # which may be given in turn
+        assert sha256(given(str(place)).files[WEIGHTS]) == hash_of(lent)
+    (judged,) = rivals(str(tmp_path / "run"), ["teacher"])
+    assert judged.given.data.size == DIGITS.size
     said = capsys.readouterr().err
     assert "teacher.from: resnet10t, " in said
     assert "taken by their numbers, which have no names" in said
