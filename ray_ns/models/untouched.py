@@ -39,7 +39,6 @@ def untouched(network: nn.Module, draws: Draws | None = None) -> Iterator[Draws]
     draw what they would have drawn without it.
     """
     homes = [(module, name, it) for module in network.modules() for name, it in module.named_buffers(recurse=False)]
-    before = [(it, it._version, it.clone()) for _, _, it in homes]
     after = Draws.next(next(network.parameters()).device)
     begin = draws or after
     begin.again()
@@ -51,7 +50,3 @@ def untouched(network: nn.Module, draws: Draws | None = None) -> Iterator[Draws]
         after.again()
         for module, name, it in homes:
             setattr(module, name, it)
-        with torch.no_grad():
-            for it, version, was in before:
-                if it._version != version:  # by who holds it by itself: DistributedDataParallel, which sends it around
-                    it.copy_(was)
