@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ray_ns.engine import placement, waiting
+from ray_ns.engine.resources import local_cpus
 from ray_ns.errors import RayNsError
 from ray_ns.store.processes import runs_here, this_process
 
@@ -119,6 +120,28 @@ class FanOut:
         run = self._run
         where = placement.options(run.config.cluster.decode_on, run.local)
         return ray.remote(max_retries=ATTEMPTS, name=run.named(function.__name__), **where, **options)(function)
+
+
+class Here:
+    """``Tasks`` in this process, one after the other, without Ray."""
+
+    def __init__(self, run: "Run") -> None:
+        self.cpus = local_cpus(run.config)  # by which work is cut, as on a local cluster
+
+    def start(self, ready: Callable[[], Any], tasks: int) -> None:
+        ready()
+
+    def map(self, task: Callable[..., Any], items: Sequence[Any], *shared: Any) -> Iterator[tuple[int, Any]]:
+        for number, item in enumerate(items):
+            yield number, task(item, *shared)
+
+    def combine(
+        self, task: Callable[..., Any], items: Sequence[Any], combined: Callable[..., tuple[Any, Any]]
+    ) -> tuple[Any, Any]:
+        return combined(*map(task, items))
+
+    def dismiss(self) -> None:
+        pass
 
 
 def _result(done: Any) -> Any:

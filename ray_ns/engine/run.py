@@ -63,7 +63,8 @@ class Run:
     are called, in the order of their numbers, where the labelled images say so. ``until``: the stage of round 1 that
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
     tasks over the cluster. ``format``: the one the run began with. ``continued``: to how many rounds it
-    goes on, where those are more than it began with. ``execute``: what labels images; None: Ray Data.
+    goes on, where those are more than it began with. ``execute``: what labels images; None: Ray Data. ``here``: its
+    trainings take place in this process, without Ray.
     ``under_way``: the stage that is being made.
     """
 
@@ -80,6 +81,7 @@ class Run:
     format: int = layout.FORMAT
     continued: int | None = None
     execute: "Execute | None" = None
+    here: bool = False
     until_reached: bool = field(default=False, init=False)
     under_way: str = field(default="", init=False)
     _started: bool = field(default=False, init=False)

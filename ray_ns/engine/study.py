@@ -17,6 +17,7 @@ from ray_ns.artifacts.scores import Scores, right
 from ray_ns.config import Config, GivenTeacher, Settings
 from ray_ns.config.read import load
 from ray_ns.engine import precision, stages
+from ray_ns.engine.fanout import Here
 from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import few_images, in_this_process
 from ray_ns.engine.run import TIMING
@@ -88,7 +89,7 @@ def study(
         place, wanted = plan.place(name, variant), plan.config_of(name, variant)
         if not _finished(place, wanted):
             reporter.note(f"study: run {number} of {len(todo)}: {name}, {variant.name}, seed {plan.seed}")
-            (carry or _carry)(wanted, None if variant.name == BASE else plan.base, mode)
+            (carry or carry_here)(wanted, None if variant.name == BASE else plan.base, mode)
     for plan in plans:
         found |= plan.scored()
     return {
@@ -173,10 +174,12 @@ def _in_order(asked: Mapping[str, Sequence[Variant]]) -> list[tuple[str, Variant
     return [(name, it) for name, rows in asked.items() for it in rows]
 
 
-def _carry(config: Config, fork: str | None, mode: Mode) -> None:
+def carry_here(config: Config, fork: str | None, mode: Mode) -> None:
+    """Make a run, forked from another: a small one in this process, a larger one through Ray."""
     with drive(config.model_dump(exclude_unset=True), (), mode, fork=fork) as opened:
-        if few_images(opened):
-            opened.execute = in_this_process()  # the same labels; a study would start actors for each of its runs
+        if few_images(opened):  # all in this process, to the same bytes: no processes of Ray to start
+            opened.execute, opened.fan_out = in_this_process(), Here
+            opened.here = config.cluster.worker_counts == range(1, 2) and not config.cluster.train_gpus
         carry_out(opened)
 
 

@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.artifacts.network import Network
@@ -17,7 +17,7 @@ from ray_ns.engine import metrics, placement, ray_private, waiting
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.engine.workers.recorder import Destination
-from ray_ns.engine.workers.training import Task, work_on
+from ray_ns.engine.workers.training import Ended, Task, work_here, work_on
 from ray_ns.images import decode
 from ray_ns.seals import digest
 from ray_ns.store import checkpoint, hints
@@ -128,7 +128,21 @@ def _kept(facts: dict[str, Any], recipe: Training) -> str:
 
 
 def _fit(run: Run, task: Task) -> None:
-    """Train to the end on Ray Train, showing progress. What the workers raise on purpose is raised here."""
+    """Train to the end, showing progress. What the workers raise on purpose is raised here."""
+    began = time.monotonic()
+    with run.following(lambda: _done(run.store, task.to.prefix)):
+        ended = work_here(replace(task, watched=False)) if run.here else _on_ray_train(run, task)
+    for warning in ended.warnings:
+        run.reporter.warn(warning)
+    if ended.error is not None:
+        raise ended.error
+    if ended.cost:
+        run.lease.check()
+        hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+
+
+def _on_ray_train(run: Run, task: Task) -> Ended:
+    """How the first worker of Ray Train ended."""
     run.ray_libraries()
     import ray.train
 
@@ -152,16 +166,9 @@ def _fit(run: Run, task: Task) -> None:
     )
     if not run.local:
         waiting.count_anew(run.config.cluster)
-    began = time.monotonic()
-    with waiting.told(run, placement.training(run.config)), run.following(lambda: _done(run.store, task.to.prefix)):
-        ended = trainer.fit().return_value
-    for warning in ended.warnings:
-        run.reporter.warn(warning)
-    if ended.error is not None:
-        raise ended.error
-    if ended.cost:
-        run.lease.check()
-        hints.write(run.store, f"{task.to.prefix}/{COST}", _cost(ended.cost, time.monotonic() - began))
+    with waiting.told(run, placement.training(run.config)):
+        ended: Ended = trainer.fit().return_value
+    return ended
 
 
 def _scaling(run: Run) -> "ScalingConfig":

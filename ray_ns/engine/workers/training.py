@@ -53,6 +53,20 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Which of how many workers this one is, and how many are on its node. ``alone``: the one of this process, no Ray.
+
+    ``told``: whether it is told to leave.
+    """
+
+    rank: int
+    world: int
+    on_node: int
+    told: Callable[[], bool]
+    alone: bool = False
+
+
+@dataclass(frozen=True)
 class Ended:
     """How the first worker ended. Errors that a retry would only meet again are carried, not raised."""
 
@@ -65,16 +79,17 @@ def work_on(settings: dict[str, Any]) -> Ended:
     """What every training worker runs."""
     import ray.train
 
-    from ray_ns.engine.workers.leave import left
+    from ray_ns.engine.workers.leave import left, told
     from ray_ns.train.fit import LeavingError
     from ray_ns.train.step import NotFiniteError
 
     metrics.in_worker(metrics.of_prefix(settings["task"].to.prefix))
     context = ray.train.get_context()
     world = context.get_world_size()
+    place = Place(context.get_world_rank(), world, context.get_local_world_size(), told.is_set)
     warnings: list[str] = []
     try:
-        return Ended(None, warnings, _train(settings["task"], context.get_world_rank(), world, warnings))
+        return Ended(None, warnings, _train(settings["task"], place, warnings))
     except LeavingError:  # Ray is to start the workers again, elsewhere
         raise
     except NotFiniteError as error:
@@ -87,12 +102,24 @@ def work_on(settings: dict[str, Any]) -> Ended:
         left.set()
 
 
-def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, Any]:
-    """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
-    import ray.train
+def work_here(task: Task) -> Ended:
+    """The same by one worker in this process, without Ray: the same bytes."""
     import torch
 
-    from ray_ns.engine.workers.leave import told
+    threads = torch.get_num_threads()
+    warnings: list[str] = []
+    try:
+        return Ended(None, warnings, _train(task, Place(0, 1, 1, lambda: False, alone=True), warnings))
+    except RayNsError as error:
+        return Ended(error, warnings, {})
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _train(task: Task, place: Place, warnings: list[str]) -> dict[str, Any]:
+    """Train to the end; what it cost, as the first worker knows it, where it was not at its end already."""
+    import torch
+
     from ray_ns.engine.workers.score import Score
     from ray_ns.methods.objectives import objective_of
     from ray_ns.models.files import weights
@@ -102,26 +129,27 @@ def _train(task: Task, rank: int, world: int, warnings: list[str]) -> dict[str, 
     from ray_ns.train.state import TrainState
 
     cluster, data = task.config.cluster, task.recipe.trained_on(task.config.data)
-    used = task.recipe.used_on(task.config.data)
+    used, rank, world = task.recipe.used_on(task.config.data), place.rank, place.world
     keep_memory()
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     if cluster.train_gpus and device.type == "cpu":
         warnings.append("cluster.train_gpus = 1, and torch sees no GPU on the worker's node: it trained on the CPU")
-    if _published(task.to, rank):
+    if _published(task.to, place):
         return {}
     first = weights(task.first.read(task.to.store)) if task.first else None
     objective = objective_of(task.recipe, task.batch, bool(task.selection), task.weight)
     state = TrainState.fresh(objective, data, task.key, device, first, task.frozen)
-    found = _agreed(task.to, rank, warnings)
+    found = _agreed(task.to, place, warnings)
     if found is not None:
         state.load(found.step, found.tensors, found.facts["optimizer"])
-    _join(state, cluster.bn_group, device)
+    if not place.alone:
+        _join(state, cluster.bn_group, device)
     sources = Sources(task.recipe, data, task.corpora, _selected(task))
     steps = sources.steps(objective.sources(), task.key, rank, world)
     leaving = _leaving(task)
-    cpus = local_cpus(task.config) // ray.train.get_context().get_local_world_size()
-    worker = Worker(device, task.key, rank, cluster.loaders(cpus), cluster.train_microbatch, told.is_set)
+    loaders = cluster.loaders(local_cpus(task.config) // place.on_node)
+    worker = Worker(device, task.key, rank, loaders, cluster.train_microbatch, place.told)
     scored = task.config.reading(used)
     score = Score(scored, task.corpora["validation"], device, rank, world) if task.recipe.eval_steps else None
     recorder = None
@@ -171,24 +199,29 @@ def _join(state: "TrainState", bn_group: int, device: "torch.device") -> None:
         net.wrapped = ray.train.torch.prepare_model(net.network, move_to_device=device)
 
 
-def _published(to: Destination, rank: int) -> bool:
+def _published(to: Destination, place: Place) -> bool:
     """Whether the network is there already: Ray ended the workers that made it before it saw them finish."""
+    found = place.rank == 0 and 0 in Output(to.store, to.prefix, fence(to.store, to.holder)).done()
+    return bool(_of_the_first(found, place))
+
+
+def _of_the_first(value: Any, place: Place) -> Any:
+    """What the first worker has as ``value``, on all of them."""
+    if place.alone:
+        return value
     from ray.train.collective import broadcast_from_rank_zero
 
-    found = rank == 0 and 0 in Output(to.store, to.prefix, fence(to.store, to.holder)).done()
-    return bool(broadcast_from_rank_zero(found))
+    return broadcast_from_rank_zero(value)
 
 
-def _agreed(to: Destination, rank: int, warnings: list[str]) -> checkpoint.Checkpoint | None:
+def _agreed(to: Destination, place: Place, warnings: list[str]) -> checkpoint.Checkpoint | None:
     """The checkpoint that all workers go on from: the newest the first one finds.
 
     Were each to look for itself, the last write of an attempt that is being torn down could come between them.
     """
-    from ray.train.collective import broadcast_from_rank_zero
-
-    found = checkpoint.latest(to.store, to.checkpoints, warnings.append) if rank == 0 else None
-    key = broadcast_from_rank_zero(found.key if found else None)
-    return found if rank == 0 or key is None else checkpoint.at(to.store, key)
+    found = checkpoint.latest(to.store, to.checkpoints, warnings.append) if place.rank == 0 else None
+    key = _of_the_first(found.key if found else None, place)
+    return found if place.rank == 0 or key is None else checkpoint.at(to.store, key)
 
 
 def _selected(task: Task) -> "Selected | None":
@@ -204,11 +237,13 @@ def _selected(task: Task) -> "Selected | None":
 
 def _leaving(task: Task) -> Callable[[int], bool]:
     """Whether Ray knows of a machine that it will take away. All workers ask, at the same steps, as Ray wants it."""
-    import ray.train
-
     every = max(1, task.config.cluster.checkpoint_steps // 10)
 
     def leaving(step: int) -> bool:
-        return task.watched and step % every == 0 and ray.train.get_preemption_info() is not None
+        if not task.watched or step % every:
+            return False
+        import ray.train
+
+        return ray.train.get_preemption_info() is not None
 
     return leaving

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from support.tiny_run import digests, write_tiny
 
 from ray_ns.artifacts.report import REPORT
 from ray_ns.artifacts.scores import PREDICTIONS
 from ray_ns.config import Config, Settings
+from ray_ns.config.read import load
+from ray_ns.engine import local_cluster
 from ray_ns.engine.run import TIMING
 from ray_ns.engine.stages.training import COST
-from ray_ns.engine.study import Scored, compared, seeds_of, study
+from ray_ns.engine.study import Scored, carry_here, compared, seeds_of, study
 from ray_ns.errors import InputError
 from ray_ns.evaluate.verdict import verdict
 from ray_ns.labels import files
@@ -218,3 +221,22 @@ def test_the_interval_over_seeds_holds_its_level() -> None:
         found = compared(own, other)
         held += found["low"] <= 1.0 <= found["high"]
     assert 0.92 <= held / 400 <= 0.98
+
+
+def test_a_small_run_is_made_in_this_process_and_its_fork_takes_what_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*words: object) -> None:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.setattr(local_cluster, "start", refused)
+    small = ["run.rounds=1", "teacher.steps=2", "student.steps=2", "select.threshold=0.0"]
+    config = load(write_tiny(tmp_path), [f"run.dir={tmp_path}/base", *small])
+    carry_here(config, None, "json")
+    other = load(config.model_dump(exclude_unset=True), [f"run.dir={tmp_path}/other", "student.targets=hard"])
+    carry_here(other, config.run.dir, "json")
+    base, fork = digests(tmp_path / "base"), digests(tmp_path / "other")
+    assert {"rounds/1/train", "report"} <= base.keys() == fork.keys()
+    assert fork["rounds/1/select"] == base["rounds/1/select"]
+    assert fork["rounds/1/train"] != base["rounds/1/train"]
+    assert not list((tmp_path / "other/rounds/0").rglob("timing.json"))
