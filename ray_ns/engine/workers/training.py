@@ -173,16 +173,19 @@ def _train(task: Task, place: Place, warnings: list[str]) -> dict[str, Any]:
         reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     recorder.publish(state, task.class_names)
-    return recorder.cost() | {"memory_mb": _memory(device)}
+    return recorder.cost() | {"memory_mb": _memory(device, place)}
 
 
-def _memory(device: "torch.device") -> int:
-    """The most memory that the training took, MB: of the GPU where it ran on one, else of this process."""
+def _memory(device: "torch.device", place: Place) -> int:
+    """The most memory that the training took, MB: of the GPU where it ran on one, else of this process.
+
+    0 where nobody knows: this process trains others too, and keeps what they have freed.
+    """
     import torch
 
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return 0 if place.alone else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _join(state: "TrainState", bn_group: int, device: "torch.device") -> None:
