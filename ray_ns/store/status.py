@@ -46,7 +46,7 @@ def read_status(url: str, order: Sequence[str]) -> dict[str, Any]:
     return {"stages": stages, "finished": finished, "heartbeat": beat, "driver": _in_words(beat, finished)}
 
 
-def run_order(prefix: str, order: Sequence[str]) -> tuple[int, bool, int, int, int, int, str]:
+def run_order(prefix: str, order: Sequence[str]) -> tuple[int, bool, int, int, int, str, int, str]:
     """The key that sorts stages in the order of the run: by generation, turn, and place in the turn.
 
     All rounds come first, then each control with its report: those of the rounds that the run began with, and so on.
@@ -58,7 +58,7 @@ def run_order(prefix: str, order: Sequence[str]) -> tuple[int, bool, int, int, i
     after = 2 if stage == "report" else 1 if control else 0
     ingested = int(number) if number.isdecimal() else 1
     place = order.index(stage) if stage in order else len(order)
-    return int(pool or ingested), after > 0, int(rounds or 0), after, int(turn or 0), place, prefix
+    return int(pool or ingested), after > 0, int(rounds or 0), after, int(turn or 0), control or "", place, prefix
 
 
 def scored(curve: Sequence[Sequence[float]]) -> str:
