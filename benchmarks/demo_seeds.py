@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import spreading
+from benchmarks.results import put
 from ray_ns.artifacts.report import report_of
 from ray_ns.config.read import load
 from ray_ns.demo import write_digits
@@ -22,9 +23,6 @@ from ray_ns.evaluate.figures import student
 from ray_ns.methods.outcome import nearest
 from ray_ns.store.fork import open_run
 
-ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "RESULTS.md"
-BEGIN, END = "<!-- demo-seeds: begin -->", "<!-- demo-seeds: end -->"
 NO_NOISE = [
     "run.rounds=1",
     "student.noise.augment=none",
@@ -166,10 +164,8 @@ def balance_lines(seed: int) -> list[str]:
 
 
 def write(lines: list[str]) -> None:
-    """Put ``lines`` between the markers of docs/RESULTS.md."""
-    before, _, rest = RESULTS.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    RESULTS.write_text(before + "\n".join([BEGIN, *lines, END]) + after)
+    """Put ``lines`` into docs/RESULTS.md, and print them."""
+    put("demo-seeds", lines)
     print("\n".join(lines))
 
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from benchmarks.demo_seeds import RESULTS
+from benchmarks.results import put
 from ray_ns.config import Config, Data, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.images.decode import Decode
@@ -38,7 +38,6 @@ SIZES = (20, 24, 28)
 VARIANTS = ("statistics", "affine", "head", "head_and_norm")
 BATCH, STEPS, WARM, TUNED = 64, 300, 20, 100
 AREA = (0.25, 1.0)
-BEGIN, END = "<!-- fixres: begin -->", "<!-- fixres: end -->"
 CPU = torch.device("cpu")
 
 
@@ -188,8 +187,7 @@ def main() -> None:
     lines += [f"| {name} | on {count} of {len(rows)} seeds |" for name, count in claims.items()]
     print("\n".join(lines))
     if words.update:
-        before, _, after = RESULTS.read_text().partition(BEGIN)
-        RESULTS.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after.partition(END)[2]}")
+        put("fixres", lines)
     print(json.dumps({"seeds": dict(zip(words.seeds, rows, strict=True)), "held": claims}))
     sys.exit(any(count < len(rows) for count in claims.values()))
 

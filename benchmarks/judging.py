@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.results import put
 from ray_ns.demo import write_shards
 
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "docs" / "RESULTS.md"
-BEGIN, END = "<!-- judging: begin -->", "<!-- judging: end -->"
 CLASSES, PER_CLASS, POOL, TEST = 10, 20, 4_000, 1_500
 SETTINGS = [
     *("run.rounds=1", "data.validation=null", "data.test=null", "data.size=32", "student.ratio=3"),
@@ -142,13 +141,11 @@ def table(found: list[dict[str, Any]]) -> list[str]:
 
 
 def write(lines: list[str], seconds: float) -> None:
-    """Put the table between the markers of docs/RESULTS.md."""
-    before, _, rest = RESULTS.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
+    """Put the table into docs/RESULTS.md, and print it."""
     said = (
         f"Written by `make bench-judging` on {datetime.date.today()}, in {seconds / 60:.0f} minutes. Top-1 in percent."
     )
-    RESULTS.write_text(before + "\n".join([BEGIN, said, "", *lines, END]) + after)
+    put("judging", [said, "", *lines])
     print("\n".join([said, "", *lines]))
 
 

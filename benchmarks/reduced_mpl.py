@@ -23,7 +23,7 @@ import torch
 from torch import Generator, Tensor
 from torch.func import functional_call, stack_module_state, vmap
 
-from benchmarks.demo_seeds import RESULTS
+from benchmarks.results import RESULTS, put
 from ray_ns.keyed import permutation, seed
 from ray_ns.methods import feedback
 from ray_ns.methods.two_moons import Weights, begin, cross_entropy, descend, logits_of
@@ -35,7 +35,6 @@ WRONG = {2: 5, 5: 7, 7: 9, 9: 2}  # what the teacher was taught for what; every 
 STEPS, BATCH, EVERY, HIDDEN = 600, 128, 20, 64
 STUDENT_LR, ADJUSTER_LR, FACTOR, CLIP = 0.1, 0.3, 30, 1.0
 PICTURE = RESULTS.parent / "design/confirmation-bias.svg"
-BEGIN, END = "<!-- reduced: begin -->", "<!-- reduced: end -->"
 
 
 @dataclass(frozen=True)
@@ -268,8 +267,7 @@ def main() -> None:
     lines, claims = table(found, words.seeds), held(found)
     print("\n".join(lines))
     if words.update:
-        before, _, after = RESULTS.read_text().partition(BEGIN)
-        RESULTS.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after.partition(END)[2]}")
+        put("reduced", lines)
         PICTURE.write_text(picture(found).svg())
     ended = {name: {"test": it.test.tolist(), "wrong": it.wrong.mean(1).tolist()} for name, it in found.items()}
     print(json.dumps({"seeds": words.seeds, "variants": ended, "held": claims}))

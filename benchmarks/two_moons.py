@@ -10,12 +10,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from benchmarks.demo_seeds import RESULTS
+from benchmarks.results import RESULTS, put
 from ray_ns.methods.two_moons import Settings
 from ray_ns.report.two_moons import picture, rows
 
 PICTURE = RESULTS.parent / "design/two-moons.svg"
-BEGIN, END = "<!-- two-moons: begin -->", "<!-- two-moons: end -->"
 ONLY = "no labels: UDA + feedback"
 BY_LABELS = ("UDA", "UDA, student without feedback", "UDA, student with feedback")
 CHANCE = ("no labels: UDA, feedback 0", "no labels: UDA, feedback flipped")
@@ -52,8 +51,7 @@ def main() -> None:
         lines.append(f"| {name} | {100 * it['mean']:.1f} | {each} | {it['solved']} of {words.seeds} |")
     print("\n".join(lines))
     if words.update:
-        before, _, after = RESULTS.read_text().partition(BEGIN)
-        RESULTS.write_text(f"{before}{BEGIN}\n" + "\n".join(lines) + f"\n{END}{after.partition(END)[2]}")
+        put("two-moons", lines)
         PICTURE.write_text(picture(trained, numbers).svg())
     print(json.dumps({"variants": list(found.values()), "held": claims}))
     sys.exit(not all(claims.values()))

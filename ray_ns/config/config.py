@@ -55,6 +55,11 @@ class Config(Section):
         listed = self.student if isinstance(self.student, list) else [self.student]
         return [listed[min(number, len(listed) - 1)] for number in range(self.run.rounds)]
 
+    @property
+    def uses_pool(self) -> bool:
+        """Whether anything learns from the pool, so that it is labelled."""
+        return self.run.method != "supervised"
+
     def reading(self, data: Data) -> "Config":
         """The same run with images read as ``data`` says."""
         return self.model_copy(update={"data": data})
@@ -104,10 +109,10 @@ class Config(Section):
         method, mpl = self.run.method, self.mpl
         if method != "noisy_student" and self.run.rounds != 1:
             raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
-        if mpl.feedback == "exact" and self.cluster.bn_group > 1:
-            raise ValueError("mpl.feedback: exact cannot go through batch norm over groups: cluster.bn_group: 1")
         if method not in ("uda", "meta_pseudo_labels"):
             return
+        if method == "meta_pseudo_labels" and mpl.feedback == "exact" and self.cluster.bn_group > 1:
+            raise ValueError("mpl.feedback: exact cannot go through batch norm over groups: cluster.bn_group: 1")
         beside = self.teacher if method == "meta_pseudo_labels" and not mpl.reduced else None
         if isinstance(beside, GivenTeacher):
             raise ValueError(

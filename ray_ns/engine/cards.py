@@ -35,7 +35,7 @@ _TABLES: dict[str, tuple[str, Mapping[str, str]]] = {
     "judge": ("judged", {"test": JUDGED}),
     INGEST: ("images", {"train": IMAGES}),
 }
-_TURN = r"(?:(rounds/\d+|(?:rounds-\d+/)?control(?:-[a-z]+)*)/)?"
+_TURN = rf"(?:(rounds/\d+|(?:rounds-\d+/)?{layout.CONTROLS})/)?"
 _PLACE = re.compile(rf"(?:pool-(\d+)/)?{_TURN}({'|'.join(_TABLES)})((?:-[0-9a-f]+)?)", re.ASCII)
 
 

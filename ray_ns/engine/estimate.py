@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ray_ns.config import Config, Data, Student, Training
+from ray_ns.config import Config, Data, MetaStudent, Student, Training
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.methods.one_round import controls_of
 from ray_ns.models.voting import COUNTS
@@ -27,7 +27,7 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
     students = [_place(config, number) for number in range(rounds)]
     recipe = config.teacher if isinstance(config.teacher, Training) else None
     teacher = "train teacher" if recipe else "teacher"
-    controls = 1 + len(controls_of(config)) if config.control.enabled and config.run.method != "supervised" else 0
+    controls = 1 + len(controls_of(config)) if config.control.enabled and config.uses_pool else 0
     trained = {
         "teacher": _seconds(recipe, config.data, found[teacher]) if recipe else 0.0,
         "students": sum(
@@ -36,7 +36,7 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
         "control": controls * _seconds(config.students[-1], config.data, found[students[-1]]),
     }
     networks = 1 + rounds + controls
-    labelled = 0 if config.run.method == "supervised" else pool
+    labelled = pool if config.uses_pool else 0
     seconds = {
         "teacher": trained["teacher"],
         "label": (labelled if config.run.mode == "every_round" else labelled / rounds) * rounds / rate,
@@ -45,7 +45,7 @@ def in_all(config: Config, corpora: Mapping[str, Corpus], found: Mapping[str, Ma
         "evaluate": networks * scored / rate / COUNTS[label.views],  # which sees one view of an image
     }
     weights = [found[place]["parameters"] * FLOAT for place in (teacher, *students)]
-    together = config.run.method == "meta_pseudo_labels" and not config.mpl.reduced
+    together = isinstance(config.students[0], MetaStudent)
     checkpoints = config.cluster.checkpoints_kept * STATES * (sum(weights) if together else max(weights))
     soft = {"hard": 0, "top": 4 * min(label.top, config.data.classes), "full": 2 * config.data.classes}[label.keep]
     size = sum(weights) + checkpoints + rounds * labelled * 2 * (ROW + soft)  # labels, and at most as many selected

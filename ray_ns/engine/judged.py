@@ -15,7 +15,7 @@ from ray_ns.store.fork import open_run
 TEACHER, CONTROL, STUDENT, BEST, ALL = "teacher", "control", "student", "best", "all"
 WORDS = (TEACHER, CONTROL, STUDENT, BEST, ALL)
 USUAL = (TEACHER, CONTROL, STUDENT)
-_TURN = re.compile(r"(?:rounds/\d+|control(?:-[a-z]+)*)$", re.ASCII)
+_TURN = re.compile(rf"(?:rounds/\d+|{layout.CONTROLS})$", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,17 @@ def _smaller(place: str, student: int, teacher: int) -> list[str]:
     ]
 
 
+def unused(config: Config) -> list[str]:
+    """A warning for each section that is set and that the run's method does not read."""
+    method = config.run.method
+    read = {"uda": method in ("uda", "meta_pseudo_labels"), "mpl": method == "meta_pseudo_labels"}
+    return [
+        f"section {name} is set, and run.method: {method} does not use it"
+        for name, it_is in read.items()
+        if name in config.model_fields_set and not it_is
+    ]
+
+
 def truncated(config: Config) -> list[str]:
     """A warning for each student whose temperature works on labels of which only the top few are kept."""
     label, classes = config.label, config.data.classes
@@ -230,7 +241,7 @@ def check(run: Run) -> None:
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
     run.reporter.note(layout.line("data.pool", pool, None, None))
-    for warning in (*check_models(config), *truncated(config)):
+    for warning in (*check_models(config), *truncated(config), *unused(config)):
         run.reporter.warn(warning)
     if run.local:
         import torch

@@ -28,9 +28,10 @@ FAITHFUL = (
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth
+CONTROLS = r"control(?:-[a-z]+)*"  # the folders of the fair control's turn and of others
 # Files of a stage, by their names in full: copies that sync clients and users make have other names.
 _STAGE = re.compile(
-    r"((?:pool-\d+/)?(?:rounds-\d+/)?(?:(?:rounds/\d+|control(?:-[a-z]+)*)/)?[a-z]+(?:-\d{4}|-[0-9a-f]{12})?(?:/[a-z]+)?)"
+    rf"((?:pool-\d+/)?(?:rounds-\d+/)?(?:(?:rounds/\d+|{CONTROLS})/)?[a-z]+(?:-\d{{4}}|-[0-9a-f]{{12}})?(?:/[a-z]+)?)"
     r"/(?:plan\.json|commit\.json|(?:done|data)/.+)",
     re.ASCII,
 )

@@ -51,7 +51,7 @@ def run_order(prefix: str, order: Sequence[str]) -> tuple[int, bool, int, int, i
 
     All rounds come first, then each control with its report: those of the rounds that the run began with, and so on.
     """
-    pattern = r"(?:pool-(\d+)/)?(?:rounds-(\d+)/)?(?:rounds/(\d+)/|(control(?:-[a-z]+)*)/)?(.*)"
+    pattern = rf"(?:pool-(\d+)/)?(?:rounds-(\d+)/)?(?:rounds/(\d+)/|({layout.CONTROLS})/)?(.*)"
     found = re.fullmatch(pattern, prefix, re.DOTALL)
     pool, rounds, turn, control, name = found.groups() if found else (None, None, None, None, prefix)
     stage, _, number = name.partition("-")

@@ -37,7 +37,7 @@ class Net:
         self.network = self.wrapped = network
         self.average = averaged(network, recipe.ema_decay, recipe.ema_warmup)
         self.optimizer = optimizer(network, recipe)
-        self._recipe, self._delay = recipe, delay
+        self._recipe, self.delay = recipe, delay
         self._device = next(network.parameters()).device
         # What is frozen keeps its running figures too, and drops nothing.
         self._frozen = [
@@ -54,12 +54,12 @@ class Net:
 
     @cached_property
     def _schedule(self) -> Scheduler:
-        return schedule(self.optimizer, self._recipe.model_copy(update={"steps": self._recipe.steps - self._delay}))
+        return schedule(self.optimizer, self._recipe.model_copy(update={"steps": self._recipe.steps - self.delay}))
 
     def set_rate(self, step: int) -> None:
         """Give the optimiser the learning rate of a step."""
-        self._schedule.step_update(max(0, step - self._delay))
-        if step < self._delay:
+        self._schedule.step_update(max(0, step - self.delay))
+        if step < self.delay:
             for group in self.optimizer.param_groups:
                 group["lr"] = 0.0
 
@@ -84,7 +84,7 @@ class Net:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.optimizer.clip)
         self.optimizer.step()
         if self.average is not None:
-            self.average.update(self.network, max(0, steps - self._delay))
+            self.average.update(self.network, max(0, steps - self.delay))
 
     def unsummed(self) -> AbstractContextManager[None]:
         """Where gradients stay this worker's own until those of the last microbatch join them."""

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ray_ns.engine.fanout import Here
 
-class InProcess:
-    """``engine.fanout.Tasks`` without Ray: each task when its result is asked for, from the last item to the first."""
 
-    cpus = 2
+class InProcess(Here):
+    """``Here`` with each task when its result is asked for, from the last item to the first: any order must do."""
 
     def __init__(self, run: Any = None) -> None:
-        pass
+        self.cpus = 2
 
     def start(self, ready: Callable[[], Any], tasks: int) -> None:
         pass
@@ -18,11 +18,3 @@ class InProcess:
     def map(self, task: Callable[..., Any], items: Sequence[Any], *shared: Any) -> Iterator[tuple[int, Any]]:
         for number in reversed(range(len(items))):
             yield number, task(items[number], *shared)
-
-    def combine(
-        self, task: Callable[..., Any], items: Sequence[Any], combined: Callable[..., tuple[Any, Any]]
-    ) -> tuple[Any, Any]:
-        return combined(*map(task, items))
-
-    def dismiss(self) -> None:
-        pass

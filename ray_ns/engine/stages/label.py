@@ -126,7 +126,7 @@ class Label(Stage[Labels]):
 
     @classmethod
     def in_round(cls, config: Config) -> bool:
-        return config.run.method != "supervised"
+        return config.uses_pool
 
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:

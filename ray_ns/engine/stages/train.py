@@ -79,14 +79,14 @@ class Train(NetworkStage):
     @classmethod
     def probe(cls, bench: Bench, turn: int) -> Iterator[Finding]:
         """Turn 0: two steps of the teacher. Turn 1: two steps of each student, on the bench's selection."""
-        alone = bench.config.run.method == "supervised"
+        chosen = bench.chosen if turn and bench.config.uses_pool else None
         for place, recipe in bench.config.recipes().items():
             if turn == 0 and not isinstance(recipe, Student):
                 state, finding = two_steps(bench, place, recipe, None)
                 bench.teacher = state.result
                 yield finding
             elif turn and isinstance(recipe, Student):
-                yield two_steps(bench, place, bench.config.as_trained(recipe), None if alone else bench.chosen)[1]
+                yield two_steps(bench, place, bench.config.as_trained(recipe), chosen)[1]
 
 
 def two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | None") -> "tuple[TrainState, Finding]":
@@ -106,6 +106,7 @@ def two_steps(bench: Bench, place: str, recipe: Training, chosen: "Selected | No
     workers = config.cluster.worker_counts[0]
     steps = Sources(recipe, data, bench.corpora, chosen).steps(objective.sources(), 0, 0, workers)
     step = Step(objective, data, 0, device, 0, config.cluster.train_microbatch)
+    state.step = max(net.delay for net in state.nets.values())  # from where on all of them learn, as in most steps
     for number in range(2):
         began = time.monotonic()
         batch = next(batches(steps, number, number + 1, 0))

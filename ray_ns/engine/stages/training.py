@@ -225,5 +225,5 @@ def _done(store: ObjectStore, prefix: str) -> tuple[int, str, dict[str, float]] 
     if not hints.number(found.get("step")):
         return None
     curve = hints.curve(found)
-    figures = {name: found[name] for name in ("loss", "images") if hints.number(found.get(name))}
+    figures = {name: found[name] for name in ("loss", "images", "feedback") if hints.number(found.get(name))}
     return int(found["step"]), scored(curve) if curve else "", figures

@@ -129,7 +129,8 @@ class Recorder:
     def _so_far(self, state: "TrainState") -> dict[str, Any]:
         """How far the training is, for whoever watches it."""
         images = state.step * self._steps.per_step
-        return {"step": state.step, "loss": self._losses[-1], "images": images, **self._curve(state)}
+        figures = {"step": state.step, "loss": self._losses[-1], "images": images}
+        return {**figures, **state.scalars, **self._curve(state)}
 
     def _curve(self, state: "TrainState") -> dict[str, list[list[float]]]:
         """[step, mean loss since the score before, validation top-1] of every score, where there are any."""

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from ray_ns.config import MetaPseudoLabels
 from ray_ns.methods.feedback import advance, cosine, soft_gradient
+from ray_ns.models.loss import smooth
 from ray_ns.models.untouched import Draws, untouched
 from ray_ns.train.objective import Agree
 from ray_ns.train.state import Net, TrainState
@@ -80,21 +81,23 @@ def _answer(state: TrainState, loss: float, h: float, mpl: MetaPseudoLabels) -> 
 def _asked(student: Net, lesson: Lesson, draws: Draws) -> Tensor:
     """The student's loss on the labelled images, as it is trained, leaving no trace."""
     with torch.no_grad(), untouched(student.network, draws):
-        return _labelled_loss(student, lesson)
+        return labelled_loss(student(lesson.labelled), lesson.truth)
 
 
 def _asked_back(student: Net, lesson: Lesson, draws: Draws) -> dict[str, Tensor]:
     """The gradient of that loss, over all workers."""
     student.optimizer.zero_grad()
     with untouched(student.network, draws):
-        _labelled_loss(student, lesson).backward()
+        labelled_loss(student(lesson.labelled), lesson.truth).backward()
     return _gradients(student)
 
 
-def _labelled_loss(student: Net, lesson: Lesson) -> Tensor:
-    """Without smoothing: the paper's L_l."""
-    truth = F.one_hot(lesson.truth.argmax(1), lesson.truth.shape[1]).float()
-    return _mean(student(lesson.labelled), truth, lesson.truth.any(1))
+def labelled_loss(logits: Tensor, truth: Tensor, smoothing: float = 0.0) -> Tensor:
+    """The mean cross-entropy of ``logits`` (n, classes), by default the paper's L_l, which is not smoothed.
+
+    ``truth`` (n, classes): smoothed or not; zeros for images that cannot be read, whose loss is 0.
+    """
+    return _mean(logits, smooth(truth.argmax(1), truth.shape[1], smoothing), truth.any(1))
 
 
 def _exact(

@@ -20,13 +20,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ray_ns.config import MetaPseudoLabels, MetaStudent, ReducedStudent, Training
 from ray_ns.config.methods import adjusting
 from ray_ns.methods.feedback import hard_term, released, sampled
-from ray_ns.methods.objectives.lesson import Answer, Lesson, learn
+from ray_ns.methods.objectives.lesson import Answer, Lesson, labelled_loss, learn
 from ray_ns.methods.objectives.uda import disagreement, labelled_and_two_views
 from ray_ns.models.adjuster import Adjuster
 from ray_ns.models.loss import smooth
@@ -57,7 +56,7 @@ class Meta:
         truth, of_pool, _ = piece.targets.split(share.counts)
         logits, plain, given = teacher(piece.pixels).float().split(share.counts)
         loss = disagreement(plain, given, of_pool, recipe.uda, state.step)
-        loss = loss + mpl.labelled * _labelled_loss(logits, truth, recipe.teacher.label_smoothing)
+        loss = loss + mpl.labelled * labelled_loss(logits, truth, recipe.teacher.label_smoothing)
         if state.step < mpl.student_wait:
             loss.backward()
             return agree(loss.detach(), teacher)["loss"]
@@ -96,12 +95,6 @@ class Reduced:
         loss.backward()
         agree(loss.detach(), adjuster)
         return answer.loss
-
-
-def _labelled_loss(logits: Tensor, truth: Tensor, smoothing: float) -> Tensor:
-    """The mean cross-entropy of ``logits`` (n, classes); 0 for images that cannot be read, whose ``truth`` is zeros."""
-    targets = smooth(truth.argmax(1), truth.shape[1], smoothing)
-    return torch.where(truth.any(1), F.cross_entropy(logits, targets, reduction="none"), 0).mean()
 
 
 def _lesson(

@@ -6,8 +6,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.settings import MINIMAL
 from support.tiny_run import write_tiny
 
+from ray_ns.config import Config
 from ray_ns.config.read import load, with_classes
 from ray_ns.corpora.corpus import Corpus, count_per_class
 from ray_ns.engine import preflight
@@ -438,3 +440,15 @@ def test_each_corpus_is_told_in_one_line_before_anything_starts(
         "pool": "600",
     }.items():
         assert f"data.{name}: {words}" in told
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("noisy_student", ["uda", "mpl"]), ("uda", ["mpl"]), ("meta_pseudo_labels", []), ("supervised", ["uda", "mpl"])],
+)
+def test_a_section_that_the_method_does_not_read_is_told_of(method: str, told: list[str]) -> None:
+    values = {**MINIMAL, "run": {**MINIMAL["run"], "method": method}}
+    assert preflight.unused(Config.model_validate(values)) == []
+    found = preflight.unused(Config.model_validate({**values, "uda": {"weight": 2.0}, "mpl": {"scale": 2.0}}))
+    assert [line.split()[1] for line in found] == told
+    assert all(f"run.method: {method}" in line for line in found)

@@ -18,6 +18,9 @@ from ray_ns.config.methods import as_method
 from ray_ns.methods.objectives import Consistent, Meta, Reduced, objective_of
 from ray_ns.methods.objectives.lesson import BASELINE, FEEDBACK, Lesson, learn
 from ray_ns.models.loss import smooth
+from ray_ns.store import hints
+from ray_ns.store.objects import LocalStore
+from ray_ns.store.status import PROGRESS
 from ray_ns.train.data import Batch, batches
 from ray_ns.train.objective import Objective, Source
 from ray_ns.train.state import TrainState
@@ -272,6 +275,11 @@ def _by_running_figures(module: Any) -> Callable[[torch.Tensor], torch.Tensor]:
 # Killed and resumed.
 
 
+def mpl_of(variant: str) -> str:
+    """Which feedback a variant has."""
+    return MetaPseudoLabels.model_validate(VARIANTS[variant]).feedback
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_killed_after_a_step_it_goes_on_bit_for_bit(config: Config, tmp_path: Path, variant: str) -> None:
     """One training, killed again and again: of the usual form after every step."""
@@ -282,6 +290,8 @@ def test_killed_after_a_step_it_goes_on_bit_for_bit(config: Config, tmp_path: Pa
     assert {it.split("/")[1] for it in tensors if it.startswith("nets/")} == {
         "adjuster" if variant.startswith("reduced") else "teacher"
     }
+    progress = hints.read(LocalStore(tmp_path / "whole"), f"{tiny_training.PREFIX}/{PROGRESS}")
+    assert ("feedback" in progress) == (mpl_of(variant) not in ("none", "exact")), "it is shown beside the loss"
     for step in range(1, STEPS + 1) if variant == "difference" else (4, 10):
         assert in_a_process(tmp_path / "killed", data, config, Kill(step), made) == -signal.SIGKILL
     assert in_a_process(tmp_path / "killed", data, config, None, made) == 0
