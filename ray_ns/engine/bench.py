@@ -1,6 +1,5 @@
 """Where ``check`` tries one step of each stage: in this process, without Ray, with nothing written."""
 
-import resource
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,9 @@ class Bench:
         """The most memory so far, MB: the process's, and the GPU's on one."""
         import torch
 
-        mb = {"memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+        from ray_ns.models.memory import peak_mb
+
+        mb = {"memory_mb": peak_mb()}
         if device.type == "cuda":
             mb["gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) // 2**20
         return mb

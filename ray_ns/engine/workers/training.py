@@ -4,7 +4,6 @@
 run's own store, pointer last, and whoever starts a worker again goes on from the newest pointer that verifies.
 """
 
-import resource
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,7 +122,7 @@ def _train(task: Task, place: Place, warnings: list[str]) -> dict[str, Any]:
     from ray_ns.engine.workers.score import Score
     from ray_ns.methods.objectives import objective_of
     from ray_ns.models.files import weights
-    from ray_ns.models.memory import keep_memory
+    from ray_ns.models.memory import forget_peak, keep_memory
     from ray_ns.train.fit import LeavingError, Worker, fit
     from ray_ns.train.sources import Sources
     from ray_ns.train.state import TrainState
@@ -131,6 +130,7 @@ def _train(task: Task, place: Place, warnings: list[str]) -> dict[str, Any]:
     cluster, data = task.config.cluster, task.recipe.trained_on(task.config.data)
     used, rank, world = task.recipe.used_on(task.config.data), place.rank, place.world
     keep_memory()
+    memory_known = forget_peak() or not place.alone  # here other trainings may have gone before
     torch.set_num_threads(cluster.train_threads)
     device = torch.device("cuda" if torch.cuda.is_available() and cluster.train_gpus else "cpu")
     if cluster.train_gpus and device.type == "cpu":
@@ -173,19 +173,16 @@ def _train(task: Task, place: Place, warnings: list[str]) -> dict[str, Any]:
         reasons = in_words(Counter(steps.unreadable.values()), steps.unreadable)
         warnings.append(f"{len(steps.unreadable):,} training images cannot be read and taught nothing ({reasons})")
     recorder.publish(state, task.class_names)
-    return recorder.cost() | {"memory_mb": _memory(device, place)}
+    return recorder.cost() | {"memory_mb": _memory(device) if memory_known else 0}
 
 
-def _memory(device: "torch.device", place: Place) -> int:
-    """The most memory that the training took, MB: of the GPU where it ran on one, else of this process.
-
-    0 where nobody knows: this process trains others too, and keeps what they have freed.
-    """
+def _memory(device: "torch.device") -> int:
+    """The most memory that the training took, MB: of the GPU where it ran on one, else of this process."""
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) // 2**20
-    return 0 if place.alone else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    from ray_ns.models.memory import peak_mb
+
+    return torch.cuda.max_memory_allocated(device) // 2**20 if device.type == "cuda" else peak_mb()
 
 
 def _join(state: "TrainState", bn_group: int, device: "torch.device") -> None:
