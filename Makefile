@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test study methods demo-seeds bench-calibration bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
+.PHONY: demo test check chaos cluster-test study methods demo-seeds bench-calibration bench-cifar10 bench-fixres bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
 
 
 demo: $(READY)
@@ -30,14 +30,19 @@ cluster-test: $(READY)
 
 study: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
-	$(BIN)/ray-ns study configs/study.yaml all --seeds 3
+	$(BIN)/ray-ns study configs/study.yaml all --seeds 3 --json | $(BIN)/python -m benchmarks.study_table study
+	$(BIN)/ray-ns study configs/study.yaml noise --seeds 0..4 --json | $(BIN)/python -m benchmarks.study_table study-noise
 
 methods: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
-	$(BIN)/ray-ns study configs/methods.yaml methods --seeds 3
+	$(BIN)/ray-ns study configs/methods.yaml methods --seeds 3 --json | $(BIN)/python -m benchmarks.study_table methods
 
 demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds
+
+# CIFAR-10 with 4,000 labels: RAY_NS_CIFAR10 names the folder of its Parquet files. Two hours on one core.
+bench-cifar10: $(READY)
+	$(BIN)/python -m benchmarks.cifar10_4k --update
 
 # The digits; and CIFAR-10 where RAY_NS_CIFAR10 names the folder of its Parquet files.
 robustness: $(READY)

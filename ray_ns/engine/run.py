@@ -249,7 +249,8 @@ class Run:
         if not self.local:
             return f"{self.store.url}/.ray"
         if self._scratch is None:
-            self._scratch = tempfile.TemporaryDirectory(prefix="ray_ns-")
+            # When a run is stopped, Ray's processes may still write there: the lease must be given back all the same.
+            self._scratch = tempfile.TemporaryDirectory(prefix="ray_ns-", ignore_cleanup_errors=True)
         return self._scratch.name
 
     def seconds(self, prefix: str) -> float:

@@ -45,6 +45,13 @@ WRITING = 'run.reporter.note("x" * 300_000)'
 HOLDING = """lock = threading.Lock()
         run.reporter.sinks.append(lambda event: lock.acquire())
         with lock: os.kill(os.getpid(), number)"""
+# Ray's processes still write into the folder that is taken away: it is not empty when it should be.
+WRITTEN_TO = """
+        def full(*path, **words): raise OSError(errno.ENOTEMPTY, "Directory not empty")
+        import errno
+        run.scratch()
+        os.rmdir = full
+        os.kill(os.getpid(), number)"""
 
 
 def begun(moment: str, number: signal.Signals, place: Path) -> "subprocess.Popen[str]":
@@ -78,3 +85,7 @@ def test_a_signal_while_a_line_is_written(number: signal.Signals, tmp_path: Path
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_something_is_held_that_is_wanted_to_leave(number: signal.Signals, tmp_path: Path) -> None:
     ends_well(begun(HOLDING, number, tmp_path / "run"))
+
+
+def test_a_signal_while_others_write_into_the_folder_that_is_taken_away(tmp_path: Path) -> None:
+    ends_well(begun(WRITTEN_TO, signal.SIGTERM, tmp_path / "run"))
