@@ -101,8 +101,8 @@ class Noise(Section):
     crop: Literal["none", "padded", "padded_last", "random_resized"] = Field(
         "none",
         description="none: the image as data.fit has it; padded: that, moved by up to 1/8 of its side (CIFAR); "
-        "padded_last: the same after all other noise, as the released code does on SVHN; random_resized: 8 to 100 % "
-        "of its area at aspect 3/4 to 4/3 (the paper on ImageNet)",
+        "padded_last: the same after all other noise but affine, as the released code does on SVHN; random_resized: 8 "
+        "to 100 % of its area at aspect 3/4 to 4/3, always bicubic (the paper on ImageNet)",
     )
     augment: Literal["none", "flip", "affine", "randaugment"] = Field(
         "randaugment",

@@ -151,6 +151,28 @@ def truncated(config: Config) -> list[str]:
     ]
 
 
+def shrunk(config: Config) -> list[str]:
+    """A warning for each network that is fine-tuned on larger images than it is then used on."""
+    found = {place: recipe for place, recipe in config.recipes().items() if recipe.tuning is not None}
+    sizes = {place: (it.tuned_on(config.data).size, it.in_the_end(config.data).size) for place, it in found.items()}
+    return [
+        f"{place}: it is fine-tuned at {tuned} px (finetune.size), then labels and is evaluated at {used} px "
+        f"(test_size). test_size: null uses it at {tuned}."
+        for place, (tuned, used) in sizes.items()
+        if used < tuned
+    ]
+
+
+def crops(config: Config) -> list[str]:
+    """A warning for each recipe whose random crops are resized otherwise than its test images."""
+    return [
+        f"{place}.noise.crop: random_resized resizes bicubic, and its test images are resized {used.interpolation}. "
+        f"{place}.interpolation: bicubic makes both alike."
+        for place, recipe in config.recipes().items()
+        if recipe.noise.crop == "random_resized" and (used := recipe.used_on(config.data)).interpolation != "bicubic"
+    ]
+
+
 def _parameters(config: Config, recipe: Training) -> int:
     """How many parameters the network of a recipe has, where it can be trained, tuned and corrected as that says."""
     from ray_ns.models import zoo
@@ -241,7 +263,7 @@ def check(run: Run) -> None:
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
     run.reporter.note(layout.line("data.pool", pool, None, None))
-    for warning in (*check_models(config), *truncated(config), *unused(config)):
+    for warning in (*check_models(config), *truncated(config), *shrunk(config), *crops(config), *unused(config)):
         run.reporter.warn(warning)
     if run.local:
         import torch

@@ -30,9 +30,10 @@ class Train(NetworkStage):
     """The committed network of one training.
 
     Without a ``selection`` it learns from labelled images only. A student's recipe is then the control's: it fills its
-    whole batch with them, so that it sees as many images per step as the student does, and from FORMAT 4 on its loss
-    weighs as much as the student's does (``loss: sum``). ``number`` sets its seed apart from the others'. ``teacher``:
-    whose weights a student begins with, if its recipe says so, and from FORMAT 4 on the control.
+    whole batch with them, so that it sees as many images per step as the student does. From FORMAT 4 on the loss of
+    either weighs as much as that of a ``joint`` student (``loss: sum``: 1 + ratio times the mean). ``number`` sets its
+    seed apart from the others'. ``teacher``: whose weights a student begins with, if its recipe says so, and from
+    FORMAT 4 on the control.
     """
 
     recipe: Training
@@ -49,13 +50,15 @@ class Train(NetworkStage):
         if not isinstance(recipe, Student):
             return Plan(run.config, recipe, recipe.batch, key)
         begin = self.teacher if recipe.init == "teacher" else None
-        if self.selection is not None:
-            return Plan(run.config, recipe, recipe.batch, key, self.selection, begin)
         many, fair = 1 + recipe.ratio, run.format >= layout.FAITHFUL
+        weight = many if fair and recipe.loss == "sum" else 1
+        if self.selection is not None:
+            alone = 1 if recipe.joint else weight
+            return Plan(run.config, recipe, recipe.batch, key, self.selection, begin, weight=alone)
         return Plan(
             *(run.config, recipe, recipe.batch * many, key, None),
             begin=begin if fair and not self._begins_anew(run) else None,
-            weight=many if fair and recipe.joint and recipe.loss == "sum" else 1,
+            weight=weight,
         )
 
     def work(self, run: Run, output: Output) -> Done:

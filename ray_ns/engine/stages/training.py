@@ -37,7 +37,7 @@ class Plan:
 
     The ``recipe`` says what it changes in the config's ``data`` to train, and where the network is used.
     ``selection``: None trains on labelled images alone. ``begin``: the network whose weights it begins with;
-    ``frozen``: how many first layers keep them. ``weight``: of the loss of labelled images alone.
+    ``frozen``: how many first layers keep them. ``weight``: of the loss of images of one kind alone.
     """
 
     config: Config

@@ -15,7 +15,7 @@ from ray_ns.train.objective import Objective
 def objective_of(recipe: Training, batch: int, selection: bool, weight: float = 1.0) -> Objective:
     """The objective of one training, which learns from a ``selection`` or from ``batch`` labelled images per step.
 
-    ``weight``: of the loss of labelled images alone.
+    ``weight``: of the loss of images of one kind alone, labelled or selected.
     """
     if selection:
         assert isinstance(recipe, Student)
@@ -26,5 +26,5 @@ def objective_of(recipe: Training, batch: int, selection: bool, weight: float = 
                 return Reduced(recipe)
             case UdaStudent():
                 return Consistent(recipe)
-        return NoisyStudent(recipe)
+        return NoisyStudent(recipe, weight)
     return Fix(recipe, batch) if isinstance(recipe, Fixing) else Supervised(recipe, batch, weight)

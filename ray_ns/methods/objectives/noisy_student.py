@@ -16,9 +16,11 @@ class NoisyStudent:
     """One network learns from the recipe's batch of labelled images and ``ratio`` times as many selected ones.
 
     Where the recipe is not ``joint``, all of them are selected ones: the paper's pretraining, before a fine-tuning.
+    ``weight``: of the loss.
     """
 
     recipe: Student
+    weight: float = 1.0
     keeps: ClassVar[str] = "student"
 
     def networks(self) -> Mapping[str, Training]:
@@ -31,4 +33,4 @@ class NoisyStudent:
         return Source("labelled", batch), Source("selection", batch * ratio, views)
 
     def step(self, state: TrainState, share: Share, agree: Agree) -> float:
-        return agree(cross_entropy(state.kept, share, self.recipe), state.kept)["loss"]
+        return agree(cross_entropy(state.kept, share, self.recipe, self.weight), state.kept)["loss"]

@@ -343,6 +343,8 @@ def test_the_papers_chain_is_b7_and_three_l2_at_14_14_28() -> None:
         ("efficientnet_l2", ratio) for ratio in (14, 14, 28)
     ]
     assert found.teacher.peak_lr == pytest.approx(0.128)
+    used = {(it.used_on(found.data).size, it.in_the_end(found.data).size) for it in found.students}
+    assert used == {(475, 800)}, "as its header says"
 
 
 def test_a_student_smaller_than_its_teacher_is_told_of(tiny: Path) -> None:
@@ -367,6 +369,31 @@ def test_a_temperature_beside_labels_that_are_cut_off_is_told_of(tiny: Path, wor
     warnings = preflight.truncated(load(tiny, words))
     assert bool(warnings) == told
     assert all("student.temperature = 2 " in it and "label.keep: full" in it for it in warnings)
+
+
+@pytest.mark.parametrize(
+    ("size", "test_size", "told"), [(64, None, False), (64, 64, False), (64, 48, True), (32, 48, False)]
+)
+def test_a_fine_tuning_on_larger_images_than_the_network_is_used_on_is_told_of(
+    tiny: Path, size: int, test_size: int | None, told: bool
+) -> None:
+    tuned = [f"student.finetune={{steps: 2, size: {size}}}", f"student.test_size={test_size or 'null'}"]
+    warnings = preflight.shrunk(load(tiny, tuned))
+    assert bool(warnings) == told
+    assert all("fine-tuned at 64 px" in it and "at 48 px (test_size)" in it for it in warnings)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("crop", ["none", "padded", "random_resized"])
+def test_random_crops_that_are_resized_otherwise_than_test_images_are_told_of(
+    tiny: Path, crop: str, interpolation: str
+) -> None:
+    words = [f"{it}.noise={{crop: {crop}, augment: flip}}" for it in ("teacher", "student")]
+    warnings = preflight.crops(load(tiny, [*words, f"data.interpolation={interpolation}"]))
+    assert len(warnings) == (2 if (crop, interpolation) == ("random_resized", "bilinear") else 0)
+    assert all(
+        f"{it}.interpolation: bicubic" in line for it, line in zip(("teacher", "student"), warnings, strict=False)
+    )
 
 
 def test_a_norm_that_a_group_of_workers_cannot_share_is_refused_by_its_recipe(tiny: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ray_ns.config import Config, Student
-from ray_ns.methods.objectives import objective_of
+from ray_ns.methods.objectives import NoisyStudent, Supervised, objective_of
 from ray_ns.train.objective import Source
 
 
@@ -33,3 +33,7 @@ def test_a_student_that_is_not_joint_learns_from_as_many_images_all_of_them_sele
     student = config.student.model_copy(update={"batch": 4, "ratio": 3, "joint": False})
     assert objective_of(student, 4, selection=True).sources() == (Source("selection", 16),)
     assert objective_of(student, 16, selection=False).sources() == (Source("labelled", 16),), "its fair control"
+    assert [objective_of(student, 16, one, weight=4) for one in (True, False)] == [
+        NoisyStudent(student, 4),
+        Supervised(student, 16, 4),
+    ]

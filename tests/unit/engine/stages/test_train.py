@@ -42,11 +42,14 @@ def test_the_control_weighs_its_loss_as_its_student_does(tmp_path: Path, format:
     assert control.weight == (1 + ratio if loss == "sum" and format >= layout.FAITHFUL else 1)
 
 
-def test_a_student_that_is_pretrained_on_pseudo_labels_alone_weighs_each_image_once_and_so_does_its_control(
-    tmp_path: Path,
+@pytest.mark.parametrize("format", layout.READ)
+@pytest.mark.parametrize("loss", ["mean", "sum"])
+def test_a_student_of_pseudo_labels_alone_and_its_control_weigh_their_loss_as_a_joint_one_does(
+    tmp_path: Path, format: int, loss: str
 ) -> None:
-    run = run_of(tmp_path, loss="sum", ratio=5, joint=False)
-    assert Train(run.config.students[0], 3, None, TEACHER).plan(run).weight == 1
+    run = run_of(tmp_path, format, loss=loss, ratio=5, joint=False)
+    weights = [Train(run.config.students[0], 1, it, TEACHER).plan(run).weight for it in (SELECTION, None)]
+    assert weights == [6 if loss == "sum" and format >= layout.FAITHFUL else 1] * 2
 
 
 @pytest.mark.parametrize("format", layout.READ)
