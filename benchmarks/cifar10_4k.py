@@ -10,6 +10,7 @@ only read.
 import argparse
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,7 +33,7 @@ from ray_ns.report.drawing import INK, PALE, Drawing
 from ray_ns.store.commit import find_commit
 from ray_ns.store.fork import open_run
 
-CONFIG, DATA = Path("benchmarks/cifar10_4k.yaml"), Path("data/cifar10-4k")
+CONFIG, DATA = Path("benchmarks/cifar10_4k.yaml"), Path("data/bench-cifar10-4k")
 PICTURE = RESULTS.parent / "design/cifar10-4k.svg"
 NOISY_STUDENT = "Noisy Student, one round"
 # With a WideResNet-28-2 of 1.45 M parameters: Pham et al. 2021 and its earlier version; of a range, TorchSSL's is last.
@@ -53,9 +54,12 @@ def cut(source: Path) -> None:
     files = {name: sorted(str(it) for it in source.glob(f"{name}-*.parquet")) for name in ("train", "test")}
     if not all(files.values()):
         sys.exit(f"{source}: expected train-*.parquet and test-*.parquet with the columns image and label.")
-    sys.argv[1:] = [str(DATA), "--train", *files["train"], "--test", *files["test"], "--labelled", "4000"]
+    half = DATA.with_name(f"{DATA.name}.half")
+    shutil.rmtree(half, ignore_errors=True)
+    sys.argv[1:] = [str(half), "--train", *files["train"], "--test", *files["test"], "--labelled", "4000"]
     sys.argv += ["--validation", "1000"]
     split.main()
+    half.rename(DATA)
 
 
 def carry(config: Config, fork: str | None, mode: Mode) -> None:

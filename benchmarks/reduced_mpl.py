@@ -210,8 +210,9 @@ def plain(seeds: Sequence[int]) -> Ended:
         if step < 0:
             loss = cross_entropy(logits, at(data.stored, chosen).argmax(-1))
         else:
-            labels, _ = feedback.plain_targets(logits, threshold=0)
-            loss = cross_entropy(logits, labels) + cross_entropy(logits_of(student, data.labelled), data.truth)
+            loss = cross_entropy(logits, logits.argmax(-1)) + cross_entropy(
+                logits_of(student, data.labelled), data.truth
+            )
         descend(student, torch.autograd.grad(loss.sum(), student), STUDENT_LR)
     return Ended(1 - share(logits_of(student, data.test).argmax(-1), data.test_truth), torch.stack(wrong))
 

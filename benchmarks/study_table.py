@@ -46,10 +46,12 @@ def main() -> None:
     """Read, write, print."""
     if len(sys.argv) != 2:
         sys.exit(__doc__)
-    found = json.loads(sys.stdin.read().splitlines()[-1])
-    table = [f"Of {datetime.date.today()}.", "", *lines(found)]
-    put(sys.argv[1], table)
+    told = sys.stdin.read().splitlines()
+    if not told:
+        sys.exit("Nothing was compared: ray-ns study has printed no JSON.")
+    table = [f"Of {datetime.date.today()}.", "", *lines(json.loads(told[-1]))]
     print("\n".join(table))
+    put(sys.argv[1], table)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,9 @@ class MetaPseudoLabels(Section):
     adjuster_lr: Annotated[float, Field(gt=0)] = Field(
         0.1, description="reduced: learning rate of the adjuster, by plain SGD"
     )
+    adjuster_clip: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="reduced: largest norm of the adjuster's gradient; what is longer is cut to it"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -110,8 +113,11 @@ class MetaStudent(TwoViewStudent):
 
     @property
     def of_teacher(self) -> Training:
-        """The teacher's recipe in a training with the student: as many steps, as many images in each."""
-        return self.teacher.model_copy(update={"steps": self.steps, "batch": self.batch})
+        """The teacher's recipe in a training with the student: as many steps, as many images in each.
+
+        It has no average of its weights, since nothing is labelled by it afterwards.
+        """
+        return self.teacher.model_copy(update={"steps": self.steps, "batch": self.batch, "ema_decay": None})
 
 
 class ReducedStudent(Student):
@@ -127,6 +133,7 @@ class Adjusting(Training):
 def adjusting(student: ReducedStudent) -> Adjusting:
     """The adjuster's recipe."""
     plain = Optimizer(name="momentum", lr=student.mpl.adjuster_lr, momentum=0, weight_decay=0, schedule="constant")
+    plain = plain.model_copy(update={"clip": student.mpl.adjuster_clip})
     return Adjusting(
         model=student.model,
         steps=student.steps,

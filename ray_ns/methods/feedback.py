@@ -53,12 +53,6 @@ def ramp(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / steps) if steps > 0 else 1.0
 
 
-def plain_targets(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Pseudo labels (Lee 2013): the likeliest class (n) int64, and whether its probability is >= ``threshold`` (n)."""
-    largest, labels = logits.detach().softmax(-1).max(-1)
-    return labels, largest >= threshold
-
-
 def cosine(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
     """The cosine (a scalar, float64, in -1..1) of two gradients, each in pieces of the same shapes; 0 if one is 0.
 

@@ -36,10 +36,10 @@ class Variant:
 
 
 def base_of(config: Config) -> Config:
-    """The run with which all variants are compared: one round of the first student, without its fair control."""
+    """The run with which all variants are compared: Noisy Student, one round of the first student, no fair control."""
     values = config.model_dump(exclude_unset=True)
-    values["student"] = config.students[0].model_dump(exclude_unset=True)
-    values["run"] |= {"rounds": 1, "patience": 1}
+    values["student"] = config.plain_students[0].model_dump(exclude_unset=True)
+    values["run"] |= {"rounds": 1, "patience": 1, "method": "noisy_student"}
     values["control"] = {"enabled": False}
     return Config.model_validate(values)
 
@@ -151,11 +151,11 @@ def methods(config: Config) -> Iterator[Variant]:
     yield Variant("labels alone", {"run.method": "supervised"}, NO_FIGURE)
     yield Variant("plain pseudo labels", {"run.method": "pseudo_label", **everything}, told["pseudo_label"])
     yield Variant("UDA", {"run.method": "uda", **everything}, told["uda"])
-    if not isinstance(config.teacher, Training):
+    if not isinstance(config.teacher, Training) and not config.mpl.reduced:
         return  # nothing says how it would be trained beside the student
     meta = {"run.method": "meta_pseudo_labels", **everything}
     yield Variant("Meta Pseudo Labels", meta, told["meta_pseudo_labels"])
-    silent = {**meta, "mpl.labels": "sampled", "mpl.feedback": "none"}
+    silent = {**meta, "mpl.preset": "paper", "mpl.labels": config.mpl.labels, "mpl.feedback": "none"}
     yield Variant("Meta Pseudo Labels, no feedback", silent, NO_FIGURE, "Meta Pseudo Labels")
 
 

@@ -160,7 +160,7 @@ class Step:
         weak, strong, six = logits_of(teacher, views).split([*[points.shape[1]] * 2, self.six.shape[1]], 1)
         loss = variant.labelled * cross_entropy(six, self.truth)
         if variant.plain:
-            loss = loss + variant.plain * cross_entropy(weak, feedback.plain_targets(weak, threshold=0)[0])
+            loss = loss + variant.plain * cross_entropy(weak, weak.argmax(-1))
         if variant.consistency:
             unlike = feedback.consistency(weak, strong, temperature=1, threshold=0)
             loss = loss + variant.consistency * unlike.mean(-1)

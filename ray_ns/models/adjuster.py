@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+LEAST = 2.0**-24  # the smallest probability that stored labels, float16, tell from 0
+
 
 class Adjuster(nn.Module):
     """A linear map of log-probabilities, the identity at first: n images, C classes.
@@ -22,6 +24,5 @@ class Adjuster(nn.Module):
             self.linear.bias.zero_()
 
     def forward(self, log_probabilities: Tensor) -> Tensor:
-        """Log-probabilities (n, C) of log-probabilities (n, C), which may be -inf: a probability of 0 is a tiny one."""
-        least = math.log(torch.finfo(log_probabilities.dtype).tiny)
-        return self.linear(log_probabilities.clamp_min(least)).log_softmax(-1)
+        """Log-probabilities (n, C) of log-probabilities (n, C), which may be -inf: 0 counts as ``LEAST``."""
+        return self.linear(log_probabilities.clamp_min(math.log(LEAST))).log_softmax(-1)

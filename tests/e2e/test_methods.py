@@ -37,7 +37,7 @@ def test_all_controls_are_in_the_report_and_in_the_table(meta) -> None:
         assert f"student 1 against the control: {control}, on test:" in table
 
 
-def test_the_teacher_was_trained_beside_the_student(meta) -> None:
+def test_each_control_is_trained_by_its_own_method(meta) -> None:
     run, _, report = meta
     networks = {row["round"]: row["parameters"] for row in report["rounds"]}
     assert networks["rounds/1"] == networks["control-uda"]

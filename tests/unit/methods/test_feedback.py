@@ -215,14 +215,6 @@ def test_the_ramp() -> None:
     assert feedback.ramp(0, 0) == 1
 
 
-def test_plain_targets_are_the_likeliest_class_where_it_is_likely() -> None:
-    logits = torch.tensor([[0.9, 0.1], [0.4, 0.6]]).log().requires_grad_()
-    labels, sure = feedback.plain_targets(logits, 0.7)
-    assert labels.tolist() == [0, 1]
-    assert sure.tolist() == [True, False]
-    assert feedback.plain_targets(logits, 0.0)[1].all()
-
-
 def test_cosine() -> None:
     torch.manual_seed(0)
     one, other = [torch.randn(3, 2), torch.randn(5)], [torch.randn(3, 2), torch.randn(5)]

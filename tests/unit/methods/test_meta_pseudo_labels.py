@@ -154,6 +154,16 @@ def test_the_feedback_is_the_labelled_loss_before_the_step_less_that_after(confi
     assert state.scalars[BASELINE] == pytest.approx(0.01 * state.scalars[FEEDBACK])
 
 
+def test_the_feedback_of_a_small_step_is_not_lost_in_the_rounding_of_bfloat16(config: Config, batch: Any) -> None:
+    told = {}
+    for precision in ("float32", "bfloat16"):
+        settings = {"precision": precision, "optimizer": {"lr": 1e-4}}
+        recipe = recipe_of(config, "meta_pseudo_labels", **settings)
+        told[precision] = stepped(config, recipe, batch).scalars[FEEDBACK]
+    assert 0 < abs(told["float32"]) < 1e-3, "less than bfloat16 resolves in a loss of about 1"
+    assert told["bfloat16"] == pytest.approx(told["float32"], rel=0.2)
+
+
 @pytest.mark.parametrize("feedback", ["difference", "cosine"])
 def test_good_labels_have_a_higher_feedback_than_wrong_ones(config: Config, batch: Any, feedback: str) -> None:
     mpl = {"feedback": feedback, "baseline": 0.0}
@@ -355,3 +365,20 @@ def test_two_workers_learn_what_one_does_and_have_its_feedback(config: Config, t
     for name, tensor in weights.items():
         np.testing.assert_array_equal(first[2][name], second[2][name], err_msg=name)
         np.testing.assert_allclose(first[2][name], tensor, rtol=1e-2, atol=1e-4, err_msg=name)
+
+
+def test_the_teacher_beside_a_student_keeps_no_average_of_its_weights(config: Config) -> None:
+    recipe = recipe_of(config, "meta_pseudo_labels", ema_decay=0.9)
+    assert (recipe.ema_decay, recipe.of_teacher.ema_decay) == (0.9, None)
+
+
+def test_the_adjusters_gradient_is_cut_to_its_own_length(config: Config, batch: Any) -> None:
+    moves = {}
+    for clip in (1.0, 1e-3):
+        mpl = {"reduced": True, "scale": 1e6, "adjuster_clip": clip, "adjuster_lr": 0.1}
+        recipe = recipe_of(config, "meta_pseudo_labels", mpl)
+        before = of(begun(config, objective_of(recipe, recipe.batch, True))[1], "adjuster")
+        after = of(stepped(config, recipe, batch), "adjuster")
+        moves[clip] = sum(float((after[name] - it).square().sum()) for name, it in before.items()) ** 0.5
+    assert moves[1.0] == pytest.approx(0.1, rel=0.01)
+    assert moves[1e-3] == pytest.approx(1e-4, rel=0.01)

@@ -43,6 +43,33 @@ def test_the_base_is_one_round_of_the_first_student_without_a_control(larger: Co
     )
 
 
+OWN = [
+    {"run": {"method": "supervised"}},
+    {"run": {"method": "pseudo_label"}},
+    {"run": {"method": "uda"}, "uda": {"weight": 2.0}},
+    {"run": {"method": "meta_pseudo_labels"}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"feedback": "cosine"}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"labels": "soft", "feedback": "exact"}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"preset": "official_code"}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"reduced": True}},
+]
+
+
+@pytest.mark.parametrize("own", OWN, ids=str)
+def test_a_config_of_any_method_is_compared_with_noisy_student(config: Config, own: dict[str, Any]) -> None:
+    values = config.model_dump(exclude_unset=True)
+    values["run"] |= {"rounds": 1} | own["run"]
+    base = base_of(Config.model_validate(values | {name: it for name, it in own.items() if name != "run"}))
+    assert base.run.method == "noisy_student"
+    made = {it.name: of_variant(base, dict(it.settings)) for it in variants(base, "methods")}
+    assert len(made) == 5
+    told, silent = (flat(results_of(made[f"Meta Pseudo Labels{it}"])) for it in ("", ", no feedback"))
+    assert told["mpl.labels"] == silent["mpl.labels"]
+    differ = {name for name in {*told, *silent} if told.get(name) != silent.get(name)}
+    assert differ <= {"mpl.feedback", "mpl.preset"}
+    assert silent["mpl.feedback"] == "none"
+
+
 def test_there_are_the_studies_of_the_paper() -> None:
     ablations = ["noise", "targets", "filter", "balance", "ratio", "pool", "init", "joint", "rounds", "sizes"]
     assert list(ABLATIONS) == ablations
