@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import split
 from benchmarks.results import RESULTS, put
-from benchmarks.study_table import lines
+from benchmarks.study_table import NOISY_STUDENT, lines
 from ray_ns.config import Config
 from ray_ns.engine.fanout import Here
 from ray_ns.engine.opening import drive
@@ -35,7 +35,6 @@ from ray_ns.store.fork import open_run
 
 CONFIG, DATA = Path("benchmarks/cifar10_4k.yaml"), Path("data/bench-cifar10-4k")
 PICTURE = RESULTS.parent / "design/cifar10-4k.svg"
-NOISY_STUDENT = "Noisy Student, one round"
 # With a WideResNet-28-2 of 1.45 M parameters: Pham et al. 2021 and its earlier version; of a range, TorchSSL's is last.
 PUBLISHED = {
     "labels alone": "top-1 82.1",
@@ -125,7 +124,7 @@ def main() -> None:
     cut(Path(words.folder))
     found = study(CONFIG, "methods", f"{words.seed}..{words.seed}", carry=carry)
     beside = [row | {"published": PUBLISHED.get(row["variant"], "")} for row in found["rows"]]
-    table = lines(found | {"rows": beside}, NOISY_STUDENT)
+    table = lines(found | {"rows": beside})
     print("\n".join(table))
     told = curves(found, words.seed)
     if words.update:
