@@ -6,6 +6,7 @@ from typing import Any
 
 from ray_ns.artifacts.artifact import Artifact
 from ray_ns.config import FED, Data
+from ray_ns.config.data import CropShare
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.store.commit import StoredObject
 
@@ -60,9 +61,13 @@ def fed_facts(data: Data, own: Data) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class At(Network):
-    """A network that is shown images of another ``side``, pixels, than the one it was committed for."""
+    """A network that is shown images of another ``side``, pixels, than the one it was committed for.
+
+    ``crop_share``: of the images, where it is another one too.
+    """
 
     side: int
+    crop_share: CropShare | None = None
 
     def fed(self, data: Data) -> Data:
-        return super().fed(data).read_as(size=self.side)
+        return super().fed(data).read_as(size=self.side, crop_share=self.crop_share)

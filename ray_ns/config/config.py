@@ -91,8 +91,9 @@ class Config(Section):
         for name, recipe in self.recipes().items():
             if isinstance(recipe, Student) and recipe.targets == "soft" and self.label.keep == "hard":
                 raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
-            if recipe.crop_share is not None and self.data.fit == "squash":
-                raise ValueError(f"{name}.crop_share = {recipe.crop_share} is for data.fit: crop, found squash")
+            for of, share in (("", recipe.crop_share), ("fixres.", recipe.fixres.crop_share)):
+                if share is not None and self.data.fit == "squash":
+                    raise ValueError(f"{name}.{of}crop_share = {share} is for data.fit: crop, found squash")
         self._check_shares()
         if isinstance(self.student, list) and len(self.student) > self.run.rounds:
             raise ValueError(f"student lists {len(self.student)} recipes, run.rounds is {self.run.rounds}")

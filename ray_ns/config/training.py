@@ -176,6 +176,17 @@ class Fixres(Section):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="0.1 in the paper's note on EfficientNet, none in the released code"
     )
+    crop_share: CropShare | None = Field(
+        None,
+        description="data.crop_share for its images, which the network then has wherever it is used; null: the "
+        "recipe's",
+    )
+
+    @model_validator(mode="after")
+    def _cropped(self) -> "Fixres":
+        if self.crop_share is not None and self.size is None:
+            raise ValueError(f"crop_share = {self.crop_share} is of the test images, and size is null; set size")
+        return self
 
 
 class Training(Section):
@@ -282,6 +293,7 @@ class Training(Section):
             "fixres": Fixres(),
             "train_size": self.fixres.size,
             "test_size": self.fixres.size,
+            "crop_share": self.crop_share if self.fixres.crop_share is None else self.fixres.crop_share,
             "variant": self.fixres.variant,
         }
         kept: dict[str, Any] = {name: getattr(self, name) for name in Training.model_fields if name not in own}

@@ -87,6 +87,7 @@ DECIDING = [
     "student.finetune.optimizer.weight_decay",
     "student.finetune.size",
     "student.finetune.steps",
+    "student.fixres.crop_share",
     "student.fixres.label_smoothing",
     "student.fixres.optimizer.clip",
     "student.fixres.optimizer.decay_rate",
@@ -164,6 +165,7 @@ DECIDING = [
     "teacher.finetune.optimizer.weight_decay",
     "teacher.finetune.size",
     "teacher.finetune.steps",
+    "teacher.fixres.crop_share",
     "teacher.fixres.label_smoothing",
     "teacher.fixres.optimizer.clip",
     "teacher.fixres.optimizer.decay_rate",
@@ -285,6 +287,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "steps": 0,
     },
     "Fixres": {
+        "crop_share": None,
         "label_smoothing": 0.0,
         "size": None,
         "steps": 200,

@@ -14,6 +14,7 @@ from ray_ns.artifacts import fixed
 from ray_ns.artifacts.fixed import Fixed
 from ray_ns.artifacts.network import At, Network, fed_facts
 from ray_ns.config import Config, Fixing, Student, Training
+from ray_ns.config.data import CropShare
 from ray_ns.engine.bench import Bench, Finding
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -45,6 +46,10 @@ class Corrected(NetworkStage):
     def size(self, run: Run) -> int:
         """Side of the images by which it is corrected, pixels."""
 
+    @abstractmethod
+    def crop_share(self) -> CropShare | None:
+        """Of these images; None: the data's."""
+
     @property
     def fixing(self) -> Fixing:
         """The recipe's correction."""
@@ -54,7 +59,8 @@ class Corrected(NetworkStage):
 
     def plan(self, run: Run) -> Plan:
         size, key = self.size(run), seed(run.config.run.seed, self.number, 2)
-        recipe = run.settings.completed(self.fixing).model_copy(update={"train_size": size, "test_size": size})
+        images = {"train_size": size, "test_size": size, "crop_share": self.crop_share()}
+        recipe = run.settings.completed(self.fixing).model_copy(update=images)
         return Plan(run.config, recipe, recipe.batch, key, None, self.network)
 
     def inputs(self, run: Run) -> dict[str, Any]:
@@ -70,8 +76,9 @@ class Corrected(NetworkStage):
         from ray_ns.models.zoo import parameters
 
         own = self.network.fed(run.config.data)
-        sizes = self.recipe.fixed_from(run.config.data), self.size(run)
-        configs = tuple(run.config.reading(own.read_as(size=it)) for it in sizes)
+        trained = own.read_as(size=self.recipe.fixed_from(run.config.data))
+        tested = own.read_as(size=self.size(run), crop_share=self.crop_share())
+        configs = run.config.reading(trained), run.config.reading(tested)
         images = self.fixing.steps * self.fixing.batch
         items = mapping.slices(run.corpora["labelled"], "labelled", images, run.config.label.slice_rows)
         run.reporter.begin(output.prefix, len(items), "slices")
@@ -100,6 +107,9 @@ class Tuned(Corrected):
         assert size is not None
         return size
 
+    def crop_share(self) -> CropShare | None:
+        return self.fixing.crop_share
+
 
 class Control(Corrected):
     """At the train size: what the same tuning does without other images."""
@@ -108,6 +118,9 @@ class Control(Corrected):
 
     def size(self, run: Run) -> int:
         return self.recipe.fixed_from(run.config.data)
+
+    def crop_share(self) -> CropShare | None:
+        return self.recipe.crop_share
 
 
 @dataclass(frozen=True)
@@ -142,8 +155,8 @@ class Fixres(Stage[Fixed]):
         tuned = run.ensure(f"{turn}/{Tuned.name}", self._tuned)
         looks = {
             BEFORE: At(self.network.commit, self.network.fed(run.config.data).size),
-            UNTUNED: At(self.network.commit, self._tuned.size(run)),
-            TUNED: At(tuned.commit, self._tuned.size(run)),
+            UNTUNED: At(self.network.commit, self._tuned.size(run), self._tuned.crop_share()),
+            TUNED: At(tuned.commit, self._tuned.size(run), self._tuned.crop_share()),
         }
         if self._tuned.fixing.variant != "affine":  # at the train size the map leaves all as it is
             control = run.ensure(f"{turn}/{Control.name}", self._control)

@@ -107,6 +107,20 @@ def test_fixres_is_a_training_on_images_as_a_test_has_them(file: Path) -> None:
     assert (fixing.fixing, fixing.tuning) == (None, None)
 
 
+def test_fixres_has_a_crop_of_its_own_or_the_recipes(file: Path) -> None:
+    given = ["data.fit=crop", "teacher.crop_share=paper"]
+    plain = load(file, [*given, "teacher.fixres={size: 288}"])
+    own = load(file, [*given, "teacher.fixres={size: 288, crop_share: 1.0}"])
+    assert plain.teacher.in_the_end(plain.data).resized == 288 + 32
+    found = own.teacher.in_the_end(own.data)
+    assert (found.size, found.crop_share, own.teacher.used_on(own.data).crop_share) == (288, 1.0, "paper")
+    assert own.teacher.fixing is not None
+    assert own.teacher.fixing.trained_on(own.data) == found
+    asked = "teacher.fixres={size: 288, crop_share: 0.9}"
+    assert "teacher.fixres.crop_share = 0.9 is for data.fit: crop, found squash" in refusal(file, asked)
+    assert "size is null; set size" in refusal(file, "data.fit=crop", "teacher.fixres.crop_share=0.9")
+
+
 def test_a_fine_tuning_does_not_depend_on_the_fixres_that_follows(file: Path) -> None:
     with_it = load(file, ["teacher.finetune.steps=3", "teacher.fixres.size=288"]).teacher.tuning
     assert with_it == load(file, ["teacher.finetune.steps=3"]).teacher.tuning

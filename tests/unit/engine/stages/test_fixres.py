@@ -1,9 +1,11 @@
 """The stage ``fixres``: what it makes and keeps, which network goes on, where it goes on after a death. Without Ray."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -11,8 +13,8 @@ from support.fan_out import InProcess
 from support.tiny_run import write_tiny
 from torch import nn
 
-from ray_ns.artifacts.network import Network
-from ray_ns.config import Training
+from ray_ns.artifacts.network import Network, fed_facts
+from ray_ns.config import Data, Training
 from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.run import Run
@@ -44,10 +46,10 @@ def opened(tiny: Path, tmp_path: Path) -> Iterator[Opened]:
     """The run, in which images are labelled and tasks run in this process. ``looks`` counts networks that look."""
     under_way: list[Any] = []
 
-    def open_it(variant: str, looks: list[int] | None = None) -> Run:
+    def open_it(variant: str, looks: list[int] | None = None, *more: str) -> Run:
         words = [f"run.dir={tmp_path / 'run'}", "data.size=20", "teacher.precision=float32", "label.precision=float32"]
         words.append(f"teacher.fixres={{size: 28, steps: 2, variant: {variant}}}")
-        driven = drive(str(tiny), words, "plain")
+        driven = drive(str(tiny), [*words, *more], "plain")
         run = driven.__enter__()
         under_way.append(driven)
         run.fan_out = InProcess
@@ -67,10 +69,10 @@ def opened(tiny: Path, tmp_path: Path) -> Iterator[Opened]:
         driven.__exit__(None, None, None)
 
 
-def pixels(run: Run, corpus: str, size: int) -> torch.Tensor:
+def pixels(run: Run, corpus: str, size: int, fed: Data | None = None) -> torch.Tensor:
     """All images of a corpus as the network sees them, float32 (n, 1, size, size), by the tests' own arithmetic."""
     found = run.corpora[corpus]
-    decode, images = Decode(size, 1), []
+    decode, images = Decode.of(fed) if fed else Decode(size, 1), []
     for shard in found.shards:
         reader = found.open(shard)
         for group in range(len(reader.group_rows)):
@@ -126,6 +128,50 @@ def test_the_map_of_the_classifier_is_made_kept_and_compared(opened: Opened, tmp
     said = before(pixels(run, "test", 28)).argmax(1)
     top1 = float((said == torch.tensor(run.corpora["test"].labels(10)[0])).float().mean())
     assert found.figures["looks"][fixed.TUNED]["test"] == pytest.approx(top1, abs=0.011)
+
+
+CROPPED = "data.fit=crop", "teacher.crop_share=paper", "teacher.fixres.crop_share=1.0"
+
+
+def test_the_corrected_network_has_the_crop_of_the_correction_and_no_other_network_has(opened: Opened) -> None:
+    """Paper: 20 / 52 of the short side. The correction keeps all of it."""
+    run = opened("affine", None, *CROPPED)
+    own = run.config.teacher.used_on(run.config.data)
+    assert (own.size, own.resized) == (20, 52)
+    before = zoo.build(run.config.teacher.model, run.config.data).eval()
+    files = to_files(before, own)
+
+    def work(output: commit.Output) -> tuple[dict[str, Any], int]:
+        output.publish(0, files, {})
+        return {"parameters": 1, **fed_facts(run.config.data, own)}, 1
+
+    network = Network(commit.ensure(run.store, f"{TURN}/train", {}, work, lambda: None))
+    found = run.ensure(IN_IT, stage(run, network))
+    tuned = commit.find_commit(run.store, f"{IN_IT}/tuned")
+    assert tuned is not None
+    corrected = Network(tuned)
+    fed = corrected.fed(run.config.data)
+    assert (fed.size, fed.resized, network.fed(run.config.data)) == (28, 28, own)
+    assert json.loads(corrected.files["config.json"].read(run.store))["pretrained_cfg"]["crop_pct"] == 1.0
+    fold(before, *(moments(before, pixels(run, "labelled", it.size, it)) for it in (own, fed)))
+    made = from_files({name: it.read(run.store) for name, it in corrected.files.items()})
+    torch.testing.assert_close(made.state_dict(), before.state_dict(), rtol=1e-4, atol=1e-5)
+    untuned = from_files({name: it.read(run.store) for name, it in network.files.items()})
+    seen = [(fixed.BEFORE, untuned, own), (fixed.UNTUNED, untuned, fed), (fixed.TUNED, made, fed)]
+    for part, (look, by, images) in zip(found.commit.parts, seen, strict=True):
+        table = pq.read_table(pa.BufferReader(part.objects["test.parquet"].read(run.store)))
+        with torch.no_grad():
+            sure = by(pixels(run, "test", images.size, images)).softmax(1).amax(1)
+        assert part.facts["look"] == look
+        torch.testing.assert_close(torch.tensor(table["confidence"].to_numpy()), sure, rtol=1e-3, atol=1e-4)
+
+
+def test_the_correction_learns_from_its_crop_and_its_control_from_the_recipes(opened: Opened) -> None:
+    run = opened("head", None, *CROPPED)
+    network = committed(run, f"{TURN}/train", zoo.build(run.config.teacher.model, run.config.data), {}, 20)
+    tuned, control = (kind(run.config.teacher, 0, network).plan(run).recipe for kind in (Tuned, Control))
+    assert (tuned.trained_on(run.config.data).resized, tuned.used_on(run.config.data).resized) == (28, 28)
+    assert (control.trained_on(run.config.data).resized, control.used_on(run.config.data).resized) == (52, 52)
 
 
 def trained(run: Run, network: Network, recipe: Training, tuned: nn.Module, control: nn.Module) -> None:
