@@ -71,3 +71,9 @@ class At(Network):
 
     def fed(self, data: Data) -> Data:
         return super().fed(data).read_as(size=self.side, crop_share=self.crop_share)
+
+
+def whole(network: Network, data: Data) -> At:
+    """The network, shown the middle square of an image whole, whatever its crop. ``data``: its run's."""
+    own = network.fed(data)
+    return At(network.commit, own.size, 1.0 if own.fit == "crop" else None)

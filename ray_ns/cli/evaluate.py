@@ -26,7 +26,7 @@ def evaluate(
             "as ImageNet-C has them; perturbations, as ImageNet-P; robustness, the clean images, these two and both "
             "attacks at 8/255; among, for images of some classes, which alone the network may say (ImageNet-A, -R); "
             "real:real.json, ImageNet's labels reassessed. All but the first are of the test images, or with @FOLDER "
-            "of others: corruptions@photos/.",
+            "of others: corruptions@photos/. imagenet-c@FOLDER: ImageNet-C as it is published.",
             metavar="SUITE",
         ),
     ],

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ray_ns.artifacts.judged import JudgedOn
+from ray_ns.artifacts.network import whole
 from ray_ns.config import FED, Config, Data, Settings
 from ray_ns.config.labelling import OF_A_POOL
 from ray_ns.config.prediction import Asked, Evaluated, Evaluation, asked, labelled_by
@@ -23,8 +24,8 @@ from ray_ns.engine.stages.judge import Judge
 from ray_ns.engine.stages.judged_report import JudgedReport
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
-from ray_ns.evaluate import real
-from ray_ns.evaluate.suites import AMONG, OWN, REAL, Suite, among, parse_all
+from ray_ns.evaluate import published, real
+from ray_ns.evaluate.suites import AMONG, OWN, PUBLISHED, REAL, Suite, among, parse_all
 from ray_ns.models.files import CONFIG, WEIGHTS
 from ray_ns.models.given import network_of
 from ray_ns.observe import Mode, Reporter
@@ -70,6 +71,7 @@ def evaluate(
     reporter = Reporter(mode)
     judged = rivals(place, networks)
     suites = parse_all(on, min(it.given.data.size for it in judged), judged[0].given.data.channels)
+    suites = [published.found(it) if it.kind == PUBLISHED else it for it in suites]
     wanted = asked(_values(judged[0], suites), overrides, OF_DATA, "an evaluation")
     label = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
     if not any(it.startswith("label.shard_rows=") for it in overrides):
@@ -93,7 +95,7 @@ def evaluate(
     opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
     with _run(wanted, settings, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
-            _check(run, judged, corpora)
+            _check(run, judged, suites, corpora)
         if layout.record(store) is None:
             seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
             classes = layout.Classes(wanted.data.classes, run.class_names)
@@ -121,7 +123,9 @@ def _judge(
         if here:
             run.execute = in_this_process()  # which holds one network
         for suite in suites:
-            stage = Judge(copy, suite, corpora[suite.source], reassessed.get(suite.file))
+            names = tuple(corpora[it] for it in suite.sources)
+            network = whole(copy, run.config.data) if suite.folders else copy
+            stage = Judge(network, suite, names[0], reassessed.get(suite.file), names if suite.folders else ())
             found.append((rival, suite, run.ensure(rival.place(stage.folder), stage)))
     return found
 
@@ -136,7 +140,7 @@ def _for_corpus(suite: Suite, run: Run, corpora: dict[str, str]) -> Suite:
 
 def _names(suites: Sequence[Suite]) -> dict[str, str]:
     """What each source is called in the evaluation's records, which hold no path of this machine."""
-    folders = [it for it in dict.fromkeys(suite.source for suite in suites) if it not in OWN]
+    folders = [it for it in dict.fromkeys(it for suite in suites for it in suite.sources) if it not in OWN]
     return {it.source: it.source for it in suites if it.own} | {it: f"folder-{at}" for at, it in enumerate(folders, 1)}
 
 
@@ -155,7 +159,7 @@ def _decides(judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str
         evaluate=Evaluation(
             weights={name: sha256(files[WEIGHTS]) for name, files in of.items()},
             networks={name: sha256(files[CONFIG]) for name, files in of.items()},
-            on=[f"{corpora[suite.source]}: {', '.join(suite.views)}" for suite in suites],
+            on=[f"{corpora[suite.sources[0]]}: {', '.join(suite.views)}" for suite in suites],
             data=wanted.data,
             label=wanted.label,
         )
@@ -243,17 +247,22 @@ def _run(
     )
 
 
-def _check(run: Run, judged: Sequence[Rival], corpora: dict[str, str]) -> None:
+def _check(run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]) -> None:
     """Decide where the work is done, and raise ``InputError`` for what would fail later."""
     preflight.check_writable(run.store.url, "-o")
     images, classes = 0, run.config.data.classes
+    in_folders = {it for suite in suites for it in suite.folders}
     for source, name in corpora.items():
         corpus = run.corpora[name]
         counts = count_per_class(corpus.labels(classes), classes)
         if not counts.sum():
             raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
         images += int(counts.sum())
-        run.reporter.note(listed.line(source, corpus, counts, run.class_names))
+        if source not in in_folders:
+            run.reporter.note(listed.line(source, corpus, counts, run.class_names))
+    for suite in (it for it in suites if it.folders):
+        same = published.same_images(suite, [run.corpora[corpora[it]] for it in suite.folders], classes)
+        run.reporter.note(f"{suite.source}: {same:,} images in each of {len(suite.folders)} folders of ImageNet-C")
     for rival in judged:
         if rival.given.run is None:
             network_of(rival.given.files, rival.given.place)

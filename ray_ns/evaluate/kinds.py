@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ray_ns.evaluate import corruptions, flips, perturbations
+from ray_ns.evaluate import corruptions, flips, perturbations, published
 from ray_ns.evaluate.figures import Judged, figures, mean, share
 from ray_ns.evaluate.paired import paired
 from ray_ns.evaluate.suites import (
@@ -16,6 +16,7 @@ from ray_ns.evaluate.suites import (
     FGSM,
     PERTURBATIONS,
     PGD,
+    PUBLISHED,
     REAL,
     corruption_of,
     perturbation_of,
@@ -93,6 +94,17 @@ def _corrupted(views: Views, classes: int) -> dict[str, Any]:
     }
 
 
+def _published(views: Views, classes: int) -> dict[str, Any]:
+    """The same of published images. ``left_out``: corruptions, or ``fog:3``, severities, that are not there.
+
+    The means are of what is there; without all of the 15 at every severity there is no ``mce``.
+    """
+    left_out = published.left_out(views)
+    found = _corrupted(views, 0 if published.lacks_common(left_out) else classes)
+    unreadable = np.any([judged.label < 0 for judged in views.values()], 0)
+    return found | {"unreadable": int(unreadable.sum()), "crop": published.CROP, "left_out": left_out}
+
+
 def _right_of_common(views: Views) -> np.ndarray:
     """Of each image the share of the 15 corruptions at all severities in which it is right."""
     common = [
@@ -163,5 +175,6 @@ KINDS = {
     **dict.fromkeys((CLEAN, AMONG, FGSM, PGD), _ONE_VIEW),
     REAL: Kind("top1", _reassessed, _accepted),
     CORRUPTIONS: Kind("error", _corrupted, lambda views: 1 - _right_of_common(views), higher=False),
+    PUBLISHED: Kind("error", _published, lambda views: 1 - _right_of_common(views), higher=False),
     PERTURBATIONS: Kind("flips", _perturbed, _flips, higher=False),
 }

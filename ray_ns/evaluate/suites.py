@@ -2,7 +2,7 @@
 
 A **view** is how an image is shown to the network, as one word that a worker understands: ``clean``, ``fgsm:0.03``,
 ``corrupt:cifar-1:fog:5``, ``perturb:cifar-1:tilt``.
-A **suite** is a corpus and the views of it.
+A **suite** is a corpus and the views of it; or a corpus per view, where images are published in every view.
 """
 
 import math
@@ -17,12 +17,13 @@ from ray_ns.evaluate.attacks import Attack
 
 CLEAN, AMONG, REAL, FGSM, PGD = "clean", "among", "real", "fgsm", "pgd"
 CORRUPTIONS, PERTURBATIONS, ROBUSTNESS = "corruptions", "perturbations", "robustness"
+PUBLISHED = "imagenet-c"  # its images as they are published (``evaluate.published``)
 OWN = ("test", "validation")  # the images that a run has of its own
 STEPS = 10
 _CORRUPT, _PERTURB = "corrupt", "perturb"
 GRAMMAR = (
     "test | validation | FOLDER | fgsm:EPS | pgd:EPS[:STEPS] | among | real:FILE | corruptions | perturbations | "
-    "robustness, the last seven with @FOLDER for other images"
+    "robustness, the last seven with @FOLDER for other images | imagenet-c@FOLDER"
 )
 ALL = (CORRUPTIONS, PERTURBATIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robustness``, beside the clean images
 
@@ -31,7 +32,7 @@ ALL = (CORRUPTIONS, PERTURBATIONS, f"{FGSM}:8/255", f"{PGD}:8/255")  # of ``robu
 class Suite:
     """``name``: what it is called. ``kind``: which figures it gives. ``source``: images of ``OWN``, or a folder.
 
-    ``file``: the labels of ``REAL``.
+    ``file``: the labels of ``REAL``. ``folders``: of ``PUBLISHED`` where the images of each view lie.
     """
 
     name: str
@@ -39,6 +40,12 @@ class Suite:
     source: str
     views: tuple[str, ...]
     file: str = ""
+    folders: tuple[str, ...] = ()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Where its images come from: one place, or one for each view."""
+        return self.folders or (self.source,)
 
     @property
     def own(self) -> bool:
@@ -55,8 +62,15 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
         raise InputError(f"--on: is empty. Expected {GRAMMAR}.")
     said, at, source = word.partition("@")
     kind, *values = said.split(":")
-    if kind not in {FGSM, PGD, AMONG, REAL, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS}:
+    if kind not in {FGSM, PGD, AMONG, REAL, CORRUPTIONS, PERTURBATIONS, ROBUSTNESS, PUBLISHED}:
         return [Suite(word, CLEAN, word, (CLEAN,))]
+    if kind == PUBLISHED:
+        if values or not source:
+            raise InputError(
+                f"--on {word}: says not where ImageNet-C lies. Expected {PUBLISHED}@FOLDER; images of your own in a "
+                f"folder of that name are ./{PUBLISHED}."
+            )
+        return [Suite(word, kind, source, ())]  # the views are what lies there
     if at and not source:
         raise InputError(f"--on {word}: no folder follows the @. Expected {said}@FOLDER, or {said}.")
     source = source or OWN[0]

@@ -39,6 +39,21 @@ def listing(place: Place) -> Listing:
         raise InputError(f"{os.fsencode(error.object)!r}: the name is not UTF-8. Rename the file.") from error
 
 
+def folders(place: Place, below: str = "") -> list[str]:
+    """The names of the folders right below a folder of ``place``, sorted. ``InputError`` if it cannot be listed."""
+    selector = fs.FileSelector(f"{place.base}/{below}".rstrip("/") or "/")
+
+    def ask() -> list[fs.FileInfo]:
+        found: list[fs.FileInfo] = place.filesystem.get_file_info(selector)
+        return found
+
+    try:
+        entries = ask() if place.is_local else answered(place.root, ask)
+    except OSError as error:
+        raise InputError(f"{place.name(below).rstrip('/')}: cannot be listed ({error}). Give a folder.") from error
+    return sorted(it.base_name for it in entries if it.type == fs.FileType.Directory)
+
+
 def _remote(place: Place) -> Listing:
     if answered(place.root, lambda: place.filesystem.get_file_info(place.base or "/")).type == fs.FileType.File:
         raise _is_a_file(place)

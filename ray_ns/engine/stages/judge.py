@@ -38,12 +38,14 @@ class Judge(Stage[JudgedOn]):
     """The committed figures of ``network`` on ``suite``, and what they are made of: one part per view and shard.
 
     ``corpus``: the suite's, by its name in the evaluation. ``real``: the reassessed labels that a suite names.
+    ``of_views``: the corpus of each view, where each has its own; the first is ``corpus``.
     """
 
     network: Network
     suite: Suite
     corpus: str
     real: Labels | None = None
+    of_views: tuple[str, ...] = ()
 
     name = "judge"
 
@@ -56,7 +58,9 @@ class Judge(Stage[JudgedOn]):
         return {
             **self._identity(),
             "network": self.network.digest,
-            "shards": digest([vars(shard) for shard in run.corpora[self.corpus].shards]),
+            "shards": digest(
+                [vars(shard) for name in self.of_views or (self.corpus,) for shard in run.corpora[name].shards]
+            ),
             "label": run.settings.of(run.config.label),
             "data": run.settings.of(run.config.data),
             "decode": decode.VERSION,
@@ -71,22 +75,25 @@ class Judge(Stage[JudgedOn]):
         left = {job: part for part, job in enumerate(jobs) if part not in done}
         run.reporter.begin(output.prefix, len(jobs), "parts", len(done))
         lineage = {"network": self.network.digest, "decode": decode.VERSION, "ray_ns": __version__}
-        about = run.about(self.corpus)
-        assert about is not None, "an evaluation is of the newest format"
         for job, table in predict(run, [Member(self.network, Voting.asked(run.config.label))], list(left)):
-            stored = files.to_parquet(self._named(run, table.drop_columns(CONTENT)), about, lineage)
+            about = run.about(job.corpus)
+            assert about is not None, "an evaluation is of the newest format"
+            stored = files.to_parquet(self._named(run, job, table.drop_columns(CONTENT)), about, lineage)
             facts = {"view": job.view, "rows": table.num_rows, "unreadable": _reasons(table)}
             done[left[job]] = output.publish(left[job], {JUDGED: stored}, facts)
             run.reporter.progress(len(done))
         parts = [done[part] for part in range(len(jobs))]
         reasons: Counter[str] = Counter()
-        for part in parts[: len(parts) // len(self.suite.views)]:
+        images, times = sum(part.facts["rows"] for part in parts), len(self.suite.views)
+        each = 1 if self.of_views else times  # how often a file is shown
+        for part in parts[: len(parts) // each]:
             reasons.update(part.facts["unreadable"])
-        images = sum(part.facts["rows"] for part in parts) // len(self.suite.views)
-        refuse_above(run.config.data.max_quarantined, images, reasons, self.suite.source, "data.max_quarantined")
+        refuse_above(
+            run.config.data.max_quarantined, images // each, reasons, self.suite.source, "data.max_quarantined"
+        )
         views = views_of(JudgedOn(Commit(output.prefix, "", "", tuple(parts), {})).tables(output.store))
         found = KINDS[self.suite.kind].figures(views, run.config.data.classes)
-        told = f"{self.suite.name}: {_headline(self.suite, found)} on {images:,} images"
+        told = f"{self.suite.name}: {_headline(self.suite, found)} on {images // times:,} images"
         return Done({"corpus": self.corpus, "figures": found}, parts, told)
 
     def artifact(self, run: Run, commit: Commit) -> JudgedOn:
@@ -94,14 +101,16 @@ class Judge(Stage[JudgedOn]):
 
     def _jobs(self, run: Run) -> list[Job]:
         """A job per view and label shard, all shards of the first view first."""
-        shards = label_shards(run.corpora[self.corpus], run.config.label.shard_rows)
-        return [replace(job, corpus=self.corpus, view=view) for view in self.suite.views for job in shards]
+        names = self.of_views or (self.corpus,) * len(self.suite.views)
+        shards = {name: label_shards(run.corpora[name], run.config.label.shard_rows) for name in {*names}}
+        views = zip(self.suite.views, names, strict=True)
+        return [replace(job, corpus=name, view=view) for view, name in views for job in shards[name]]
 
-    def _named(self, run: Run, table: pa.Table) -> pa.Table:
-        """The table with the names of its images, where there is one view of them."""
-        if len(self.suite.views) > 1:
+    def _named(self, run: Run, job: Job, table: pa.Table) -> pa.Table:
+        """The table with the names of its images, where there is one view of each file."""
+        if len(self.suite.views) > 1 and not self.of_views:
             return table
-        lie = names_of(run.corpora[self.corpus], table["image_id"].to_numpy())
+        lie = names_of(run.corpora[job.corpus], table["image_id"].to_numpy())
         for at, name in enumerate(NAMES):
             table = table.add_column(1 + at, name, lie[name])
         if self.real is None:

@@ -22,6 +22,7 @@ EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 SEVERITIES = (1, 2, 3, 4, 5)
 LARGE = 64
 CIFAR = "cifar-1"  # the constants, and the version of the code that makes them
+PUBLISHED = "published"  # instead of a variant: images that others have corrupted
 _SEED = 0x6E73_0018
 
 # Errors of AlexNet, mean of the severities (hendrycks/robustness, issue 10; google-research/augmix, imagenet.py).
@@ -69,7 +70,12 @@ def names(size: int, channels: int) -> list[str]:
 
 
 def corrupted(images: np.ndarray, ids: Sequence[int], of: str, name: str, severity: int) -> np.ndarray:
-    """Images, uint8 (n, side, side, channels), corrupted. ``ids``: of the images. ``of``: the ``variant``."""
+    """Images, uint8 (n, side, side, channels), corrupted. ``ids``: of the images. ``of``: the ``variant``.
+
+    Those of ``PUBLISHED`` are so already.
+    """
+    if of == PUBLISHED:
+        return images
     seeds = (keyed.seed(_SEED, zlib.crc32(name.encode()), severity, int(it)) for it in ids)
     one = _small if of == CIFAR else _large
     made = [one(image, name, severity, seed) for image, seed in zip(images, seeds, strict=True)]

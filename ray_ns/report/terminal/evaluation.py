@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ray_ns.evaluate.corruptions import COMMON
+from ray_ns.evaluate.published import lacks_common
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
@@ -76,12 +78,21 @@ def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
         [name, *(f"{100 * sum(it['corruptions'][name]) / len(it['corruptions'][name]):.1f}" for it in figures)]
         for name in figures[0]["corruptions"]
     ]
-    lines.append(["mean of ImageNet-C's 15", *(f"{100 * it['error']:.1f}" for it in figures)])
+    common = sum(name in COMMON for name in figures[0]["corruptions"])
+    lines.append(
+        [
+            f"mean of {'' if common == 15 else f'{common} of '}ImageNet-C's 15",
+            *(f"{100 * it['error']:.1f}" for it in figures),
+        ]
+    )
     lines.append(["95 % interval", *(_interval(it["error_interval"]) for it in figures)])
     lines.append([f"mean of all {len(figures[0]['corruptions'])}", *(f"{100 * it['error_all']:.1f}" for it in figures)])
     if figures[0]["mce"] is not None:
         lines.append(["mCE, AlexNet is 100", *(f"{100 * it['mce']:.1f}" for it in figures)])
     columns.show((suite, *(row["network"] for row in rows)), lines)
+    if "crop" in figures[0]:
+        _published(figures[0])
+        return
     left_out = figures[0]["left_out"]
     made = "CIFAR-10-C" if figures[0]["variant"].startswith("cifar") else "ImageNet-C"
     say(
@@ -89,6 +100,23 @@ def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
         f"({figures[0]['variant']}) as the network sees them, after its crop"
         + (f"; without {' and '.join(left_out)}" if left_out else "")
         + ("" if figures[0]["mce"] is not None else "; not normalised: AlexNet's errors are of ImageNet's classes")
+    )
+
+
+def _published(figures: Mapping[str, Any]) -> None:
+    """What the errors are of, and what is missing from them."""
+    left_out = figures["left_out"]
+    if figures["mce"] is not None:
+        mce = ""
+    elif lacks_common(left_out):
+        mce = "; no mCE, which is of all 15 at every severity"
+    else:
+        mce = "; not normalised: AlexNet's errors are of ImageNet's classes"
+    say(
+        f"errors in %, mean of the severities, on {figures['images']:,} images as published, each shown whole "
+        f"(CenterCrop(224) where it has 224 px), resized to the network's size"
+        + (f"; missing: {', '.join(left_out)}" if left_out else "")
+        + mce
     )
 
 

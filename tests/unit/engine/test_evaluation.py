@@ -1,6 +1,10 @@
 """Networks judged without Ray: the figures are those of what they say of each image, whatever dies and is asked."""
 
+import io
 import json
+import subprocess
+import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from support.dying import Killed, records
 from support.ended_run import ended_run
 from support.in_process import Call
@@ -24,6 +29,7 @@ from ray_ns.evaluate.attacks import Attack
 from ray_ns.images.decode import Decode
 from ray_ns.models.files import from_files
 from ray_ns.models.predictor import Teacher
+from ray_ns.report.terminal import evaluation as report
 from ray_ns.store import hints, layout
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
@@ -311,3 +317,125 @@ def test_labels_that_are_reassessed_are_by_the_names_of_files(
     figures = judged(network, tmp_path / "out", word).report["rows"][0]["figures"]
     assert (figures["images"], figures["left_out"], figures["top1"]) == (4, 1, 0.5)
     assert table(tmp_path / "out")["real"].to_pylist() == real
+
+
+VIEWS = ("noise/gaussian_noise/1", "noise/gaussian_noise/4", "fog/5", "extra/saturate/2")
+
+
+@pytest.fixture
+def published(pictures: Callable[..., list[bytes]], tmp_path: Path) -> Path:
+    """Part of ImageNet-C as it is laid out: six images, others in each folder."""
+    images = pictures(6 * len(VIEWS))
+    images[7] = b""
+    for at, view in enumerate(VIEWS):
+        write_classes(tmp_path / "c" / view, images[6 * at : 6 * at + 6], [0, 0, 1, 1, 2, 2])
+    return tmp_path / "c"
+
+
+def test_published_corruptions_are_read_whole_from_their_folders(
+    published: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = DATA.read_as(fit="crop", crop_share="paper", interpolation="bicubic")
+    (tmp_path / "network").mkdir()
+    for name, content in network_files(NAMES, 0.5, own).items():
+        (tmp_path / "network" / name).write_bytes(content)
+    found = judged(tmp_path / "network", tmp_path / "out", f"imagenet-c@{published}", published / "fog/5")
+    files = network_files(NAMES, 0.5, own)
+    errors: dict[str, list[float]] = {}
+    row, clean = found.report["rows"]
+    parts = sorted((tmp_path / "out" / row["folder"]).rglob("predictions.parquet"))
+    for view, part in zip(VIEWS, parts, strict=True):
+        paths = sorted((published / view).rglob("*.png"))
+        probabilities, readable = by_hand(files, [it.read_bytes() for it in paths], ROWS, own.read_as(crop_share=1.0))
+        rows = pq.read_table(part)
+        assert rows["path"].to_pylist() == [str(it.relative_to(published / view)) for it in paths]
+        assert rows["truth"].to_pylist() == [0, 0, 1, 1, 2, 2]
+        np.testing.assert_array_equal(rows["confidence"].drop_null(), probabilities.max(1)[readable])
+        wrong = (probabilities.argmax(1) != np.array([0, 0, 1, 1, 2, 2])) | ~readable
+        errors.setdefault(view.split("/")[-2], []).append(pytest.approx(wrong.mean(), abs=1e-6))
+    figures = row["figures"]
+    assert figures["corruptions"] == errors
+    assert (figures["images"], figures["unreadable"], figures["mce"]) == (6, 1, None)
+    assert (figures["variant"], figures["crop"]) == ("published", "whole")
+    assert {"gaussian_noise:2", "fog:1", "snow", "spatter"} < {*figures["left_out"]}
+    own_crop = by_hand(files, [it.read_bytes() for it in sorted((published / "fog/5").rglob("*.png"))], ROWS, own)[0]
+    nll = -np.log(own_crop[np.arange(6), [0, 0, 1, 1, 2, 2]]).mean()
+    assert clean["figures"]["nll"] == pytest.approx(nll, abs=1e-5)  # the same folder as any other: by its own crop
+    report.show(found.report, found.url, found.names)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "mean of 2 of ImageNet-C's 15" in said
+    assert "as published, each shown whole (CenterCrop(224) where it has 224 px)" in said
+    assert "missing: gaussian_noise:2, gaussian_noise:3, gaussian_noise:5, shot_noise," in said
+    assert "no mCE, which is of all 15 at every severity" in said
+
+
+def test_published_corruptions_go_on_where_they_stopped(
+    network: Path, published: Path, tmp_path: Path, dying: Callable[..., list[str]]
+) -> None:
+    written = dying(None)
+    whole = judged(network, tmp_path / "whole", f"imagenet-c@{published}")
+    for at in range(0, len(written), 3):
+        dying(at)
+        with pytest.raises(Killed):
+            judged(network, tmp_path / "killed", f"imagenet-c@{published}")
+        dying(None)
+        assert judged(network, tmp_path / "killed", f"imagenet-c@{published}").report == whole.report
+        assert records(tmp_path / "killed") == records(tmp_path / "whole")
+        (tmp_path / "killed").rename(tmp_path / f"killed-{at}")
+    write_classes(
+        published / "fog/4", [it.read_bytes() for it in sorted((published / "fog/5").rglob("*.png"))], [0] * 6
+    )
+    with pytest.raises(InputError, match="another -o"):
+        judged(network, tmp_path / "whole", f"imagenet-c@{published}")
+
+
+def test_published_corruptions_of_other_images_are_refused_before_anything_is_written(
+    network: Path, published: Path, tmp_path: Path
+) -> None:
+    (published / "fog/5/cat/000.png").rename(published / "fog/5/cat/009.png")
+    said = (
+        r"fog/5 has other images than .*gaussian_noise/1: 6 and 6, the first that differ are cat/000\.png and cat/001"
+    )
+    with pytest.raises(InputError, match=said):
+        judged(network, tmp_path / "out", f"imagenet-c@{published}")
+    (published / "fog/5/cat/009.png").rename(published / "fog/5/cat/000.png")
+    (published / "fog/5/eel/005.png").unlink()
+    with pytest.raises(InputError, match="5 and 6, the first that differ are the last ones"):
+        judged(network, tmp_path / "out", f"imagenet-c@{published}")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tar_for_each_severity_gives_the_figures_of_its_files(network: Path, published: Path, tmp_path: Path) -> None:
+    for view in VIEWS:
+        (tmp_path / "tars" / view).mkdir(parents=True)
+        with tarfile.open(tmp_path / "tars" / view / "images.tar", "w") as tar:
+            tar.add(published / view, ".")
+    found = [
+        judged(network, tmp_path / f"out-{it.name}", f"imagenet-c@{it}").report["rows"][0]["figures"]
+        for it in (published, tmp_path / "tars")
+    ]
+    assert found[0] == found[1]
+
+
+def test_the_lines_of_the_docs_convert_the_arrays_of_cifar_10_c(network: Path, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs/design/evaluation.md").read_text()
+    lines = text.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "arrays").mkdir()
+    rng = np.random.default_rng(0)
+    pixels = {name: rng.integers(0, 256, (15, 16, 16, 3), np.uint8) for name in ("fog", "saturate")}
+    labels = np.tile([0, 1, 2], 5).astype(np.uint8)
+    for name, array in {**pixels, "labels": labels}.items():
+        np.save(tmp_path / "arrays" / f"{name}.npy", array)
+    (tmp_path / "convert.py").write_text(lines)
+    subprocess.run([sys.executable, tmp_path / "convert.py", tmp_path / "arrays", tmp_path / "c"], check=True)
+    figures = judged(network, tmp_path / "out", f"imagenet-c@{tmp_path / 'c'}").report["rows"][0]["figures"]
+    assert {name: len(it) for name, it in figures["corruptions"].items()} == {"fog": 5, "saturate": 5}
+    teacher = Teacher(from_files(network_files()), DATA, ROWS, "float32", torch.device("cpu"))
+    image = io.BytesIO()
+    Image.fromarray(pixels["fog"][9]).save(image, "PNG")
+    first = teacher(np.asarray(Decode(16, 1)(image.getvalue()))[None])
+    rows = table(tmp_path / "out").to_pylist()
+    assert rows[9]["confidence"] == pytest.approx(first.max(), abs=1e-6)
+    assert [it["truth"] for it in rows[:15]] == labels.tolist()
+    with pytest.raises(InputError, match=r"holds no folder.*arrays"):
+        judged(network, tmp_path / "no", f"imagenet-c@{tmp_path / 'arrays'}")
