@@ -99,12 +99,13 @@ def run_loop(
     """``run`` with overrides as the command line has them; ``mode``: how progress is printed."""
     from ray_ns.artifacts.calibration import calibrations
     from ray_ns.engine.opening import drive
+    from ray_ns.engine.sorting import advised
     from ray_ns.engine.turns import carry_out
     from ray_ns.export.verdicts import verdicts
 
     with drive(config, overrides, mode, grow, until, None if fork is None else str(fork)) as opened:
         outcome = carry_out(opened)
-        judged = verdicts(opened.store, outcome.as_json()["rounds"]) if outcome.complete else ()
+        judged = advised(opened, verdicts(opened.store, outcome.as_json()["rounds"]) if outcome.complete else ())
         seconds = [opened.seconds_of(it.name) for it in outcome.all]
         calibrated = calibrations(opened.store, [it.name for it in outcome.all])
         return Result(opened.store.url, outcome, seconds, judged, calibrated)

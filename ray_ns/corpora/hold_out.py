@@ -16,6 +16,7 @@ from ray_ns.keyed import hashes
 
 SHARE = 0.1  # of each class, that ``auto`` holds out for each part at most
 FULL = 2_000  # labelled images, from which on it does: a part then has 200, on which a student shows
+LARGEST = 10**9  # labelled images that anyone might sort
 MOST = 1_000  # images of a part: on 961 a difference of 2 points leaves chance (``evaluate.verdict.ENOUGH``)
 
 Draw = Callable[[int], int]  # how many images each part gets of a class of so many
@@ -35,6 +36,30 @@ def drawing(held_out: float | int | Literal["auto"], images: int, classes: int) 
         return lambda members: held_out // 2
     half = held_out / 2
     return lambda members: max(1, round(half * members))
+
+
+def labelled_for(held_out: float | int | Literal["auto"], counts: np.ndarray, images: int) -> int | None:
+    """How many labelled images in all it takes until each part that ``drawing`` holds out has so many ``images``.
+
+    ``counts``: how many each class has now, int (classes,); the classes keep their shares. At least as many as now.
+    None where no number is enough: a count of each class stays what it is, and ``auto`` ends at ``MOST``.
+    """
+    now = int(counts.sum())
+
+    def part(of: int) -> int:
+        members = np.maximum(1, np.round(counts * (of / now)).astype(np.int64))
+        draw = drawing(held_out, of, len(counts))
+        return sum(draw(it) for it in members.tolist())
+
+    low, high = now - 1, now
+    while part(high) < images:
+        low, high = high, 2 * high
+        if high > LARGEST:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if part(middle) >= images else (middle, high)
+    return high
 
 
 def hold_out(

@@ -12,6 +12,7 @@ from ray_ns.config import Cluster, Config, CorpusName, Data, Student, Training, 
 from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
+from ray_ns.engine import sorting
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
@@ -233,8 +234,7 @@ def what_shows(run: Run) -> tuple[str, dict[str, Any]]:
     """How small a gain the validation images, which choose, and the test images can show: in words, and in points."""
     classes = run.config.data.classes
     images = {name: sum(map(len, run.corpora[name].labels(classes))) for name in EVALUATED}
-    told = {name: verdict.foretold_in_words(it) if it else "no images: no figure" for name, it in images.items()}
-    return "; ".join(f"data.{name}: {words}" for name, words in told.items()), {
+    return "; ".join(f"data.{name}: {sorting.foretold(run, name, it)}" for name, it in images.items()), {
         name: {"images": it, "visible_points": verdict.foretold(it) if it else None} for name, it in images.items()
     }
 

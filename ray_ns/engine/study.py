@@ -240,13 +240,19 @@ def compared(own: Sequence[Scored], other: Sequence[Scored]) -> dict[str, Any]:
     """The mean difference in points, with its 95 % interval ``low`` to ``high`` and what of it that allows to say.
 
     ``interval``: over ``seeds``, Student's of the differences seed by seed; of one seed over its test ``images``, which
-    says nothing of the chance of a training. ``lower``: on how many seeds it is below the other.
+    says nothing of the chance of a training. ``lower``: on how many seeds it is below the other. Over seeds too a word
+    needs images that say so: of the test images of all seeds together.
     """
     each = np.array([one.top1 - two.top1 for one, two in zip(own, other, strict=True)])
     told = {"points": round(float(each.mean()), 6), "lower": int((each < 0).sum()), "higher": int((each > 0).sum())}
+    found = verdict.verdict(*(np.concatenate([it.right for it in of]) for of in (own, other)))
     if len(each) == 1:
-        found = verdict.verdict(own[0].right, other[0].right)
         return told | {"low": found.low, "high": found.high, "interval": "images", "word": found.word}
     half = student(len(each) - 1) * float(each.std(ddof=1)) / len(each) ** 0.5
     low, high = (round(told["points"] + it, 6) for it in (-half, half))
-    return told | {"low": low, "high": high, "interval": "seeds", "word": verdict.word(low, high)}
+    return told | {
+        "low": low,
+        "high": high,
+        "interval": "seeds",
+        "word": verdict.word(low, high, verdict.by_images(found.p, 0)),
+    }

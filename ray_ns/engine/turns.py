@@ -1,7 +1,7 @@
 """The stages of a run as a method asks for them: ``turn(n).label/select/train/take`` and ``control()``."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 
 from ray_ns.artifacts.labels import Labels
@@ -117,6 +117,11 @@ class Turns:
         self.made: list[Round] = []
         self.last: Last | None = None
 
+    @property
+    def exact(self) -> bool:
+        """See ``methods.noisy_student.Turns``."""
+        return self.run.format >= layout.EXACT
+
     def turn(self, number: int) -> Turn:
         """The teacher's turn 0 does not depend on the pool; every other one lies with the pool as it is now."""
         place = self.run.place if number else ""
@@ -144,11 +149,12 @@ def carry_out(run: Run) -> Outcome:
     turns = Turns(run)
     try:
         # A method knows of artifacts only what it needs; what it hands back here are those that came from here.
-        outcome = METHODS[run.config.run.method](cast(MethodTurns, turns), run.config)
+        made = METHODS[run.config.run.method](cast(MethodTurns, turns), run.config)
+        outcome = replace(made, exact=turns.exact)
     except EndedEarlyError:
         run.taking.tell()
         cards.keep(run)
-        return Outcome(turns.made, run.config.run.promote, complete=False)
+        return Outcome(turns.made, run.config.run.promote, complete=False, exact=turns.exact)
     finished = report_of(run.store) is not None
     if not finished:
         best.take_down(run.store, run.lease.check)

@@ -44,15 +44,16 @@ def views(train: int) -> dict[str, tuple[str, str]]:
     return clean | {name: (TEST, corruption(of, name, SEVERITY)) for name in SHIFTS}
 
 
-def outcome(looks: Mapping[str, Right], sizes: Mapping[str, int]) -> dict[str, Any]:
+def outcome(looks: Mapping[str, Right], sizes: Mapping[str, int], exact: bool = True) -> dict[str, Any]:
     """Top-1 (0..1) of each look, the corrected network against the others, and which of the two ``goes_on``.
 
-    That is the corrected one, unless it is ``worse`` than the one before on the validation images, by the paired 95 %
-    interval. ``sizes``: of the images of each look, pixels. JSON values.
+    That is the corrected one, unless it is ``worse`` than the one before on the validation images. ``sizes``: of the
+    images of each look, pixels. ``exact``: see ``kinds.difference``. JSON values.
     """
     found = {look: {"size": sizes[look], **_top1(right)} for look, right in looks.items()}
     differences = [
-        {"against": other, "on": on, **difference(_values(looks[TUNED], on), _values(looks[other], on), higher=True)}
+        {"against": other, "on": on}
+        | difference(_values(looks[TUNED], on), _values(looks[other], on), higher=True, exact=exact)
         for other, on in ASKED
         if other in looks
     ]

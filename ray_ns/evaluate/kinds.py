@@ -21,7 +21,7 @@ from ray_ns.evaluate.suites import (
     corruption_of,
     perturbation_of,
 )
-from ray_ns.evaluate.verdict import word
+from ray_ns.evaluate.verdict import by_images, word
 
 IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
@@ -41,10 +41,11 @@ class Kind:
     higher: bool = True
 
 
-def difference(first: np.ndarray, second: np.ndarray, higher: bool) -> dict[str, Any]:
+def difference(first: np.ndarray, second: np.ndarray, higher: bool, exact: bool = True) -> dict[str, Any]:
     """``first`` - ``second``, values of a kind on the same images, in points with its 95 % interval, and a verdict.
 
     Of bool values as ``evaluate.paired`` has it, with McNemar's ``p``; else of the mean of the images' differences.
+    ``exact``: whether the verdict asks the images too (``evaluate.verdict.by_images``); False up to FORMAT 4.
     """
     images = len(first)
     found: dict[str, Any] = {"images": images}
@@ -57,7 +58,9 @@ def difference(first: np.ndarray, second: np.ndarray, higher: bool) -> dict[str,
     found["points"] = round(100 * found["points"], 4)
     found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]
     low, high = found["interval"] or (-1, 1)
-    told = word(low, high) if higher else word(-high, -low)
+    winning = int((first > second).sum() if found["points"] > 0 else (first < second).sum())
+    beyond = by_images(found["p"], winning) or not exact
+    told = word(low, high, beyond) if higher else word(-high, -low, beyond)
     return found | {"verdict": f"{told} on {images:,} images" if told == "cannot tell" else told}
 
 

@@ -100,11 +100,12 @@ class Decision:
         return found
 
 
-def decide(rule: Promote, student: Scored, teacher: Scored) -> Decision:
+def decide(rule: Promote, student: Scored, teacher: Scored, exact: bool = True) -> Decision:
     """By ``rule``, on the validation images.
 
     ``auto``: promoted, unless the paired top-1 says worse, or leaves it open and the paired log-loss says worse.
-    ``always``: promoted. ``validation``: promoted with a higher top-1; a tie is none.
+    ``always``: promoted. ``validation``: promoted with a higher top-1; a tie is none. ``exact``: False in runs up to
+    FORMAT 4 (``evaluate.verdict.ByInterval``), which go on as they decided.
     """
     if rule == "validation":
         return _by_top1(student.top1("validation"), teacher.top1("validation"))
@@ -113,7 +114,7 @@ def decide(rule: Promote, student: Scored, teacher: Scored) -> Decision:
     said, before = student.answers("validation"), teacher.answers("validation")
     if said is None or before is None:
         return Decision(True, "becomes the teacher: there are no answers on validation images that could speak against")
-    top1 = verdict(said[0], before[0])
+    top1 = verdict(said[0], before[0], exact)
     loss = loss_verdict(said, before) if top1.word == CANNOT_TELL else None
     decides = top1.word if loss is None else loss.word
     evidence = f"on validation {top1.in_words}" + (f"; {loss.in_words}" if loss else "")
@@ -131,11 +132,11 @@ def _by_top1(student: float | None, teacher: float | None) -> Decision:
     return Decision(promoted, f"{'becomes the teacher' if promoted else 'is no better than its teacher'}: {compared}")
 
 
-def decisions(rule: Promote, networks: Sequence[Scored]) -> tuple[list[Decision], int]:
+def decisions(rule: Promote, networks: Sequence[Scored], exact: bool = True) -> tuple[list[Decision], int]:
     """What is decided of each network after the first, and which one is the teacher at the end (0: the first)."""
     found: list[Decision] = []
     at = 0
     for number in range(1, len(networks)):
-        found.append(decide(rule, networks[number], networks[at]))
+        found.append(decide(rule, networks[number], networks[at], exact))
         at = number if found[-1].promoted else at
     return found, at

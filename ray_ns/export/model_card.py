@@ -324,7 +324,10 @@ def _control(best: int) -> str:
 def _compared(found: Verdict) -> str:
     """A difference on test with its interval, and in words where it may be none."""
     told = f"{found.in_words}."
-    return f"{told} **This is not significant**: the interval includes 0." if found.word == "cannot tell" else told
+    if found.word != "cannot tell":
+        return told
+    why = "the interval includes 0" if found.low <= 0 <= found.high else f"McNemar's exact p is {found.p:.2g}"
+    return f"{told} **This is not significant**: {why}."
 
 
 def _limits(it: Card) -> Iterator[str]:

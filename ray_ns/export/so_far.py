@@ -37,7 +37,8 @@ def best_so_far(store: ObjectStore) -> tuple[str, Network] | None:
         rounds.append((turn, network, Scores(commit, store)))
     if not rounds:
         return None
-    turn, network, _ = rounds[decisions(rule, [scores for *_, scores in rounds])[1]]
+    exact = (layout.record(store) or {"format": layout.FORMAT})["format"] >= layout.EXACT
+    turn, network, _ = rounds[decisions(rule, [scores for *_, scores in rounds], exact)[1]]
     return turn, network
 
 

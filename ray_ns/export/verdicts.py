@@ -6,7 +6,7 @@ from typing import Any
 
 from ray_ns.artifacts.scores import Scores, right
 from ray_ns.errors import IntegrityError
-from ray_ns.evaluate.verdict import Verdict, unpaired, verdict
+from ray_ns.evaluate.verdict import WANTED, Verdict, unpaired, verdict
 from ray_ns.methods.outcome import is_control, nearest
 from ray_ns.store.commit import find_commit
 from ray_ns.store.objects import ObjectStore
@@ -14,12 +14,21 @@ from ray_ns.store.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Judged:
-    """The network of one turn ``against`` that of another (folders in the run), on the images of ``corpus``."""
+    """The network of one turn ``against`` that of another (folders in the run), on the images of ``corpus``.
+
+    ``more``: where nobody can tell, what it takes to see ``evaluate.verdict.WANTED``; empty where it is not known.
+    """
 
     network: str
     against: str
     corpus: str
     verdict: Verdict
+    more: str = ""
+
+    @property
+    def in_words(self) -> str:
+        """``+3.0 points on 100 images (...): cannot tell, ...; sort 941 more test images to see 2 points``."""
+        return self.verdict.in_words + (f"; {self.more} to see {WANTED:g} points" if self.more else "")
 
     def as_json(self) -> dict[str, Any]:
         """Points of top-1, -100..100; ``low`` and ``high`` are the 95 % interval."""
@@ -30,6 +39,7 @@ class Judged:
             **vars(self.verdict),
             "visible": round(self.verdict.visible, 6),
             "verdict": self.verdict.word,
+            **({"more": self.more} if self.more else {}),
         }
 
 

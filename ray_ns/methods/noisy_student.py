@@ -37,9 +37,11 @@ class Turn(Protocol):
 class Turns(Protocol):
     """All that the method may use: the turns by number, 0 being the teacher's, and the control's.
 
-    ``tell`` says something to whoever started the run.
+    ``tell`` says something to whoever started the run. ``exact``: see ``evaluate.promotion.decide``.
     """
 
+    @property
+    def exact(self) -> bool: ...
     def turn(self, number: int) -> Turn: ...
     def control(self, name: str = "") -> Turn:
         """Of the fair control; ``name``: of another one, which has the seeds of round 1."""
@@ -80,7 +82,7 @@ def first_teacher(turns: Turns, config: Config) -> Round:
 
 def promoted(turns: Turns, config: Config, student: Round, teacher: Round) -> bool:
     """Whether the ``student`` becomes the teacher, which is told."""
-    decided = decide(config.run.promote, student.scores, teacher.scores)
+    decided = decide(config.run.promote, student.scores, teacher.scores, turns.exact)
     turns.tell(f"student {student.name.rpartition('/')[2]} {decided.told}")
     return decided.promoted
 

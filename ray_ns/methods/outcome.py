@@ -109,17 +109,18 @@ class Round:
 class Outcome:
     """All rounds in order, and the controls, the fair one first. ``promote``: how a student became the teacher.
 
-    ``complete`` is False where ``--until`` ended the run early.
+    ``complete`` is False where ``--until`` ended the run early. ``exact``: see ``evaluate.promotion.decide``.
     """
 
     rounds: Sequence[Round]
     promote: Promote
     controls: Sequence[Round] = ()
     complete: bool = True
+    exact: bool = True
 
     @cached_property
     def _decided(self) -> tuple[list[Decision], int]:
-        return decisions(self.promote, [it.scores for it in self.rounds])
+        return decisions(self.promote, [it.scores for it in self.rounds], self.exact)
 
     @property
     def best(self) -> Round:

@@ -19,11 +19,14 @@ from ray_ns.store import commit
 from ray_ns.store.fork import FORK, ForkedStore
 from ray_ns.store.objects import ObjectStore
 
-FORMAT = 4  # of new runs; 1 names every setting (``config.results``)
-READ = (1, 2, 3, 4)
+FORMAT = 5  # of new runs; 1 names every setting (``config.results``)
+READ = (1, 2, 3, 4, 5)
 READABLE = 3  # from this format on other programs read the tables as they are, and evaluations keep their predictions
 FAITHFUL = (
     4  # from this format on the recipes are those of the papers (``config.schema.earlier``), and the control's too
+)
+EXACT = (
+    5  # from this format on "better" and "worse" need McNemar's exact test beside the interval (``evaluate.verdict``)
 )
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them

@@ -64,7 +64,8 @@ def test_each_comparison_has_its_interval_and_a_word_that_follows_it(finished) -
         assert it["images"] == 100
         assert it["points"] == pytest.approx(100 * (first - second))
         assert it["low"] <= it["points"] <= it["high"]
-        assert it["verdict"] == ("better" if it["low"] > 0 else "worse" if it["high"] < 0 else "cannot tell")
+        by_interval = "better" if it["low"] > 0 else "worse" if it["high"] < 0 else "cannot tell"
+        assert it["verdict"] == (by_interval if it["p"] < 0.05 else "cannot tell")
 
 
 def test_a_rerun_of_a_finished_run_writes_nothing_and_takes_less_than_five_seconds(finished) -> None:

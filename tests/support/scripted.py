@@ -52,6 +52,7 @@ class Scripted:
         self.validation, self._control = validation, control
         self.asked: list[tuple[Any, ...]] = []
         self.told: list[str] = []
+        self.exact = True
 
     def tell(self, words: str) -> None:
         self.told.append(words)

@@ -29,6 +29,7 @@ from ray_ns.images import decode
 from ray_ns.keyed import seed
 from ray_ns.labels import files, schema
 from ray_ns.seals import digest
+from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, find_commit
 
 COLUMNS = ["image_id", "truth", "label", "confidence"]
@@ -170,7 +171,8 @@ class Fixres(Stage[Fixed]):
             run.reporter.progress(len(done))
         parts = [done[part] for part in range(len(looks))]
         right = {part.facts["look"]: _right(run, part.objects) for part in parts}
-        found = outcome(right, {look: network.side for look, network in looks.items()})
+        sizes = {look: network.side for look, network in looks.items()}
+        found = outcome(right, sizes, run.format >= layout.EXACT)
         told = in_words(found)
         for line in told[:-1]:
             run.reporter.note(f"{output.prefix}: {line}")

@@ -12,6 +12,7 @@ from ray_ns.engine.stages.stage import Done, Stage
 from ray_ns.evaluate.kinds import KINDS, difference
 from ray_ns.evaluate.suites import Suite
 from ray_ns.seals import canonical
+from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output
 
 REPORT = "evaluation.json"
@@ -61,5 +62,6 @@ class JudgedReport(Stage[dict[str, Any]]):
             folder = of[STUDENT].place
             for role in (role for role in of if role != STUDENT):
                 against = {"folder": folder, "against": role, "figure": kind.headline}
-                found.append(against | difference(values[STUDENT], values[role], kind.higher))
+                exact = run.format >= layout.EXACT
+                found.append(against | difference(values[STUDENT], values[role], kind.higher, exact))
         return found

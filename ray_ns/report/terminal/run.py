@@ -40,7 +40,7 @@ def show(
     elif outcome.best is outcome.rounds[0]:
         say("the teacher is kept: no student has more of the validation images right.")
     for pair in judged:
-        say(f"{_called(pair.network)} against {_called(pair.against)}, on {pair.corpus}: {pair.verdict.in_words}")
+        say(f"{_called(pair.network)} against {_called(pair.against)}, on {pair.corpus}: {pair.in_words}")
     for turn, figures in calibrated.items():
         say(f"as {_called(turn)} labels: {calibrated_in_words(figures)}")
     chosen = next((it.selection for it in outcome.rounds if it.selection), None)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ray_ns.corpora.corpus import Corpus, image_ids
-from ray_ns.corpora.hold_out import conflicts, drawing, hold_out, look, named, without
+from ray_ns.corpora.hold_out import conflicts, drawing, hold_out, labelled_for, look, named, without
 from ray_ns.images.decode import Decode
 from ray_ns.images.isolate import SafeDecode
 
@@ -91,6 +91,33 @@ def test_a_share_however_small_holds_out_one_of_each_class(corpus: Corpus) -> No
 )
 def test_auto_takes_enough_for_a_verdict_and_few_of_few(images: int, classes: int, of_class: int, each: int) -> None:
     assert drawing("auto", images, classes)(of_class) == each
+
+
+@pytest.mark.parametrize("held_out", ["auto", 0.2, 0.05, 20, 400])
+@pytest.mark.parametrize("classes", [2, 7, 10, 100])
+@pytest.mark.parametrize("now", [200, 1_141, 5_000])
+def test_how_many_labelled_images_hold_so_many_out(held_out: float | int | str, classes: int, now: int) -> None:
+    """It is the inverse of ``drawing``, whatever is held out of however many classes."""
+    wanted = 961
+    found = labelled_for(held_out, np.full(classes, now // classes), wanted)  # type: ignore[arg-type]
+
+    def part(images: int) -> int:
+        return classes * drawing(held_out, images, classes)(round(images / classes))  # type: ignore[arg-type]
+
+    if isinstance(held_out, int):
+        assert (found is None) == (classes * (held_out // 2) < wanted)
+        return
+    assert found is not None
+    assert part(found + classes) >= wanted
+    assert found == now // classes * classes or part(found - 2 * classes) < wanted
+
+
+def test_classes_keep_their_shares_and_auto_has_an_end() -> None:
+    even, skewed = (labelled_for("auto", np.array(counts), 961) for counts in ([100, 100], [190, 10]))
+    assert even is not None
+    assert skewed is not None
+    assert skewed > 5 * even, "of the frequent class no more than half of the images are held out"
+    assert labelled_for("auto", np.array([100, 100]), 1_001) is None
 
 
 def test_a_count_is_of_each_class_half_for_each_part(corpus: Corpus) -> None:

@@ -36,7 +36,10 @@ def test_every_stage_takes_a_step_and_nothing_is_written(tiny: Path, tmp_path: P
     assert (by["train teacher"]["images"], by["train student"]["images"]) == (20, 8 + 3 * 8)
     assert by["gains"]["test"] == {"images": 100, "visible_points": pytest.approx(6.198, abs=0.001)}
     (gains,) = (it.line for it in found if it.what == "gains")
-    assert gains.startswith("data.validation: 100 images: a gain under 6.2 points will not show; sort 861 more")
+    assert gains.startswith(
+        "data.validation: 100 images: a gain under 6.0 points will not show, nor one under 6.2 where"
+    )
+    assert "a tenth of the images; sort 861 more validation images to see 2 points; data.test: 100 images" in gains
     assert by["label"]["images"] == by["select"]["labels"] == 32
     assert all("\n" not in it.line and json.dumps(it.figures) for it in found)
     assert sorted(tiny.parent.rglob("*")) == before

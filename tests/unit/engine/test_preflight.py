@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.labelled_folders import as_class_folders
 from support.settings import MINIMAL
 from support.tiny_run import write_tiny
 
@@ -139,17 +140,6 @@ def test_a_pool_that_grew_is_told_of_and_left_out(
             assert session.place == "pool-2/"
     with drive(str(tiny), words, "plain") as session:
         assert session.pools == (3, 4), "what was taken in stays in"
-
-
-def as_class_folders(tiny: Path, folder: Path, per_class: int = 4) -> Path:
-    """Test digits as PNGs in one folder per class, ``digit-0`` and so on."""
-    table = pq.read_table(tiny.parent / "full/test")
-    for number, (image, label) in enumerate(zip(table["image"].to_pylist(), table["label"].to_pylist(), strict=True)):
-        place = folder / f"digit-{label}"
-        place.mkdir(parents=True, exist_ok=True)
-        if len(list(place.iterdir())) < per_class:
-            (place / f"{number:04d}.png").write_bytes(image)
-    return folder
 
 
 def images_of(corpus: Corpus) -> set[bytes]:

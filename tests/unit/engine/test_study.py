@@ -120,6 +120,13 @@ def test_the_differences_are_paired_seed_by_seed(values: dict[str, Any]) -> None
     assert row["settings"] == {"student.pseudo_noise.input": False}
 
 
+@pytest.mark.parametrize(("images", "word"), [(1, "cannot tell"), (2, "cannot tell"), (3, "better")])
+def test_seeds_that_agree_by_chance_give_no_word_where_too_few_images_differ(images: int, word: str) -> None:
+    """Two seeds of one and the same difference have an interval of no width."""
+    own, other = (Scored(np.arange(100) < 50 + more, 1.0) for more in (images, 0))
+    assert compared([own, own], [other, other])["word"] == word
+
+
 def test_one_seed_has_the_interval_of_its_images_and_says_so(
     values: dict[str, Any], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,3 +65,9 @@ def test_a_round_whose_teacher_is_unchanged_takes_the_labels_and_the_selection_t
         assert labels[0] is labels[1]
         assert selections[2] is selections[3] is selections[4]
         assert "rounds/2: its teacher is that of rounds/1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("format", layout.READ)
+def test_a_run_goes_on_by_the_words_of_its_own_format(tmp_path: Path, format: int) -> None:
+    turns, _ = turns_of(tmp_path, format)
+    assert turns.exact == (format >= 5)

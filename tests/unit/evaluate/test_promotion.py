@@ -56,6 +56,16 @@ def test_top1_decides_and_log_loss_where_it_cannot(student: Said, teacher: Said,
     assert decide("always", student, teacher).promoted
 
 
+@pytest.mark.parametrize(("right", "exact", "promoted"), [(55, True, True), (55, False, False), (54, True, False)])
+def test_five_images_show_no_student_as_worse_but_in_runs_up_to_format_4(
+    right: int, exact: bool, promoted: bool
+) -> None:
+    assert decide("auto", said(right), said(60), exact).promoted is promoted
+    found, at = decisions("auto", [said(60), said(right)], exact)
+    assert [it.promoted for it in found] == [promoted]
+    assert at == int(promoted)
+
+
 @pytest.mark.parametrize(("right", "promoted"), [(61, True), (60, False), (59, False)])
 def test_validation_asks_for_a_higher_top1(right: int, promoted: bool) -> None:
     assert decide("validation", said(right, 0.1), said(60, 0.5)).promoted is promoted

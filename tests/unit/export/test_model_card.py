@@ -96,6 +96,15 @@ def test_a_difference_that_it_cannot_tell_is_said_in_words(made: Callable[..., C
     assert "one image is 3.33 points" in text
 
 
+def test_of_a_difference_that_only_its_interval_tells_the_card_says_what_speaks_against_it(
+    made: Callable[..., Card],
+) -> None:
+    found = Verdict(100, 5.0, 0.2, 11.2, (5, 0), 0.0625)
+    text = card(made(over_teacher=found, over_control=found))
+    assert text.count("cannot tell, less than 6.2 points does not show") == 2
+    assert text.count("**This is not significant**: McNemar's exact p is 0.062.") == 2
+
+
 def test_the_teacher_as_the_best_is_said_plainly(made: Callable[..., Card]) -> None:
     text = card(made(best=0, over_teacher=None, selected=None))
     assert "**This network is the teacher.** No student was better" in text

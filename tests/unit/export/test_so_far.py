@@ -3,9 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from ray_ns.artifacts.scores import COLUMNS, PREDICTIONS
 from ray_ns.export.so_far import best_so_far
+from ray_ns.labels import files
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, Output, ensure
 from ray_ns.store.objects import LocalStore
@@ -90,6 +94,27 @@ def test_a_run_whose_students_are_promoted_has_its_newest_one(
     store = begun(tmp_path, 4, rule)
     for place, top1 in rounds.items():
         turn(store, place, top1)
+    found = best_so_far(store)
+    assert found is not None
+    assert found[1].place == best
+
+
+@pytest.mark.parametrize(("format", "best"), [(4, "rounds/0/train"), (5, "rounds/1/train")])
+def test_a_run_goes_on_by_the_words_of_its_own_format(tmp_path: Path, format: int, best: str) -> None:
+    """Five of 100 images are no reason to keep a teacher, and were one up to format 4."""
+    store = begun(tmp_path, format, {})
+    for number, right in enumerate((60, 55)):
+        network = commit(store, f"rounds/{number}/train", {}, {})
+        label = np.where(np.arange(100) < right, 0, 1).astype(np.int16)
+        columns = (np.arange(100), np.zeros(100, np.int16), label, np.full(100, 0.5, np.float32))
+        about = files.About(("a", "b"), ("validation", "digest"))
+        made = files.to_parquet(pa.table(dict(zip(COLUMNS, columns, strict=True))), about, {})
+
+        def work(output: Output, made: bytes = made, right: int = right) -> tuple[dict[str, Any], int]:
+            output.publish(0, {PREDICTIONS["validation"]: made}, {})
+            return {"validation": {"top1": right / 100}}, 1
+
+        ensure(store, f"rounds/{number}/evaluate", {"network": network.digest}, work, lambda: None)
     found = best_so_far(store)
     assert found is not None
     assert found[1].place == best

@@ -137,14 +137,14 @@ def test_fixres_is_told_below_the_table_with_its_control(
 def test_each_gain_has_its_interval_and_its_verdict(better: Outcome, capsys: pytest.CaptureFixture[str]) -> None:
     judged = [
         Judged("rounds/2", "rounds/0", "test", Verdict(200, 7.5, 2.25, 12.75, (20, 5), 0.004)),
-        Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, (17, 8), 0.09)),
+        Judged("rounds/2", "control", "test", Verdict(200, 4.5, -0.5, 9.5, (17, 8), 0.09), "sort 761 more test images"),
     ]
     show(better, "/runs/demo", [6.0] * 4, judged, {})
     lines = capsys.readouterr().out.splitlines()
     assert "student 2 against the teacher, on test: +7.5 points on 200 images (95 %: +2.2 to +12.8): better" in lines
     assert lines[2] == (
         "student 2 against the control, on test: +4.5 points on 200 images (95 %: -0.5 to +9.5): cannot tell, less "
-        "than 5.0 points does not show on so few"
+        "than 5.5 points does not show on so few; sort 761 more test images to see 2 points"
     )
 
 
