@@ -27,7 +27,7 @@ from ray_ns.errors import InputError
 from ray_ns.evaluate import published, real
 from ray_ns.evaluate.suites import AMONG, OWN, PUBLISHED, REAL, Suite, among, parse_all
 from ray_ns.models.files import CONFIG, WEIGHTS
-from ray_ns.models.given import network_of
+from ray_ns.models.given import network_of, wordnet_ids
 from ray_ns.observe import Mode, Reporter
 from ray_ns.seals import digest, sha256
 from ray_ns.store import hints, layout
@@ -37,6 +37,7 @@ from ray_ns.store.objects import ObjectStore, open_store
 
 ANOTHER = "another -o"
 OF_DATA = ("image_column", "label_column", "max_quarantined")
+SHOWN = 3  # names at either end of the classes
 SHARD_ROWS = 10_000  # at most so many images in one view are the unit that is committed
 
 
@@ -92,7 +93,7 @@ def evaluate(
     wanted = wanted.model_copy(update={"data": decides.evaluate.data, "label": decides.evaluate.label})
     layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
     reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
-    opened = {name: _corpus(source, judged[0], wanted.data, store, name) for source, name in corpora.items()}
+    opened = {name: _corpus(source, judged[0], wanted.data, store, name, reporter) for source, name in corpora.items()}
     with _run(wanted, settings, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
             _check(run, judged, suites, corpora)
@@ -180,7 +181,7 @@ def _check_kind(store: ObjectStore) -> None:
         raise InputError(f"{store.url} holds a run that is no evaluation. Give {ANOTHER}.")
 
 
-def _corpus(source: str, first: Rival, data: Data, store: ObjectStore, name: str) -> Corpus:
+def _corpus(source: str, first: Rival, data: Data, store: ObjectStore, name: str, reporter: Reporter) -> Corpus:
     """The images of a source, with labels by the network's classes; those that the evaluation began with."""
     pinned = layout.generations(store)
     known = [Shard(**it) for it in pinned[0][name]] if pinned else []
@@ -197,12 +198,37 @@ def _corpus(source: str, first: Rival, data: Data, store: ObjectStore, name: str
     numbers = tuple(map(str, range(data.classes)))
     if corpus.labels_are_names and own is not None and {*own} <= {*numbers} and not {*own} <= {*(names or ())}:
         corpus, names = replace(corpus, names=numbers), numbers  # as ImageNet-V2 names its folders
-    if names is None and corpus.labels_are_names and len(own or ()) != data.classes:
-        raise InputError(
-            f"--on {source}: has {len(own or ())} classes by name; the network has {data.classes}, and its "
-            f"{CONFIG} names none (label_names), so nothing says which is which. Give labels as numbers, or names."
-        )
+    if names is None and corpus.labels_are_names:
+        names = _by_names(source, own or (), first, data.classes)
+        corpus = replace(corpus, names=names)
+        if names == own and not known:
+            reporter.note(
+                f"--on {source}: the network's {CONFIG} names no classes (label_names), so these are taken for 0 to "
+                f"{len(own) - 1:,} in the order of their names: {ends(own)}"
+            )
     return replace(corpus, shards=tuple(known) or corpus.shards)
+
+
+def _by_names(source: str, own: tuple[str, ...], first: Rival, classes: int) -> tuple[str, ...]:
+    """The classes of a network that names none, by their numbers, for labels that are names, ``own`` in their order."""
+    imagenet = wordnet_ids(first.given.files[CONFIG], first.given.place)
+    if imagenet is not None and {*own} <= {*imagenet}:
+        return imagenet
+    if len(own) == classes:
+        return own
+    which = (
+        "is timm's of ImageNet-1k, whose classes are n01440764 and so on" if imagenet else "names none (label_names)"
+    )
+    raise InputError(
+        f"--on {source}: has {len(own):,} classes by name, such as {', '.join(own[:3])}; the network has {classes:,}, "
+        f"and its {CONFIG} {which}, so nothing says which is which. Give labels as numbers, or names."
+    )
+
+
+def ends(names: Sequence[str]) -> str:
+    """The first and the last few names with their numbers."""
+    said = [f"{name} = {number:,}" for number, name in enumerate(names)]
+    return ", ".join(said if len(said) <= 2 * SHOWN else (*said[:SHOWN], "...", *said[-SHOWN:]))
 
 
 def _own(source: str, first: Rival, known: Sequence[Shard]) -> Corpus:

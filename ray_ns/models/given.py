@@ -6,6 +6,7 @@ refused. No pickle is read, and nothing that the file names is loaded from elsew
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -92,6 +93,25 @@ def published(name: str) -> dict[str, bytes] | None:
     if path.suffix != ".safetensors":
         raise InputError(f"{name}: its weights are in {path.name}, and ray-ns reads .safetensors alone. Give others.")
     return {WEIGHTS: path.read_bytes(), CONFIG: of_timm(name)}
+
+
+def wordnet_ids(config: bytes, place: str) -> tuple[str, ...] | None:
+    """What ImageNet's folders call the classes of timm's weights of ImageNet-1k, by their numbers; None: of others.
+
+    Which weights they are says the ``tag`` that timm writes into ``config.json``; without one ``place``, where it is a
+    name of timm's.
+    """
+    from timm.data import ImageNetInfo
+    from timm.models import get_pretrained_cfg, is_model_pretrained
+
+    told = json.loads(config)
+    fed = told.get("pretrained_cfg") or {}
+    tag = fed.get("tag")
+    if tag is None and is_model_pretrained(place) and (record := get_pretrained_cfg(place)) is not None:
+        tag = record.tag
+    names = tuple(ImageNetInfo("imagenet-1k").label_names())
+    classes = told.get("num_classes", fed.get("num_classes"))
+    return names if re.search(r"in1k(_\d+)?$", str(tag)) and classes == len(names) else None
 
 
 def described(config: bytes) -> dict[str, Any]:

@@ -15,13 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from support.cached import PUBLISHED, cached
 from support.dying import Killed, records
 from support.ended_run import ended_run
 from support.in_process import Call
 from support.judged import DATA, NAMES, by_hand, network_files, write_classes, write_network
 
 from ray_ns.corpora.corpus import Corpus
-from ray_ns.engine.evaluation import Found, evaluate
+from ray_ns.engine.evaluation import Found, ends, evaluate
 from ray_ns.engine.run import Run
 from ray_ns.errors import InputError
 from ray_ns.evaluate import corruptions, perturbations
@@ -200,7 +201,7 @@ def test_a_folder_of_other_classes_or_a_network_without_a_run_is_refused(
     plain = write_network(tmp_path / "plain", None)
     (folder / "dog").rename(folder / "cow2")
     (folder / "cow2").rename(folder / "cow" / "dog")
-    with pytest.raises(InputError, match="has 2 classes by name; the network has 3"):
+    with pytest.raises(InputError, match="has 2 classes by name, such as cow, eel; the network has 3"):
         judged(plain, tmp_path / "out", folder)
     assert not (tmp_path / "out").exists()
 
@@ -278,6 +279,43 @@ def test_among_some_classes_no_other_is_said(
     assert (plain["figures"]["top1"], plain["kind"], cut["kind"]) == (0.0, "clean", "among")
     assert cut["figures"]["top1"] > 0.3
     assert np.array(cut["figures"]["confusion"])[:, 2].sum() == 0
+
+
+def test_published_weights_of_imagenet_are_judged_on_folders_of_some_of_its_classes(
+    pictures: Callable[..., list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ImageNet-A and -R are: named by WordNet, fewer than the network has classes. From the cache, without a net."""
+    cached(tmp_path / "hub", monkeypatch)
+    classes = {"n01498041": 6, "n01531178": 11, "n15075141": 999}
+    for name, image in zip(classes, pictures(3), strict=True):
+        (tmp_path / "some" / name).mkdir(parents=True)
+        (tmp_path / "some" / name / "0.png").write_bytes(image)
+    plain, cut = judged(PUBLISHED, tmp_path / "out", tmp_path / "some", f"among@{tmp_path / 'some'}").report["rows"]
+    assert table(tmp_path / "out")["truth"].to_pylist() == [*classes.values()] * 2
+    assert (plain["kind"], cut["kind"]) == ("clean", "among")
+    assert {*table(tmp_path / "out" / cut["folder"])["label"].to_pylist()} <= {*classes.values()}
+    (tmp_path / "some/n01531178").rename(tmp_path / "some/goldfinch")
+    with pytest.raises(
+        InputError, match=r"such as goldfinch, .* is timm's of ImageNet-1k, whose classes are n01440764"
+    ):
+        judged(PUBLISHED, tmp_path / "other", tmp_path / "some")
+
+
+def test_names_taken_in_their_order_are_told_of(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_network(tmp_path / "plain", None)
+    for _ in range(2):
+        judged(plain, tmp_path / "out", folder)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("names no classes (label_names), so these are taken for 0 to 2 in the order of their names") == 1
+    assert "of their names: cat = 0, dog = 1, eel = 2" in said
+
+
+def test_of_many_names_the_first_and_the_last_are_told() -> None:
+    assert ends([f"n{number}" for number in range(1_200)]) == (
+        "n0 = 0, n1 = 1, n2 = 2, ..., n1197 = 1,197, n1198 = 1,198, n1199 = 1,199"
+    )
 
 
 def test_folders_named_by_the_numbers_of_the_classes_are_taken_so(network: Path, folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save
+from support.cached import PUBLISHED, cached
 from support.format_1 import unpack
 
 from ray_ns.artifacts.report import best_network, report_of
@@ -82,22 +82,10 @@ def test_a_file_of_weights_means_itself_beside_its_config(folder: Path, tmp_path
         given(str(tmp_path / "other.safetensors"))
 
 
-PUBLISHED = "test_efficientnet.r160_in1k"
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A Hugging Face cache without a network, that holds weights by a name of timm's; their file."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    kept = tmp_path / f"hub/models--timm--{PUBLISHED}"
-    (kept / "refs").mkdir(parents=True)
-    (kept / "refs/main").write_text("0" * 40)
-    path = kept / "snapshots" / ("0" * 40) / WEIGHTS
-    path.parent.mkdir(parents=True)
-    torch.manual_seed(0)
-    path.write_bytes(save(timm.create_model("test_efficientnet").state_dict()))
-    return path
+    return cached(tmp_path / "hub", monkeypatch)
 
 
 def test_a_name_of_timms_means_the_weights_in_the_cache_fed_as_timm_feeds_them(cache: Path) -> None:

@@ -14,8 +14,8 @@ from timm.models._hub import save_for_hf
 from ray_ns.config import FED, Data, Model
 from ray_ns.errors import InputError
 from ray_ns.images.decode import Decode
-from ray_ns.models.files import CONFIG, fed, to_files
-from ray_ns.models.given import data_of, network_of
+from ray_ns.models.files import CONFIG, fed, of_timm, to_files
+from ray_ns.models.given import data_of, network_of, wordnet_ids
 
 NAMES = ["façade", "b", "c"]
 
@@ -166,3 +166,38 @@ def test_weights_that_are_cut_short_are_refused(data: Data) -> None:
     files = small(data)
     with pytest.raises(InputError, match="make no network"):
         network_of(files | {"model.safetensors": files["model.safetensors"][:1000]}, "place")
+
+
+NOISY_STUDENTS = [it for it in timm.list_models(pretrained=True) if ".ns_jft_in1k" in it]
+
+
+def tagged(tag: str, classes: int) -> bytes:
+    """A ``config.json`` as timm has it on the hub."""
+    return json.dumps({"architecture": "resnet18", "num_classes": classes, "pretrained_cfg": {"tag": tag}}).encode()
+
+
+@pytest.mark.parametrize(
+    "name", [*NOISY_STUDENTS, "resnet18.a1_in1k", "resnet18", "convnext_base.fb_in22k_ft_in1k_384"]
+)
+def test_weights_of_imagenet_1k_know_its_folders(name: str) -> None:
+    found = wordnet_ids(of_timm(name), name)
+    assert found is not None
+    assert (len(found), found[0], found[6], found[999]) == (1000, "n01440764", "n01498041", "n15075141")
+    record = timm.get_pretrained_cfg(name)
+    assert record is not None
+    assert wordnet_ids(tagged(record.tag, 1000), "/a/folder") == found
+
+
+@pytest.mark.parametrize(
+    ("config", "place"),
+    [
+        (of_timm("vit_base_patch16_224.augreg_in21k"), "vit_base_patch16_224.augreg_in21k"),
+        (of_timm("resmlp_12_224.fb_dino"), "resmlp_12_224.fb_dino"),
+        (tagged("a1_in1k", 10), "/a/folder"),
+        (tagged("mine", 1000), "/a/folder"),
+        (json.dumps({"architecture": "resnet18", "num_classes": 1000}).encode(), "resnet18.mine"),
+        (json.dumps({"architecture": "resnet18", "num_classes": 1000}).encode(), "/a/folder"),
+    ],
+)
+def test_no_other_network_is_taken_for_one_of_imagenet_1k(config: bytes, place: str) -> None:
+    assert wordnet_ids(config, place) is None
