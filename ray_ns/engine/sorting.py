@@ -26,7 +26,8 @@ def more(run: Run, name: str, images: int, wanted: int) -> str:
     if getattr(data, name) is not None:
         return f"sort {wanted - images:,} more {name} images"
     drawn = ("labelled", *(it for it in EVALUATED if getattr(data, it) is None))
-    counts = sum(count_per_class(run.corpora[it].labels(data.classes), data.classes) for it in drawn)
+    labels = (part for it in drawn for part in run.corpora[it].labels(data.classes))
+    counts = count_per_class(labels, data.classes)
     needed = labelled_for(data.held_out, counts, wanted)
     if needed is not None and needed > counts.sum():
         return (

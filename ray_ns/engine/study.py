@@ -245,7 +245,8 @@ def compared(own: Sequence[Scored], other: Sequence[Scored]) -> dict[str, Any]:
     """
     each = np.array([one.top1 - two.top1 for one, two in zip(own, other, strict=True)])
     told = {"points": round(float(each.mean()), 6), "lower": int((each < 0).sum()), "higher": int((each > 0).sum())}
-    found = verdict.verdict(*(np.concatenate([it.right for it in of]) for of in (own, other)))
+    mine, theirs = (np.concatenate([it.right for it in of]) for of in (own, other))
+    found = verdict.verdict(mine, theirs)
     if len(each) == 1:
         return told | {"low": found.low, "high": found.high, "interval": "images", "word": found.word}
     half = student(len(each) - 1) * float(each.std(ddof=1)) / len(each) ** 0.5
