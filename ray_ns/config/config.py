@@ -89,8 +89,8 @@ class Config(Section):
     def _possible(self) -> "Config":
         self._check_method()
         for name, recipe in self.recipes().items():
-            if isinstance(recipe, Student) and recipe.targets == "soft" and self.label.keep == "hard":
-                raise ValueError(f"{name}.targets: soft needs label.keep: top or full, found hard")
+            if isinstance(recipe, Student):
+                self._check_labels(name, recipe)
             for of, share in (("", recipe.crop_share), ("fixres.", recipe.fixres.crop_share)):
                 if share is not None and self.data.fit == "squash":
                     raise ValueError(f"{name}.{of}crop_share = {share} is for data.fit: crop, found squash")
@@ -105,36 +105,67 @@ class Config(Section):
                 raise ValueError(f"select.{name}: class {unknown[0]} is not one of data.classes = {self.data.classes}")
         return self
 
+    def _check_labels(self, name: str, recipe: Student) -> None:
+        """What a student learns from is stored."""
+        reduced = self.run.method == "meta_pseudo_labels" and self.mpl.reduced
+        reader = {
+            "noisy_student": f"{name}.targets: soft",
+            "meta_pseudo_labels": "mpl.reduced: true" if reduced else "",
+        }
+        if self.label.keep == "hard" and recipe.targets == "soft" and reader.get(self.run.method):
+            raise ValueError(f"{reader[self.run.method]} needs label.keep: top or full, found hard")
+
     def _check_method(self) -> None:
         """What a method cannot do is refused, so that no setting is without effect in silence."""
-        method, mpl = self.run.method, self.mpl
-        if method != "noisy_student" and self.run.rounds != 1:
-            raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
-        if method not in ("uda", "meta_pseudo_labels"):
+        method = self.run.method
+        if method == "noisy_student":
             return
-        if method == "meta_pseudo_labels" and mpl.feedback == "exact" and self.cluster.bn_group > 1:
+        if self.run.rounds != 1:
+            raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
+        if method == "meta_pseudo_labels":
+            self._check_meta()
+        for name, set_so in self._unfit().items():
+            if set_so:
+                raise ValueError(f"{name} is not for run.method: {method}. Leave it out")
+
+    def _check_meta(self) -> None:
+        """Meta Pseudo Labels has a teacher that it can train, and a student that learns."""
+        if self.mpl.feedback == "exact" and self.cluster.bn_group > 1:
             raise ValueError("mpl.feedback: exact cannot go through batch norm over groups: cluster.bn_group: 1")
-        beside = self.teacher if method == "meta_pseudo_labels" and not mpl.reduced else None
-        if isinstance(beside, GivenTeacher):
+        if isinstance(self.teacher, GivenTeacher) and not self.mpl.reduced:
             raise ValueError(
                 "teacher.from has no recipe by which it could be trained beside the student. Give teacher a recipe, or "
                 "write mpl.reduced: true, with which a frozen teacher's stored labels are adjusted"
             )
-        (student,) = self.plain_students
+        wait, steps = self.mpl.student_wait, self.plain_students[0].steps
+        if wait >= steps:
+            raise ValueError(
+                f"mpl.student_wait = {wait}: the student would learn nothing in its student.steps = {steps}. Lower it, "
+                f"or raise student.steps"
+            )
+
+    def _unfit(self) -> dict[str, bool]:
+        """The settings that are not for the run's method, and whether each is set so."""
+        method, mpl, (student,) = self.run.method, self.mpl, self.plain_students
+        if method == "pseudo_label":
+            return {
+                "student.targets": "targets" in student.model_fields_set and student.targets != "hard",
+                "student.temperature": student.temperature != 1,
+            }
+        if method not in ("uda", "meta_pseudo_labels"):
+            return {}
+        beside = self.teacher if method == "meta_pseudo_labels" and not mpl.reduced else None
         noise = student.pseudo_noise
-        unfit = {
+        return {
             "cluster.train_microbatch": self.cluster.train_microbatch is not None,
             "student.optimizer.sam": student.optimizer.sam > 0,
-            "teacher.optimizer.sam": beside is not None and beside.optimizer.sam > 0,
+            "teacher.optimizer.sam": isinstance(beside, Training) and beside.optimizer.sam > 0,
             "student.joint": not student.joint,
             "student.loss": student.loss != "mean",
             "student.targets": student.targets != "soft",
             "student.temperature": student.temperature != 1 and not (method == "meta_pseudo_labels" and mpl.reduced),
             "student.pseudo_noise": not (noise.input and noise.dropout and noise.drop_path),
         }
-        for name, set_so in unfit.items():
-            if set_so:
-                raise ValueError(f"{name} is not for run.method: {method}. Leave it out")
 
     def _check_shares(self) -> None:
         """Each number of training workers that there may be divides every batch, and divides into groups, equally."""

@@ -92,7 +92,29 @@ class MetaPseudoLabels(Section):
                 "labels: soft with feedback: difference has a gradient of exactly 0. Write feedback: exact, or preset: "
                 "official_code, which does that"
             )
+        for name, other in self.unread.items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} = {getattr(self, name)} has no effect beside {other}. Leave it out")
         return self
+
+    @property
+    def unread(self) -> dict[str, str]:
+        """The settings that nothing reads, each with the setting beside which that is so."""
+        of_adjuster = [name for name in type(self).model_fields if name.startswith("adjuster_")]
+        released = self.preset == "official_code"
+        found = dict.fromkeys(("student_wait", "labelled") if self.reduced else of_adjuster, _said("reduced", self))
+        if self.feedback == "exact":
+            found["baseline"] = _said("feedback", self)
+        if released or self.feedback == "none":  # nobody learns by a feedback
+            found |= dict.fromkeys(
+                ("scale", "baseline", *of_adjuster), _said("preset" if released else "feedback", self)
+            )
+        return found
+
+
+def _said(name: str, section: Section) -> str:
+    """A setting as a config file says it."""
+    return f"{name}: {str(getattr(section, name)).lower()}"
 
 
 class TwoViewStudent(Student):

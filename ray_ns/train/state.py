@@ -37,7 +37,7 @@ class Net:
         self.network = self.wrapped = network
         self.average = averaged(network, recipe.ema_decay, recipe.ema_warmup)
         self.optimizer = optimizer(network, recipe)
-        self._recipe, self.delay = recipe, delay
+        self.recipe, self.delay = recipe, delay
         self._device = next(network.parameters()).device
         # What is frozen keeps its running figures too, and drops nothing.
         self._frozen = [
@@ -48,13 +48,13 @@ class Net:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """Logits of ``pixels``."""
-        with autocast(self._recipe.precision, self._device):
+        with autocast(self.recipe.precision, self._device):
             logits: Tensor = self.wrapped(pixels)
         return logits
 
     @cached_property
     def _schedule(self) -> Scheduler:
-        return schedule(self.optimizer, self._recipe.model_copy(update={"steps": self._recipe.steps - self.delay}))
+        return schedule(self.optimizer, self.recipe.model_copy(update={"steps": self.recipe.steps - self.delay}))
 
     def set_rate(self, step: int) -> None:
         """Give the optimiser the learning rate of a step."""
@@ -80,8 +80,8 @@ class Net:
 
         The gradients are the workers' common ones, so what is clipped is too.
         """
-        if self._recipe.optimizer.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._recipe.optimizer.clip)
+        if self.recipe.optimizer.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.optimizer.clip)
         self.optimizer.step()
         if self.average is not None:
             self.average.update(self.network, max(0, steps - self.delay))
@@ -198,21 +198,27 @@ class TrainState:
 
     def score(self, top1: float, keep: bool) -> None:
         """Note what ``result`` scores now; ``keep`` its weights where no earlier ones scored as much."""
-        better = all(top1 > before for _, before in self.scores)
+        better = all(top1 > before for _, before in self.counted)
         self.scores.append((self.step, top1))
-        if keep and better:
+        if keep and better and self.counted:
             self.best = _copied(self.result.state_dict())
 
     @property
+    def counted(self) -> list[tuple[int, float]]:
+        """The scores since the kept network learns: those of one that waits neither end a training nor are its best."""
+        return [it for it in self.scores if it[0] > self.kept.delay]
+
+    @property
     def best_score(self) -> tuple[int, float]:
-        """(step, top-1) of the best score; the earlier of two equals."""
-        return max(self.scores, key=lambda it: it[1])
+        """(step, top-1) of the best score that counts; the earlier of two equals."""
+        return max(self.counted, key=lambda it: it[1])
 
     def finished(self, recipe: Training) -> bool:
         """Whether the recipe asks for no further step: all are done, or too many scores were no better."""
-        if recipe.patience is None or not self.scores:
+        counted = self.counted
+        if recipe.patience is None or not counted:
             return self.step >= recipe.steps
-        idle = len(self.scores) - 1 - self.scores.index(self.best_score)
+        idle = len(counted) - 1 - counted.index(self.best_score)
         return self.step >= recipe.steps or idle >= recipe.patience
 
     def take_best(self) -> None:

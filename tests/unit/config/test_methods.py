@@ -52,11 +52,59 @@ def test_the_preset_of_the_released_code_has_soft_labels() -> None:
         ({"feedback": "exact"}, "Write labels: soft"),
         ({"labels": "soft", "feedback": "cosine"}, "Write labels: sampled"),
         ({"scale": -5.0}, "greater than 0"),
+        ({"reduced": True, "student_wait": 3}, "student_wait = 3 has no effect beside reduced: true. Leave it out"),
+        ({"reduced": True, "labelled": 0.0}, "labelled = 0.0 has no effect beside reduced: true"),
+        ({"reduced": True, "feedback": "none", "adjuster_lr": 5.0}, "adjuster_lr = 5.0 has no effect beside feedback"),
+        ({"adjuster_lr": 5.0}, "adjuster_lr = 5.0 has no effect beside reduced: false"),
+        ({"feedback": "none", "scale": 5.0}, "scale = 5.0 has no effect beside feedback: none"),
+        ({"preset": "official_code", "scale": 5.0}, "scale = 5.0 has no effect beside preset: official_code"),
+        ({"labels": "soft", "feedback": "exact", "baseline": 0.5}, "baseline = 0.5 has no effect beside feedback: ex"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(mpl: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         of("meta_pseudo_labels", mpl=mpl)
+
+
+@pytest.mark.parametrize("wait", [4, 400])
+def test_a_student_that_would_wait_to_its_last_step_is_refused(wait: int) -> None:
+    steps = MINIMAL["student"]["steps"]
+    of("meta_pseudo_labels", mpl={"student_wait": steps - 1})
+    with pytest.raises(ValueError, match=rf"mpl.student_wait = {wait}: .* student.steps = {steps}. Lower it, or raise"):
+        of("meta_pseudo_labels", mpl={"student_wait": wait})
+    of("noisy_student", mpl={"student_wait": wait})
+
+
+@pytest.mark.parametrize(
+    ("set_", "fits"),
+    [({"targets": "soft"}, False), ({"temperature": 0.5}, False), ({"targets": "hard"}, True), ({}, True)],
+)
+def test_pseudo_labels_are_hard_and_nothing_else_is_taken_for_them(set_: dict[str, Any], fits: bool) -> None:
+    if fits:
+        assert of("pseudo_label", student=set_).students[0].targets == "hard"
+        return
+    with pytest.raises(ValueError, match=f"student.{next(iter(set_))} is not for run.method: pseudo_label"):
+        of("pseudo_label", student=set_)
+
+
+@pytest.mark.parametrize(
+    ("method", "mpl", "reader"),
+    [
+        ("noisy_student", {}, "student.targets: soft"),
+        ("supervised", {}, ""),
+        ("pseudo_label", {}, ""),
+        ("uda", {}, ""),
+        ("meta_pseudo_labels", {}, ""),
+        ("meta_pseudo_labels", {"reduced": True}, "mpl.reduced: true"),
+        ("noisy_student", {"reduced": True}, "student.targets: soft"),
+    ],
+)
+def test_soft_labels_are_asked_for_where_they_are_read(method: str, mpl: dict[str, Any], reader: str) -> None:
+    if not reader:
+        of(method, mpl=mpl, label={"keep": "hard"})
+        return
+    with pytest.raises(ValueError, match=f"{reader} needs label.keep: top or full, found hard"):
+        of(method, mpl=mpl, label={"keep": "hard"})
 
 
 @pytest.mark.parametrize("method", ["uda", "meta_pseudo_labels"])

@@ -154,6 +154,23 @@ def test_a_training_ends_when_so_many_scores_were_no_better(
     assert state.finished(recipe)
 
 
+def test_scores_of_a_network_that_waits_end_nothing_and_are_never_the_best(config: Config) -> None:
+    recipe = config.student.model_copy(update={"eval_steps": 1, "patience": 2})
+    state = fresh(recipe, config.data, 1)
+    state.kept.delay = 3
+    for state.step, top1 in enumerate([0.9, 0.1, 0.1], 1):
+        state.score(top1, keep=True)
+        assert not state.finished(recipe)
+        assert not state.best
+    for state.step, top1 in enumerate([0.4, 0.5, 0.5, 0.3], 4):
+        assert not state.finished(recipe)
+        state.score(top1, keep=True)
+    assert state.finished(recipe)
+    assert state.best_score == (5, 0.5)
+    assert state.best
+    assert [step for step, _ in state.scores] == [1, 2, 3, 4, 5, 6, 7], "the curve has them all"
+
+
 def moved(config: Config, clip: float | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """How far an update at the learning rate 1 moved each weight, and its gradient before."""
     using = {"name": "momentum", "lr": 1.0, "momentum": 0.0, "weight_decay": 0.0, "clip": clip}
