@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ray_ns.config import Cluster, Config, CorpusName, Data, Student, Training, read
+from ray_ns.config import (
+    Cluster,
+    Config,
+    CorpusName,
+    Data,
+    MetaStudent,
+    ReducedStudent,
+    Student,
+    Training,
+    TwoViewStudent,
+    read,
+)
 from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -88,9 +99,19 @@ def check_writable(url: str, setting: str = "run.dir") -> None:
 
 def fewest_images(recipe: Training, cluster: Cluster) -> int:
     """The fewest images that a network sees at once in training: a worker's microbatch, with the most workers."""
-    share = recipe.batch * (1 + (recipe.ratio if isinstance(recipe, Student) else 0)) // cluster.worker_counts[-1]
+    share = _together(recipe) // cluster.worker_counts[-1]
     parts = -(-share // (cluster.train_microbatch or share))
     return share // parts
+
+
+def _together(recipe: Training) -> int:
+    """The fewest images, over all workers, that go through a recipe's network together."""
+    if not isinstance(recipe, Student):
+        return recipe.batch
+    selected = recipe.batch * recipe.ratio
+    if isinstance(recipe, MetaStudent | ReducedStudent):  # labelled images alone, where it is asked how the step went
+        return selected if recipe.mpl.feedback == "none" else recipe.batch
+    return recipe.batch + selected * (2 if isinstance(recipe, TwoViewStudent) else 1)
 
 
 def check_models(config: Config) -> list[str]:
@@ -107,6 +128,9 @@ def check_models(config: Config) -> list[str]:
         except InputError as error:
             raise InputError(f"{place}.{error}") from error
         known.append((recipe, sizes[-1]))
+    for student in config.students:
+        if isinstance(student, MetaStudent):
+            _check_beside(student, config)
     pairs = zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
     return [warning for place, before, after in pairs for warning in _smaller(place, after, before)]
 
@@ -131,9 +155,11 @@ def _smaller(place: str, student: int, teacher: int) -> list[str]:
 def unused(config: Config) -> list[str]:
     """A warning for each section that is set and that the run's method does not read."""
     method = config.run.method
-    read = {"uda": method in ("uda", "meta_pseudo_labels"), "mpl": method == "meta_pseudo_labels"}
+    meta = method == "meta_pseudo_labels"
+    uda = method == "uda" or (meta and (not config.mpl.reduced or config.control.enabled))  # UDA alone is a control
+    read = {"uda": uda, "mpl": meta}
     return [
-        f"section {name} is set, and run.method: {method} does not use it"
+        f"section {name} is set, and run.method: {method} does not use it{' (mpl.reduced: true)' if meta else ''}"
         for name, it_is in read.items()
         if name in config.model_fields_set and not it_is
     ]
@@ -180,7 +206,8 @@ def _parameters(config: Config, recipe: Training) -> int:
     from ray_ns.models.batch_norm import check_shareable
     from ray_ns.train.optim import optimizer
 
-    network = _check_model(recipe, config.data, config.cluster)
+    trained = config.as_trained(recipe) if isinstance(recipe, Student) else recipe
+    network = _check_model(trained, config.data, config.cluster)
     if config.cluster.bn_group > 1:
         check_shareable(network)
     zoo.pretrained_file(recipe.model)
@@ -202,11 +229,29 @@ def _check_model(recipe: Training, data: Data, cluster: Cluster) -> "nn.Module":
     if used.size != trained.size:
         zoo.check(recipe.model, used)
     network = zoo.check(recipe.model, trained)
-    zoo.check_batch(network, trained, fewest_images(recipe, cluster))
+    zoo.check_batch(network, trained, fewest_images(recipe, cluster) * cluster.bn_group)
     if isinstance(recipe, Student):
         spared.check(network, trained, fewest_images(recipe, cluster), recipe.pseudo_noise)
     optimizer(network, recipe)
     return network
+
+
+def _check_beside(student: MetaStudent, config: Config) -> None:
+    """Raise ``InputError`` where the teacher cannot be trained beside the ``student``, on that one's images."""
+    from ray_ns.models import zoo
+    from ray_ns.train.optim import optimizer
+
+    teacher, data = student.of_teacher, student.trained_on(config.data)
+    images = student.batch * (1 + 2 * student.ratio) // config.cluster.worker_counts[-1]
+    try:
+        network = zoo.check(teacher.model, data)
+        zoo.check_batch(network, data, images * config.cluster.bn_group)
+        optimizer(network, teacher)
+    except InputError as error:
+        raise InputError(
+            f"teacher.{error} run.method: meta_pseudo_labels trains it beside the student, on that one's images: "
+            f"student.train_size, student.batch."
+        ) from error
 
 
 def check_fixres(config: Config, recipe: Training, fixing: Training) -> None:

@@ -204,8 +204,8 @@ def check_batch(network: nn.Module, data: Data, images: int) -> None:
     except ValueError as error:
         raise InputError(
             f"batch: a training worker's network sees {images} images of {data.size} x {data.size} pixels at once, "
-            f"too few for its batch norm ({error}). Raise batch or cluster.train_microbatch, or lower "
-            f"cluster.train_workers."
+            f"too few for its batch norm ({error}). Raise batch (and cluster.train_microbatch, where "
+            f"it is set), or lower cluster.train_workers."
         ) from error
     finally:
         network.eval()

@@ -429,6 +429,60 @@ def test_as_few_images_as_the_network_can_learn_from_pass(
         pass
 
 
+META = "run.method=meta_pseudo_labels"
+STRIDE_32 = "student.model.args={channels: [8, 8, 8, 8]}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((META, "student.batch=1", STRIDE_32), True),
+        ((META, "student.batch=1", STRIDE_32, "mpl.feedback=cosine"), True),
+        ((META, "student.batch=1", STRIDE_32, "mpl.reduced=true"), True),
+        ((META, "student.batch=2", STRIDE_32, "cluster.train_workers=[1, 2]", "cluster.cpus=3"), True),
+        ((META, "student.batch=1", STRIDE_32, "mpl.feedback=none"), False),
+        ((META, "student.batch=2", STRIDE_32), False),
+        ((META, "student.batch=2", STRIDE_32, "cluster.train_workers=2", "cluster.bn_group=2"), False),
+        (("run.method=uda", "student.batch=1", STRIDE_32), False),
+        (("run.method=pseudo_label", "student.batch=1", STRIDE_32), False),
+    ],
+)
+def test_the_labelled_images_of_the_feedback_are_enough_alone(
+    tiny: Path, overrides: tuple[str, ...], told: bool
+) -> None:
+    config = load(tiny, ["student.ratio=3", "run.rounds=1", *overrides])
+    if not told:
+        preflight.check_models(config)
+        return
+    with pytest.raises(
+        InputError, match=r"^student\.batch: a training worker's network sees 1 images of 28 x 28 pixels"
+    ):
+        preflight.check_models(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        ((META, "student.train_size=24"), "cannot take images of 24 x 24"),
+        ((META, "student.train_size=28"), ""),
+        ((META, "student.train_size=24", "mpl.reduced=true"), ""),
+        (("run.method=uda", "student.train_size=24"), ""),
+    ],
+)
+def test_the_teacher_beside_a_student_learns_from_that_ones_images(
+    tiny: Path, overrides: tuple[str, ...], told: str
+) -> None:
+    vit = "{name: vit_tiny_patch16_224, args: {patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2, img_size: 28}}"
+    config = load(tiny, [f"teacher.model={vit}", "run.rounds=1", *overrides])
+    if not told:
+        preflight.check_models(config)
+        return
+    with pytest.raises(
+        InputError, match=rf"^teacher\.model\.name: vit.* {told}.*beside the student.*student.train_size"
+    ):
+        preflight.check_models(config)
+
+
 def test_each_corpus_may_have_columns_of_its_own(tiny: Path, tmp_path: Path) -> None:
     table = pq.read_table(next((tiny.parent / "data/test").glob("*.parquet"))).rename_columns(["png", "digit"])
     asked = [
@@ -469,3 +523,10 @@ def test_a_section_that_the_method_does_not_read_is_told_of(method: str, told: l
     found = preflight.unused(Config.model_validate({**values, "uda": {"weight": 2.0}, "mpl": {"scale": 2.0}}))
     assert [line.split()[1] for line in found] == told
     assert all(f"run.method: {method}" in line for line in found)
+
+
+@pytest.mark.parametrize("controls", [False, True])
+def test_section_uda_is_read_by_a_control_alone_where_stored_labels_are_adjusted(controls: bool) -> None:
+    run = {**MINIMAL["run"], "method": "meta_pseudo_labels"}
+    beside = {"mpl": {"reduced": True}, "uda": {"weight": 2.0}, "control": {"enabled": controls}}
+    assert len(preflight.unused(Config.model_validate({**MINIMAL, "run": run, **beside}))) == (not controls)
