@@ -10,7 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ray_ns.config import Data
+from ray_ns.config import Data, Fixing, Student, Training
+from ray_ns.config.methods import Adjusting
 from ray_ns.errors import ResumableError
 from ray_ns.images.augment import affine
 from ray_ns.keyed import hashes, seed
@@ -18,6 +19,8 @@ from ray_ns.models.spared import kept
 from ray_ns.train.data import Batch
 from ray_ns.train.objective import Objective, Source
 from ray_ns.train.state import Net, TrainState
+
+ALONE = "network"  # what an objective calls a network that no section of a config is named after
 
 
 class NotFiniteError(ResumableError):
@@ -149,10 +152,14 @@ class Step:
             net.begin()
         self.leaving = False
 
+        updated: list[str] = []
+
         def agree(loss: Tensor, *nets: Net, **scalars: Tensor) -> Mapping[str, float]:
-            means = self._agreed(state.step, loss, nets, scalars)
+            own = {name: net for name, net in state.nets.items() if any(net is one for one in nets)}
+            means = self._agreed(state, loss, own, updated, scalars)
             for net in nets:
                 net.update(state.step + 1)
+            updated.extend(own)
             return means
 
         sources = self._objective.sources()
@@ -182,10 +189,18 @@ class Step:
         return pixels.index_copy(0, at, affine(pixels[at], noise.magnitude, noise.flip, torch.default_generator))
 
     def _agreed(
-        self, step: int, loss: Tensor, nets: tuple[Net, ...], scalars: Mapping[str, Tensor]
+        self,
+        state: TrainState,
+        loss: Tensor,
+        nets: Mapping[str, Net],
+        updated: Sequence[str],
+        scalars: Mapping[str, Tensor],
     ) -> Mapping[str, float]:
-        """The means over the workers. All of them look at the same numbers, so all stop or none does."""
-        gradients = [weight.grad for net in nets for weight in net.network.parameters() if weight.grad is not None]
+        """The means over the workers. All of them look at the same numbers, so all stop or none does.
+
+        ``updated``: the networks that this step has updated before.
+        """
+        gradients = [gradient for net in nets.values() for gradient in _gradients(net)]
         world = dist.get_world_size() if dist.is_initialized() else 1
         found = torch.zeros(world + 2 + len(scalars), device=self._device)
         found[self._rank if world > 1 else 0] = loss
@@ -202,10 +217,38 @@ class Step:
         workers = [str(worker) for worker, one in enumerate(losses) if not math.isfinite(one)]
         wrong = [f"loss of worker {', '.join(workers)}"] if workers else []
         wrong += [f"sum of the workers' {name}" for name, total in totals.items() if not math.isfinite(total)]
-        wrong += ["sum of the workers' gradients"] if not math.isfinite(norm) else []
+        whose = [*nets] or [*dict.fromkeys(updated)] or [*state.nets]
+        if not wrong and not math.isfinite(norm):
+            wrong = ["sum of the workers' gradients"]
+            whose = [
+                it for it in whose if not math.isfinite(torch.nn.utils.get_total_norm(_gradients(nets[it])))
+            ] or whose
         if wrong:
-            raise NotFiniteError(
-                f"the {wrong[0]} is not finite at step {step}; nothing was updated. Lower optimizer.lr, or lengthen "
-                f"optimizer.warmup_steps."
-            )
+            raise NotFiniteError(_told(f"the {wrong[0]} is not finite at step {state.step}", state, whose, updated))
         return {"loss": sum(losses) / world, **{name: total / world for name, total in totals.items()}}
+
+
+def _gradients(net: Net) -> list[Tensor]:
+    return [weight.grad for weight in net.network.parameters() if weight.grad is not None]
+
+
+def _told(what: str, state: TrainState, whose: Sequence[str], updated: Sequence[str]) -> str:
+    """``what`` is wrong, of ``whose`` networks; what was ``updated`` before; and which settings mend it."""
+    before = " and ".join(dict.fromkeys(updated))
+    done = f"{before} had been updated in the same step, of which nothing is saved" if before else ""
+    # A loss may have gone wrong by what another network, which was updated before, has become.
+    rates = [_rate(name, state.nets[name].recipe) for name in dict.fromkeys((*whose, *updated))]
+    warm_up = [it.replace(".lr", ".warmup_steps") for it in rates if it.endswith("optimizer.lr")]
+    longer = f", or lengthen {' or '.join(warm_up)}" if warm_up else ""
+    of = "" if [*state.nets] == [ALONE] else f"{', '.join(whose)}: "
+    return f"{of}{what}; {done or 'nothing was updated'}. Lower {' or '.join(rates)}{longer}."
+
+
+def _rate(name: str, recipe: Training) -> str:
+    """The setting of a network's learning rate."""
+    if isinstance(recipe, Adjusting):
+        return "mpl.adjuster_lr"
+    if name != ALONE:
+        return f"{name}.optimizer.lr"
+    section = "fixres." if isinstance(recipe, Fixing) else "student." if isinstance(recipe, Student) else ""
+    return f"{section}optimizer.lr"

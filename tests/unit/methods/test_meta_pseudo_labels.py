@@ -24,7 +24,7 @@ from ray_ns.store.status import PROGRESS
 from ray_ns.train.data import Batch, batches
 from ray_ns.train.objective import Objective, Source
 from ray_ns.train.state import TrainState
-from ray_ns.train.step import Step
+from ray_ns.train.step import NotFiniteError, Step
 
 CPU = torch.device("cpu")
 EXACT = {"labels": "soft", "feedback": "exact"}
@@ -125,6 +125,63 @@ def test_a_recipe_has_its_objective_and_its_images(config: Config) -> None:
     networks = {name: [*it.networks()] for name, it in found.items()}
     assert networks == {"uda": ["student"], "meta": ["student", "teacher"], "reduced": ["student", "adjuster"]}
     assert {it.keeps for it in found.values()} == {"student"}
+
+
+# Every setting is read, or refused.
+
+KINDS = {"preset", "labels", "feedback", "reduced"}  # which variant it is; ``OTHERWISE``: all else, not the default
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "mpl": {
+        "scale": 50.0,
+        "baseline": 0.0,
+        "labelled": 0.5,
+        "student_wait": 1,
+        "adjuster_lr": 5.0,
+        "adjuster_clip": 1e-6,
+    },
+    "uda": {"weight": 1.0, "temperature": 0.2, "threshold": 0.0, "ramp_steps": 9},
+}
+METHODS: dict[str, tuple[Method, dict[str, Any]]] = {
+    "uda": ("uda", {}),
+    **{name: ("meta_pseudo_labels", it) for name, it in VARIANTS.items() if name != "waits"},
+    "reduced-cosine": ("meta_pseudo_labels", {"reduced": True, "feedback": "cosine"}),
+    "reduced-official": ("meta_pseudo_labels", {"reduced": True, **OFFICIAL}),
+    "reduced-none": ("meta_pseudo_labels", {"reduced": True, "feedback": "none"}),
+}
+
+
+@pytest.mark.parametrize("variant", METHODS)
+def test_every_setting_changes_what_is_learned_or_is_refused(config: Config, batch: Any, variant: str) -> None:
+    method, mpl = METHODS[variant]
+
+    def ends(**more: dict[str, Any]) -> dict[str, dict[str, torch.Tensor]]:
+        values = config.model_dump(exclude_unset=True)
+        values |= {name: {**own, **more.get(name, {})} for name, own in (("mpl", mpl), ("uda", {}))}
+        values["run"] |= {"method": method, "rounds": 1}
+        recipe = Config.model_validate(values).students[0]
+        quiet = {"dropout": 0.0, "drop_path": 0.0}
+        recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update=quiet), "ema_decay": None})
+        state = stepped(config, recipe, batch, 4)
+        return {name: of(state, name) for name in state.nets}
+
+    plain, read, refused = ends(), set(), set()
+    for section, kind in (("mpl", MetaPseudoLabels), ("uda", Uda)):
+        for name in kind.model_fields.keys() - KINDS:
+            try:
+                other = ends(**{section: {name: OTHERWISE[section][name]}})
+            except ValueError as error:
+                refused.add(f"{section}.{name}" if f"{name} = " in str(error) else str(error))
+                continue
+            if max(moved(plain[it], other[it]) for it in plain) > 1e-5:
+                read.add(f"{section}.{name}")
+    sections = {"mpl": MetaPseudoLabels, "uda": Uda} if method != "uda" else {"uda": Uda}
+    if mpl.get("reduced"):
+        del sections["uda"]  # its controls read it (preflight.unused)
+    every = {f"{section}.{name}" for section, kind in sections.items() for name in kind.model_fields.keys() - KINDS}
+    if method == "uda":
+        assert read == every, "section mpl is told of (preflight.unused)"
+    else:
+        assert (read | refused, read & refused) == (every, set())
 
 
 # The feedback.
@@ -242,6 +299,25 @@ def test_the_adjuster_begins_as_if_there_were_none_and_moves_by_the_feedback(con
     silent = stepped(config, recipe_of(config, "meta_pseudo_labels", {"reduced": True, "feedback": "none"}), batch, 3)
     assert moved(of(silent, "adjuster"), {"linear.weight": torch.eye(3), "linear.bias": torch.zeros(3)}) == 0
     assert moved(of(told, "adjuster"), of(silent, "adjuster")) > 0
+
+
+@pytest.mark.parametrize(
+    ("mpl", "settings", "told"),
+    [
+        ({}, {"optimizer": {"lr": 1e30}}, r"^student: .*Lower student\.optimizer\.lr"),
+        ({"scale": 1e38}, {}, r"^teacher: .*student had been updated .*Lower teacher\.optimizer\.lr"),
+        (
+            {"reduced": True, "scale": 1e38},
+            {},
+            r"^adjuster: .*Lower mpl\.adjuster_lr or student\.optimizer\.lr, or leng",
+        ),
+    ],
+)
+def test_what_is_not_finite_names_its_network_and_the_setting_that_mends_it(
+    config: Config, batch: Any, mpl: dict[str, Any], settings: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(NotFiniteError, match=told):
+        stepped(config, recipe_of(config, "meta_pseudo_labels", {"baseline": 0.0, **mpl}, **settings), batch, 6)
 
 
 # Images that cannot be read.

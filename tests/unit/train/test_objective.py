@@ -208,10 +208,38 @@ def test_a_gradient_of_either_that_is_not_finite_stops_before_any_update(
     before = state.tensors()
     first = next(state.nets[whose].network.parameters())
     first.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
-    with pytest.raises(NotFiniteError, match="gradients is not finite at step 1; nothing was updated"):
+    with pytest.raises(NotFiniteError, match="gradients is not finite at step 1; nothing was updated") as caught:
         step(state, batch)
+    assert str(caught.value).startswith(f"{whose}: the sum")
+    assert f"Lower {whose}.optimizer.lr, or lengthen {whose}.optimizer.warmup_steps." in str(caught.value)
     assert state.step == 1
     assert not unlike(before, state)
+
+
+def test_what_is_not_finite_after_an_update_says_whose_it_was(config: Config, batch: Batch) -> None:
+    step, state = made(config)  # the student is updated before the teacher's gradients are agreed on
+    first = next(state.nets["teacher"].network.parameters())
+    first.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+    with pytest.raises(NotFiniteError, match=r"^teacher: ") as caught:
+        step(state, batch)
+    assert "nothing was updated" not in str(caught.value)
+    assert "student had been updated in the same step, of which nothing is saved" in str(caught.value)
+    assert "Lower teacher.optimizer.lr or student.optimizer.lr, or lengthen teacher.optimizer." in str(caught.value)
+
+
+def test_a_mean_that_is_not_finite_and_of_no_network_is_of_those_updated_before_it(
+    config: Config, batch: Batch
+) -> None:
+    class Asked(Following):
+        def step(self, state: TrainState, share: Share, agree: Agree) -> float:
+            agree(share.backward(lambda piece: state.kept(piece.pixels).sum() * 0), state.kept)
+            return agree(torch.ones(()), after=torch.tensor(math.nan))["loss"]
+
+    step, state = made(config, Asked)
+    with pytest.raises(
+        NotFiniteError, match=r"^student: the sum of the workers' after .* Lower student.optimizer.lr, or"
+    ):
+        step(state, batch)
 
 
 def test_a_scalar_that_is_not_finite_is_refused_by_its_name(config: Config, batch: Batch) -> None:
@@ -221,7 +249,7 @@ def test_a_scalar_that_is_not_finite_is_refused_by_its_name(config: Config, batc
 
     step, state = made(config, Lost)
     before = state.tensors()
-    with pytest.raises(NotFiniteError, match="sum of the workers' feedback is not finite at step 0"):
+    with pytest.raises(NotFiniteError, match=r"^teacher, student: the sum of the workers' feedback is not finite"):
         step(state, batch)
     assert not unlike(before, state)
 

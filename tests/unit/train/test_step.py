@@ -57,8 +57,11 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(made: Made, batch: Ba
     for _ in range(2):
         step(state, batch)
     before = {name: tensor.clone() for name, tensor in state.tensors().items()}
-    with pytest.raises(ResumableError, match=r"loss of worker 0 is not finite at step 2; nothing was updated"):
+    with pytest.raises(
+        ResumableError, match=r"loss of worker 0 is not finite at step 2; nothing was updated"
+    ) as caught:
         step(state, poisoned(batch, value))
+    assert "Lower student.optimizer.lr, or lengthen student.optimizer.warmup_steps." in str(caught.value)
     after = state.tensors()
     assert state.step == 2
     weights = dict(state.kept.network.named_parameters())
