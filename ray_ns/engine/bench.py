@@ -11,6 +11,7 @@ from ray_ns.corpora.corpus import Corpus, image_ids
 from ray_ns.errors import InputError
 from ray_ns.export.network import Given
 from ray_ns.images.decode import Decode, Reason
+from ray_ns.labels import sound
 from ray_ns.models.given import network_of
 
 if TYPE_CHECKING:
@@ -72,7 +73,10 @@ class Bench:
         raise InputError(f"{corpus.root}: holds no image")
 
     def labelled(self, encoded: list[bytes | None], views: Views = "one") -> tuple[np.ndarray, list[str | None]]:
-        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read."""
+        """The teacher's probabilities over ``views``, float32 (n, classes), and why an image cannot be read.
+
+        Raises ``InputError`` where one of an image that can be read is NaN.
+        """
         from ray_ns.models.predictor import Teacher
         from ray_ns.models.voting import Voting
 
@@ -83,7 +87,10 @@ class Bench:
         device = self.device(bool(label.gpus_per_actor))
         how = label.slice_rows, label.precision, device
         teacher = Teacher(self.teacher, data, *how, voting=Voting(views=views))
-        return teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
+        said, reasons = teacher(pixels), [str(it) if isinstance(it, Reason) else None for it in found]
+        called = "the teacher after two steps" if self._given is None else self._given.place
+        sound.refuse(said[[reason is None for reason in reasons]], called, f"{len(encoded)} that were tried")
+        return said, reasons
 
     def decode(self, encoded: bytes | None) -> "np.ndarray | Reason":
         """An image's pixels, uint8 (size, size, channels), as the teacher is fed, or why it cannot be read."""

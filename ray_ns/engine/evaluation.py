@@ -121,6 +121,7 @@ def _judge(
     here = run.execute is not None
     for rival in judged:
         copy = run.ensure(rival.place(Copy.name), Copy(rival.given.files, rival.given.data))
+        run.called[copy.place] = f"{rival.given.place}, {rival.turn}" if rival.turn else rival.given.place
         if here:
             run.execute = in_this_process()  # which holds one network
         for suite in suites:

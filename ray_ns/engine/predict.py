@@ -22,8 +22,10 @@ from ray_ns.config import Config
 from ray_ns.engine import placement, waiting
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
-from ray_ns.engine.workers.slices import Job, Row, Slice, decode_slice, distinct, list_slices
+from ray_ns.engine.workers.slices import LOGITS, Job, Row, Slice, decode_slice, distinct, list_slices
 from ray_ns.engine.workers.teacher import TABLE, TeacherActor, Voter
+from ray_ns.labels import sound
+from ray_ns.labels.arrow import as_numpy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,13 +160,29 @@ def predict(
 
     Jobs go to the run's ``execute`` some at a time, so that neither the driver's memory nor what a crash can cost grows
     with their number.
+
+    Raises ``InputError`` with the network's name where what it says is NaN or infinite.
     """
     label, execute = run.config.label, run.execute or on_ray_data
     at_once = max(label.open_shards, label.actors * 2)
     waiting = iter(jobs)
     members = [Member(teacher)] if isinstance(teacher, Network) else teacher
     while batch := list(islice(waiting, at_once)):
-        yield from execute(run, members, batch, known)
+        for job, table in execute(run, members, batch, known):
+            _refuse_void(run, members, job, table)
+            yield job, table
+
+
+def _refuse_void(run: Run, members: Sequence[Member], job: Job, table: pa.Table) -> None:
+    """Raise ``InputError`` where the networks said no numbers of an image that can be read."""
+    if LOGITS in table.column_names:
+        logits = table.filter(table["quarantine"].is_null())[LOGITS].combine_chunks()
+        said = as_numpy(logits.flatten()).reshape(len(logits), -1)
+    else:
+        said = as_numpy(table["confidence"].drop_null())
+    places = [it.network.place for it in members]
+    called = " and ".join(run.called.get(place, f"{run.store.url}/{place}") for place in places)
+    sound.refuse(said, called, f"{job.corpus}, {job.view}" if job.view else job.corpus)
 
 
 def _voters(run: Run, members: Sequence[Member]) -> tuple[Config, list[Voter]]:

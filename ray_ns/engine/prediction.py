@@ -90,6 +90,7 @@ def predict_corpus(
             layout.begin(store, settings.of(decides), seen, run.lease.check, classes)
         note_places(store, run.corpora)
         copy = run.ensure(Copy.name, Copy(found.files))
+        run.called[copy.place] = found.place
         run.ensure(Label.name, Label(copy, counted=False))
         cards.keep(run)
     return Labelled.at(store, Label.name, pool)

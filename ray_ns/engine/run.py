@@ -64,7 +64,8 @@ class Run:
     ends the run early. ``settings``: which of its settings the run names in what it writes. ``fan_out``: what spreads
     tasks over the cluster. ``format``: the one the run began with. ``continued``: to how many rounds it
     goes on, where those are more than it began with. ``execute``: what labels images; None: Ray Data. ``here``: its
-    trainings take place in this process, without Ray.
+    trainings take place in this process, without Ray. ``called``: what its user calls a network that was copied into
+    it, by the place of the copy.
     ``under_way``: the stage that is being made.
     """
 
@@ -82,6 +83,7 @@ class Run:
     continued: int | None = None
     execute: "Execute | None" = None
     here: bool = False
+    called: dict[str, str] = field(default_factory=dict)
     until_reached: bool = field(default=False, init=False)
     under_way: str = field(default="", init=False)
     _started: bool = field(default=False, init=False)

@@ -61,6 +61,7 @@ def first(run: Run, teacher: GivenTeacher) -> Network:
 
     Raises ``InputError`` where another network lies there now.
     """
+    run.called[GIVEN] = teacher.place
     committed = find_commit(run.store, GIVEN)
     if committed is None:
         return run.ensure(GIVEN, _copy(GIVEN, _first(run, teacher)))
@@ -82,6 +83,7 @@ def members(run: Run) -> tuple[Member, ...]:
 
 
 def _member(run: Run, number: int, place: str, begun: bool) -> Member:
+    run.called[_place(number)] = place
     committed = find_commit(run.store, _place(number))
     if committed is None:
         if begun:

@@ -5,6 +5,7 @@ import pyarrow as pa
 from ray_ns.errors import InputError
 from ray_ns.labels.arrow import as_numpy
 from ray_ns.labels.selection import passes, terms
+from ray_ns.labels.sound import NO_USE
 
 
 def tally(classes: int) -> passes.Tally:
@@ -18,7 +19,4 @@ def add(counted: passes.Tally, table: pa.Table, key: str) -> None:
     try:
         counted.add(labels, confidence)
     except ValueError as error:
-        raise InputError(
-            f"{key}: {error}. The teacher's network is of no use: train it anew, with a lower learning rate where it "
-            f"has diverged."
-        ) from error
+        raise InputError(f"{key}: {error}. The teacher's network {NO_USE}") from error

@@ -115,9 +115,11 @@ class Teacher:
         return _mean([self._softmax(self._network(view).float(), among) for view in views])
 
     def _softmax(self, logits: torch.Tensor, among: np.ndarray | None = None) -> torch.Tensor:
+        """Probabilities; NaN of an image for which a logit is no finite number, even where a softmax would hide it."""
+        void = ~torch.isfinite(logits).all(1, keepdim=True)
         if among is not None:
             logits = logits.masked_fill(~torch.from_numpy(among).to(self._device), -torch.inf)
-        return torch.softmax(logits / self._voting.temperature, 1)
+        return torch.softmax(logits / self._voting.temperature, 1).masked_fill(void, torch.nan)
 
     def _in_batches(self, images: np.ndarray, of: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
         if not len(images):

@@ -64,11 +64,15 @@ class Judge:
         return pa.table(columns)
 
     def _sequences(self, of_frames: Iterator[np.ndarray], top: int) -> tuple[pa.Array, np.ndarray]:
-        """The ``top`` classes of each frame, one list per image, and the probabilities of the first frame."""
+        """The ``top`` classes of each frame, one list per image, and the probabilities of the first frame.
+
+        Those are NaN where the probabilities of any frame are.
+        """
         found, first = [], None
         for images in of_frames:
             probabilities = self._teacher(images)
-            first = probabilities if first is None else first
+            first = probabilities.copy() if first is None else first
+            first[np.isnan(probabilities).any(1)] = np.nan
             found.append(schema.largest(probabilities, top).astype(np.int16))
         assert first is not None, "every sequence has a frame"
         rows = np.stack(found, 1)

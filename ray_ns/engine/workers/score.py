@@ -11,6 +11,7 @@ from ray_ns.config import Config
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.workers.slices import Piece, Reader, Slice, cut
 from ray_ns.models.predictor import Teacher
+from ray_ns.train.step import NotFiniteError
 
 # At most so many images score a network, and their pixels take at most so many bytes over all workers.
 IMAGES = 4096
@@ -34,7 +35,10 @@ class Score:
         self._held: tuple[np.ndarray, np.ndarray] | None = None
 
     def __call__(self, network: nn.Module) -> float:
-        """The share of right answers. ``network`` is left in eval mode."""
+        """The share of right answers. ``network`` is left in eval mode.
+
+        Raises ``NotFiniteError``, on all workers, where what it says of an image is NaN or infinite.
+        """
         if self._world > 1:
             # Running statistics of batch norm differ between workers; those of the first one are committed.
             for buffer in network.buffers():
@@ -44,10 +48,18 @@ class Score:
         label = self._config.label
         teacher = Teacher(network, self._config.data, label.slice_rows, label.precision, self._device)
         images, truth = self._images()
-        right = torch.tensor((teacher(images).argmax(1) == truth).sum(), device=self._device)
+        said = teacher(images)
+        void = np.isnan(said).any(1) & (truth >= 0)
+        found = torch.tensor([(said.argmax(1) == truth).sum(), void.sum()], device=self._device)
         if self._world > 1:
-            dist.all_reduce(right)
-        return int(right) / self._count
+            dist.all_reduce(found)
+        right, of_no_use = found.tolist()
+        if of_no_use:
+            raise NotFiniteError(
+                f"the network says NaN or infinite numbers of {of_no_use:,} of {self._count:,} validation images. "
+                f"Lower optimizer.lr, or lengthen optimizer.warmup_steps."
+            )
+        return right / self._count
 
     def _images(self) -> tuple[np.ndarray, np.ndarray]:
         """This worker's images, uint8 (n, size, size, channels), and their classes, -1 where one cannot be read."""

@@ -168,10 +168,10 @@ def test_no_more_shards_are_open_than_a_crash_may_cost(
 
     def execute(run: Any, teacher: Any, jobs: Any, known: Any) -> Iterator[Any]:
         opened.append(jobs)
-        yield from jobs
+        yield from ((job, pa.table({"confidence": pa.array([0.5])})) for job in jobs)
 
     label = config.label.model_copy(update={"open_shards": open_shards, "actors": actors})
-    run = SimpleNamespace(config=config.model_copy(update={"label": label}), execute=execute)
-    found = predict(cast(Any, run), cast(Any, None), cast(Any, range(10)))
-    assert list(found) == [*range(10)]
+    run = SimpleNamespace(config=config.model_copy(update={"label": label}), execute=execute, called={})
+    jobs = [Job(f"corpus {number}", ()) for number in range(10)]
+    assert [job for job, _ in predict(cast(Any, run), [], jobs)] == jobs
     assert max(map(len, opened)) == most
