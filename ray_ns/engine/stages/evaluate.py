@@ -34,7 +34,8 @@ NOTHING = (np.zeros(0, int), np.zeros(0), np.zeros(0, int))  # predicted of no i
 class Evaluate(Stage[Scores]):
     """The committed figures of ``network``: ``evaluate.metrics`` of validation and test images.
 
-    From FORMAT 3 on with what it predicted for each of them; from FORMAT 4 on with the loss of each, top-5 and NLL.
+    From FORMAT 3 on with what it predicted for each of them; from FORMAT 4 on with the loss of each, top-5 and NLL, and
+    with calibration error and top-1 per class by the rule of ``ray-ns evaluate``.
     """
 
     network: Network
@@ -52,7 +53,8 @@ class Evaluate(Stage[Scores]):
 
     def work(self, run: Run, output: Output) -> Done:
         classes = run.config.data.classes
-        view = OWN if run.format >= layout.FAITHFUL else None
+        early = run.format < layout.FAITHFUL
+        view = None if early else OWN
         shards = {name: run.corpora[name].shards for name in CORPORA}
         jobs = [Job(name, tuple(map(Piece, of)), view=view) for name, of in shards.items() if of]
         run.reporter.begin(output.prefix, len(jobs), "corpora")
@@ -60,7 +62,7 @@ class Evaluate(Stage[Scores]):
         for job, table in predict(run, self.network, jobs):
             found[job.corpus] = table
             run.reporter.progress(len(found), images=sum(table.num_rows for table in found.values()))
-        summary = {name: metrics(*NOTHING, classes) for name, of in shards.items() if not of}
+        summary = {name: metrics(*NOTHING, classes, early) for name, of in shards.items() if not of}
         predictions: dict[str, bytes] = {}
         for name, table in found.items():
             truth = np.concatenate(run.corpora[name].labels(classes))
@@ -68,7 +70,7 @@ class Evaluate(Stage[Scores]):
             confidence = table["confidence"].fill_null(0).to_numpy()
             reasons = Counter(table["quarantine"].drop_null().to_pylist())
             check_quarantine(run.config, name, len(truth), reasons)
-            summary[name] = metrics(predicted, confidence, truth, classes)
+            summary[name] = metrics(predicted, confidence, truth, classes, early)
             if view is not None:
                 judged = of_table(table)
                 loss = np.where(judged.label < 0, np.nan, judged.loss)

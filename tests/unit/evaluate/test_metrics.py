@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from ray_ns.evaluate.figures import Judged, figures
 from ray_ns.evaluate.metrics import calibration_error, metrics, of_probabilities
 
 
@@ -11,7 +12,7 @@ def test_figures_of_a_small_case_are_those_computed_by_hand() -> None:
     found = metrics(predicted, confidence, truth, 4)
     assert (found["images"], found["unreadable"]) == (6, 0)
     assert found["top1"] == pytest.approx(4 / 6)
-    assert found["top1_per_class"] == [0.666667, 0.5, 1.0, 0.0]
+    assert found["top1_per_class"] == [0.666667, 0.5, 1.0, None]
     # bins of 1/15: .9 .9 | .8 | .6 | .5 | .4, of which .6 and .4 are wrong
     assert found["calibration_error"] == pytest.approx((2 * 0.1 + 0.2 + 0.6 + 0.5 + 0.4) / 6)
 
@@ -58,7 +59,7 @@ def test_a_calibrated_classifier_has_a_small_error(rng: np.random.Generator) -> 
 def test_figures_are_json_values() -> None:
     found = metrics(np.array([0]), np.array([0.5], np.float32), np.array([0]), 2)
     assert {type(value) for value in found.values()} == {int, float, list}
-    assert {type(share) for share in found["top1_per_class"]} == {float}
+    assert {type(share) for share in found["top1_per_class"]} == {float, type(None)}
 
 
 def test_top5_and_nll_are_of_the_probabilities() -> None:
@@ -74,3 +75,29 @@ def test_top5_and_nll_are_of_the_probabilities() -> None:
 def test_of_no_image_nothing_is_measured() -> None:
     found = metrics(np.zeros(0, int), np.zeros(0), np.zeros(0, int), 2)
     assert (found["images"], found["top1"], found["calibration_error"]) == (0, None, None)
+    assert found["top1_per_class"] == [None, None]
+
+
+def test_it_is_the_rule_of_an_evaluation(rng: np.random.Generator) -> None:
+    """The same images have the same figures in a run and by ``ray-ns evaluate``: unreadable ones, absent classes."""
+    for unreadable in (0.0, 0.3, 1.0):
+        truth, label = rng.choice([0, 1, 3, 6], 40), rng.integers(0, 7, 40)
+        label = np.where(rng.random(40) < unreadable, -1, label)
+        confidence = np.where(label < 0, 0, rng.random(40))
+        found = metrics(label, confidence, truth, 7)
+        other = figures(Judged(truth, label, confidence, np.ones(40), label[:, None]), 7)
+        assert found["top1_per_class"] == other["top1_per_class"]
+        assert found["top1"] == pytest.approx(other["top1"], abs=1e-6)
+        assert (found["images"], found["unreadable"]) == (other["images"], other["unreadable"])
+        if unreadable == 1:
+            assert found["calibration_error"] is None is other["calibration_error"]
+        else:
+            assert found["calibration_error"] == pytest.approx(other["calibration_error"], abs=1e-5)
+
+
+def test_runs_up_to_format_3_keep_their_own() -> None:
+    label, confidence = np.array([0] * 5 + [-1] * 5), np.array([0.5] * 5 + [0.0] * 5)
+    then = metrics(label, confidence, np.zeros(10, int), 2, early=True)
+    now = metrics(label, confidence, np.zeros(10, int), 2)
+    assert (then["calibration_error"], then["top1_per_class"]) == (0.25, [0.5, 0.0])
+    assert (now["calibration_error"], now["top1_per_class"]) == (0.5, [0.5, None])

@@ -85,7 +85,8 @@ def test_an_older_run_goes_on_without_it(evaluated: Evaluated) -> None:
     assert then.answers("test") is not None
     keys = {"images", "unreadable", "top1", "calibration_error", "top1_per_class"}
     assert set(then.commit.summary["test"]) == keys
-    assert {name: now.commit.summary["test"][name] for name in keys} == then.commit.summary["test"]
+    differs = {"calibration_error"}  # from which an older run does not leave the image out that cannot be read
+    assert {name for name in keys if now.commit.summary["test"][name] != then.commit.summary["test"][name]} == differs
 
 
 def test_images_that_are_not_there_are_not_measured(evaluated: Evaluated) -> None:
