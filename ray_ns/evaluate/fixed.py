@@ -23,6 +23,7 @@ CALLED = {
 ON = VALIDATION, TEST, SHIFTED = "validation", "test", "shifted"
 # One corruption of each of ImageNet-C's families: noise, blur, weather, digital. At the middle one of five severities.
 SHIFTS, SEVERITY = ("gaussian_noise", "defocus_blur", "fog", "contrast"), 3
+NOT_MEASURED = "not measured"
 SEEN = (VALIDATION, TEST, *SHIFTS)  # what a look has figures of
 # What is told of: the corrected network against another, on what. Test images choose nothing.
 ASKED = (
@@ -45,7 +46,7 @@ def views(train: int) -> dict[str, tuple[str, str]]:
 
 
 def outcome(looks: Mapping[str, Right], sizes: Mapping[str, int], exact: bool = True) -> dict[str, Any]:
-    """Top-1 (0..1) of each look, the corrected network against the others, and which of the two ``goes_on``.
+    """Top-1 (0..1; None of no image) of each look, the corrected network against the others, and which ``goes_on``.
 
     That is the corrected one, unless it is ``worse`` than the one before on the validation images. ``sizes``: of the
     images of each look, pixels. ``exact``: see ``kinds.difference``. JSON values.
@@ -64,8 +65,8 @@ def outcome(looks: Mapping[str, Right], sizes: Mapping[str, int], exact: bool = 
 def in_words(found: Mapping[str, Any]) -> list[str]:
     """A line of each look, in the order of ``CALLED``, one of each difference, one of what goes on."""
     lines = [
-        f"{CALLED[look]}, at {it['size']} px: top-1 {it[VALIDATION]:.1%} on validation, {it[TEST]:.1%} on test, "
-        f"{it[SHIFTED]:.1%} shifted ({', '.join(f'{name} {it[name]:.1%}' for name in SHIFTS)})"
+        f"{CALLED[look]}, at {it['size']} px: top-1 {_share(it[VALIDATION])} on validation, {_share(it[TEST])} on "
+        f"test, {_share(it[SHIFTED])} shifted ({', '.join(f'{name} {_share(it[name])}' for name in SHIFTS)})"
         for look, it in in_order(found)
     ]
     lines += [
@@ -78,15 +79,25 @@ def in_words(found: Mapping[str, Any]) -> list[str]:
 
 def in_order(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
     """The looks of an outcome with their figures, in the order of ``CALLED``, whatever order JSON gave them."""
-    return [(look, found["looks"][look]) for look in CALLED if look in found["looks"]]
+    # An outcome that an earlier version has committed has 0 where there are no images.
+    none = {it["on"] for it in found["differences"] if not it["images"]}
+    none |= {*SHIFTS} if SHIFTED in none else set()
+    looks = {look: it | dict.fromkeys(none) for look, it in found["looks"].items()}
+    return [(look, looks[look]) for look in CALLED if look in looks]
 
 
 def _difference(it: Mapping[str, Any]) -> str:
+    if not it["images"]:
+        return NOT_MEASURED
     low, high = it["interval"] or (-100.0, 100.0)
     return f"{it['points']:+.1f} points (95 %: {low:+.1f} to {high:+.1f}): {it['verdict']}"
 
 
-def _top1(right: Right) -> dict[str, float]:
+def _share(top1: float | None) -> str:
+    return NOT_MEASURED if top1 is None else f"{top1:.1%}"
+
+
+def _top1(right: Right) -> dict[str, float | None]:
     return {name: _mean(_values(right, name)) for name in (*ON, *SHIFTS)}
 
 
@@ -95,5 +106,5 @@ def _values(right: Right, on: str) -> np.ndarray:
     return right[on] if on != SHIFTED else np.mean([right[name] for name in SHIFTS], axis=0)
 
 
-def _mean(values: np.ndarray) -> float:
-    return round(float(values.mean()), 6) if len(values) else 0.0
+def _mean(values: np.ndarray) -> float | None:
+    return round(float(values.mean()), 6) if len(values) else None

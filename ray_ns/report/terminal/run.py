@@ -76,7 +76,7 @@ def _show_fixres(rounds: Sequence[Round]) -> None:
     if not corrected:
         return
     rows = [
-        [_title(it), fixed.CALLED[look], str(row["size"]), *(f"{100 * row[on]:.1f}" for on in fixed.ON)]
+        [_title(it), fixed.CALLED[look], str(row["size"]), *(columns.percent(row[on]) for on in fixed.ON)]
         for it, found in corrected
         for look, row in fixed.in_order(found)
     ]

@@ -71,9 +71,8 @@ def words(report: dict[str, Any]) -> list[str]:
             lines.append(f"{why}: {', '.join(map(str, report[name][:SHOWN]))}{more}")
     if "churn" in report:
         compared, changed = report["churn"]["compared"], report["churn"]["changed"]
-        lines.append(
-            f"labels against the round before: {changed:,} of {compared:,} changed ({changed / max(compared, 1):.1%})"
-        )
+        share = f"{changed:,} of {compared:,} changed ({changed / compared:.1%})" if compared else "none to compare"
+        lines.append(f"labels against the round before: {share}")
     return lines
 
 

@@ -76,3 +76,33 @@ def test_both_sizes_have_the_corruptions_of_the_train_size() -> None:
     assert views[VALIDATION] == (VALIDATION, "clean")
     assert {corpus for corpus, _ in views.values()} == {VALIDATION, TEST}
     assert [views[name] for name in SHIFTS] == [(TEST, f"corrupt:cifar-1:{name}:3") for name in SHIFTS]
+
+
+def test_of_no_image_nothing_is_measured_and_that_is_said() -> None:
+    """A run may hold out none: 0.0 % would be a figure, and the worst one."""
+    nothing = {name: np.zeros(0, bool) for name in fixed.SEEN}
+    some = right(0.8)
+    without = {VALIDATION: (VALIDATION,), TEST: (TEST, SHIFTED, *SHIFTS), "both": (*fixed.ON, *SHIFTS)}
+    for corpus, unknown in without.items():
+        seen = {name: nothing[name] if name in unknown else some[name] for name in fixed.SEEN}
+        found = fixed.outcome(dict.fromkeys(SIZES, seen), SIZES)
+        for look in found["looks"].values():
+            assert {name for name, it in look.items() if it is None} == {*unknown}, corpus
+        assert {it["points"] for it in found["differences"] if it["on"] in unknown} == {None}
+        told = "\n".join(fixed.in_words(found))
+        assert " 0.0%" not in told
+        assert "+0.0 points (95 %: -100.0" not in told
+        assert ("not measured on validation" in told) is (VALIDATION in unknown)
+        assert ("validation: not measured" in told) is (VALIDATION in unknown)
+        assert ("not measured shifted (gaussian_noise not measured" in told) is (TEST in unknown)
+
+
+def test_what_an_earlier_version_committed_of_no_image_is_not_measured_either() -> None:
+    nothing = {name: np.zeros(0, bool) for name in fixed.SEEN}
+    found = fixed.outcome(dict.fromkeys(SIZES, nothing), SIZES)
+    for look in found["looks"].values():
+        look.update(dict.fromkeys((*fixed.ON, *SHIFTS), 0.0))
+    for it in found["differences"]:
+        it["points"] = 0.0
+    assert "0.0" not in "\n".join(fixed.in_words(found))
+    assert {row[on] for _, row in fixed.in_order(found) for on in (*fixed.ON, *SHIFTS)} == {None}

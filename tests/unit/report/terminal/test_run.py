@@ -180,3 +180,17 @@ def test_top5_has_a_column_where_it_is_measured(config: Config, capsys: pytest.C
     network = Network(commit("rounds/0/train", {"parameters": 7}))
     text = printed(Outcome([Round("rounds/0", config.teacher, network, scored)], "auto"), capsys)
     assert any(line.split()[-3:] == ["80.0", "97.0", "6"] for line in text.splitlines())
+
+
+def test_fixres_without_images_to_measure_on_has_a_dash(
+    turn: Callable[..., Round], capsys: pytest.CaptureFixture[str]
+) -> None:
+    nothing = {name: np.zeros(0, bool) for name in fixed.SEEN}
+    looks = (fixed.BEFORE, fixed.UNTUNED, fixed.TUNED, fixed.CONTROL)
+    found = fixed.outcome(dict.fromkeys(looks, nothing), dict.fromkeys(looks, 20))
+    rounds = [replace(turn("rounds/0", None, None), fixed=found)]
+    text = printed(Outcome(rounds, "always"), capsys)
+    rows = [line.split() for line in text.splitlines() if fixed.CALLED[fixed.BEFORE] in line and "against" not in line]
+    assert [row[-4:] for row in rows] == [["20", "-", "-", "-"]]
+    assert "0.0" not in text
+    assert "test: not measured" in text
