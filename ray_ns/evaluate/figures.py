@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from ray_ns.evaluate.intervals import Z, wilson
-from ray_ns.evaluate.metrics import calibration_error
+from ray_ns.evaluate.metrics import TOP, calibration_error
 
 FEWEST = {1: 12.7062, 2: 4.3027, 3: 3.1824}  # of Student's distribution, where the series is too rough
 FEW = 5  # images, of fewer no interval of a mean or of a calibration error is given
@@ -43,15 +43,17 @@ class Judged:
         return self.truth == self.label
 
 
-def figures(judged: Judged, classes: int) -> dict[str, Any]:
+def figures(judged: Judged, classes: int, allowed: int | None = None) -> dict[str, Any]:
     """JSON values: shares are 0..1, intervals 95 % (Wilson's; of the calibration error by resampling).
 
     Unreadable images count as wrong in ``top1``, ``top5`` and per class; ``calibration_error``, ``reliability`` and
-    ``nll`` are of those that can be read, None where there are none. ``top5`` is None with five classes or fewer.
+    ``nll`` are of those that can be read, None where there are none. ``allowed``: how many of the ``classes`` the
+    network chose among; None: all. ``top5`` is None where those are five or fewer.
     """
     images, readable = len(judged.truth), judged.label >= 0
     found = {"images": images, "unreadable": int((~readable).sum())} | share("top1", judged.right)
-    found |= share("top5", (judged.top == judged.truth[:, None]).any(1) & readable) if classes > 5 else {"top5": None}
+    among_five = (judged.top == judged.truth[:, None]).any(1) & readable
+    found |= share("top5", among_five) if (allowed or classes) > TOP else {"top5": None}
     table = reliability(judged.confidence[readable], judged.right[readable])
     gaps = [row["images"] * abs(row["confidence"] - row["top1"]) for row in table]
     some = int(readable.sum())
@@ -65,8 +67,10 @@ def figures(judged: Judged, classes: int) -> dict[str, Any]:
 
 
 def share(name: str, right: np.ndarray) -> dict[str, Any]:
-    """The share of bool (n,) with its Wilson interval, by ``name``."""
-    value = float(right.mean()) if len(right) else 0.0
+    """The share of bool (n,) with its Wilson interval, by ``name``; both None of no image."""
+    if not len(right):
+        return {name: None, f"{name}_interval": None}
+    value = float(right.mean())
     return {name: round(value, 6), f"{name}_interval": [round(it, 6) for it in wilson(value, len(right))]}
 
 
@@ -127,10 +131,12 @@ def mean(values: np.ndarray, least: float = 0.0) -> dict[str, Any]:
     """The mean of one value per image, float (n,) from ``least`` to 1, with its 95 % interval: it is the images' draw.
 
     Values of many views of one image hang together, so they have to be one value here. The interval is Student's; where
-    all values are equal Wilson's, as for a share. None of fewer than ``FEW`` images.
+    all values are equal Wilson's, as for a share. None of fewer than ``FEW`` images. The mean is None of no image.
     """
     many = len(values)
-    value = float(values.mean()) if many else 0.0
+    if not many:
+        return {"value": None, "interval": None}
+    value = float(values.mean())
     if many < FEW:
         return {"value": round(value, 6), "interval": None}
     spread = float(values.std(ddof=1))

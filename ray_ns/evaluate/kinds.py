@@ -1,12 +1,12 @@
 """The kinds of suites: which figures each gives, and the one value per image by which two networks are compared."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from ray_ns.evaluate import corruptions, flips, perturbations, published
+from ray_ns.evaluate import corruptions, flips, imagenet, perturbations, published
 from ray_ns.evaluate.figures import Judged, figures, mean, share
 from ray_ns.evaluate.paired import paired
 from ray_ns.evaluate.suites import (
@@ -18,25 +18,27 @@ from ray_ns.evaluate.suites import (
     PGD,
     PUBLISHED,
     REAL,
+    among_of,
     corruption_of,
     perturbation_of,
 )
 from ray_ns.evaluate.verdict import by_images, word
 
-IMAGENET = 1000  # classes
 Views = Mapping[str, Judged]  # the same images in every view, in one order
+Names = Sequence[str] | None  # of all classes
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of suites.
 
-    ``figures``: of the views and the number of classes, JSON values. ``values``: one per image, bool or float in 0..1
-    (n,), whose mean is the kind's ``headline``. ``higher``: whether more of it is better.
+    ``figures``: of the views, the number of classes and, where they are known, their names, JSON values. ``values``:
+    one per image, bool or float in 0..1 (n,), whose mean is the kind's ``headline``. ``higher``: whether more of it is
+    better.
     """
 
     headline: str
-    figures: Callable[[Views, int], dict[str, Any]]
+    figures: Callable[[Views, int, Names], dict[str, Any]]
     values: Callable[[Views], np.ndarray]
     higher: bool = True
 
@@ -44,6 +46,7 @@ class Kind:
 def difference(first: np.ndarray, second: np.ndarray, higher: bool, exact: bool = True) -> dict[str, Any]:
     """``first`` - ``second``, values of a kind on the same images, in points with its 95 % interval, and a verdict.
 
+    Of no image the points are None.
     Of bool values as ``evaluate.paired`` has it, with McNemar's ``p``; else of the mean of the images' differences.
     ``exact``: whether the verdict asks the images too (``evaluate.verdict.by_images``); False up to FORMAT 4.
     """
@@ -55,7 +58,7 @@ def difference(first: np.ndarray, second: np.ndarray, higher: bool, exact: bool 
     else:
         of = mean(first.astype(float) - second.astype(float), -1.0)
         found |= {"points": of["value"], "interval": of["interval"], "p": None}
-    found["points"] = round(100 * found["points"], 4)
+    found["points"] = None if found["points"] is None else round(100 * found["points"], 4)
     found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]
     low, high = found["interval"] or (-1, 1)
     winning = int((first > second).sum() if found["points"] > 0 else (first < second).sum())
@@ -69,7 +72,7 @@ def _one(views: Views) -> Judged:
     return found
 
 
-def _corrupted(views: Views, classes: int) -> dict[str, Any]:
+def _corrupted(views: Views, classes: int, names: Names) -> dict[str, Any]:
     """Errors of each corruption by severity, and their means.
 
     ``error``: the mean of the 15 of ImageNet-C, with the interval by images; ``error_all``: of all that there are.
@@ -83,7 +86,7 @@ def _corrupted(views: Views, classes: int) -> dict[str, Any]:
     of, _, _ = corruption_of(next(iter(views))) or ("", "", 0)
     means = {name: float(np.mean(errors)) for name, errors in by_name.items()}
     of_15 = mean(1 - _right_of_common(views))
-    imagenet = classes == IMAGENET and of != corruptions.CIFAR
+    normalised = of != corruptions.CIFAR and imagenet.its_own(names)
     return {
         "images": len(next(iter(views.values())).truth),
         "unreadable": int((next(iter(views.values())).label < 0).sum()),
@@ -93,17 +96,17 @@ def _corrupted(views: Views, classes: int) -> dict[str, Any]:
         "error_all": round(float(np.mean([*means.values()])), 6),
         "corruptions": by_name,
         "left_out": [it for it in (*corruptions.COMMON, *corruptions.EXTRA) if it not in by_name],
-        "mce": round(corruptions.mce(means), 6) if imagenet else None,
+        "mce": round(corruptions.mce(means), 6) if normalised else None,
     }
 
 
-def _published(views: Views, classes: int) -> dict[str, Any]:
+def _published(views: Views, classes: int, names: Names) -> dict[str, Any]:
     """The same of published images. ``left_out``: corruptions, or ``fog:3``, severities, that are not there.
 
     The means are of what is there; without all of the 15 at every severity there is no ``mce``.
     """
     left_out = published.left_out(views)
-    found = _corrupted(views, 0 if published.lacks_common(left_out) else classes)
+    found = _corrupted(views, classes, None if published.lacks_common(left_out) else names)
     unreadable = np.any([judged.label < 0 for judged in views.values()], 0)
     return found | {"unreadable": int(unreadable.sum()), "crop": published.CROP, "left_out": left_out}
 
@@ -116,11 +119,12 @@ def _right_of_common(views: Views) -> np.ndarray:
     return np.mean(common, 0)
 
 
-def _perturbed(views: Views, classes: int) -> dict[str, Any]:
+def _perturbed(views: Views, classes: int, names: Names) -> dict[str, Any]:
     """Flip rates of the images that can be read, 0..1, and the distances of the top 5 (None with few classes).
 
-    ``flips``: the mean of the ten, with the interval by images. ``mfr``: normalised by AlexNet's on ImageNet-P; None
-    where the images are not ImageNet's by their classes.
+    ``flips``, ``top5_distance``: the means of the ten, the former with the interval by images. ``mfr``: the former
+    normalised by AlexNet's on ImageNet-P; None where the images are not ImageNet's by their classes. The distance stays
+    as it is: AlexNet's of each perturbation, which mT5D would take, are in no source that is at hand.
     """
     by_name: dict[str, dict[str, Any]] = {}
     of = ""
@@ -128,20 +132,26 @@ def _perturbed(views: Views, classes: int) -> dict[str, Any]:
         of, name = perturbation_of(view) or ("", "")
         top, noise = _frames(judged), name in perturbations.NOISE
         far = float(flips.top5_distance(top, noise).mean()) if classes > flips.TOP and len(top) else None
-        rate = float(flips.flips(top, noise).mean()) if len(top) else 0.0
-        by_name[name] = {"flips": round(rate, 6), "top5_distance": None if far is None else round(far, 6)}
+        rate = float(flips.flips(top, noise).mean()) if len(top) else None
+        by_name[name] = {"flips": _rounded(rate), "top5_distance": _rounded(far)}
     of_all = mean(_flips(views))
     first = next(iter(views.values()))
-    imagenet = classes == IMAGENET and of != perturbations.CIFAR
+    normalised = of != perturbations.CIFAR and imagenet.its_own(names) and of_all["value"] is not None
+    distances = [it["top5_distance"] for it in by_name.values()]
     return {
         "images": len(first.truth),
         "unreadable": int((first.label < 0).sum()),
         "variant": of,
         "flips": of_all["value"],
         "flips_interval": of_all["interval"],
+        "top5_distance": None if None in distances else _rounded(float(np.mean(distances))),
         "perturbations": by_name,
-        "mfr": round(flips.mfr({name: it["flips"] for name, it in by_name.items()}), 6) if imagenet else None,
+        "mfr": round(flips.mfr({name: it["flips"] for name, it in by_name.items()}), 6) if normalised else None,
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
 
 
 def _frames(judged: Judged) -> np.ndarray:
@@ -158,7 +168,14 @@ def _flips(views: Views) -> np.ndarray:
     return np.mean(rates, 0)
 
 
-def _reassessed(views: Views, classes: int) -> dict[str, Any]:
+def _shown_once(views: Views, classes: int, names: Names) -> dict[str, Any]:
+    """The figures of the one view."""
+    (view,) = views
+    among = among_of(view, classes)
+    return figures(_one(views), classes, None if among is None else int(among.sum()))
+
+
+def _reassessed(views: Views, classes: int, names: Names) -> dict[str, Any]:
     """Top-1 by ReaL labels, of the images that have any."""
     judged = _one(views)
     right = _accepted(views)
@@ -173,7 +190,7 @@ def _accepted(views: Views) -> np.ndarray:
     return accepted[accepted >= 0] == 1
 
 
-_ONE_VIEW = Kind("top1", lambda views, classes: figures(_one(views), classes), lambda views: _one(views).right)
+_ONE_VIEW = Kind("top1", _shown_once, lambda views: _one(views).right)
 KINDS = {
     **dict.fromkeys((CLEAN, AMONG, FGSM, PGD), _ONE_VIEW),
     REAL: Kind("top1", _reassessed, _accepted),

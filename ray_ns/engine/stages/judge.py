@@ -92,7 +92,9 @@ class Judge(Stage[JudgedOn]):
             run.config.data.max_quarantined, images // each, reasons, self.suite.source, "data.max_quarantined"
         )
         views = views_of(JudgedOn(Commit(output.prefix, "", "", tuple(parts), {})).tables(output.store))
-        found = KINDS[self.suite.kind].figures(views, run.config.data.classes)
+        names = run.class_names or run.corpora[self.corpus].class_names()
+        found = KINDS[self.suite.kind].figures(views, run.config.data.classes, names)
+        found["size"] = self.network.fed(run.config.data).size
         told = f"{self.suite.name}: {_headline(self.suite, found)} on {images // times:,} images"
         return Done({"corpus": self.corpus, "figures": found}, parts, told)
 
@@ -129,7 +131,7 @@ def views_of(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Judged]:
 
 def _headline(suite: Suite, found: Mapping[str, Any]) -> str:
     name = KINDS[suite.kind].headline
-    return f"{name} {100 * found[name]:.1f} %"
+    return f"{name} not measured" if found[name] is None else f"{name} {100 * found[name]:.1f} %"
 
 
 def _reasons(table: pa.Table) -> dict[str, int]:

@@ -88,7 +88,7 @@ def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
     lines.append(["95 % interval", *(_interval(it["error_interval"]) for it in figures)])
     lines.append([f"mean of all {len(figures[0]['corruptions'])}", *(f"{100 * it['error_all']:.1f}" for it in figures)])
     if figures[0]["mce"] is not None:
-        lines.append(["mCE, AlexNet is 100", *(f"{100 * it['mce']:.1f}" for it in figures)])
+        lines.append([f"mCE ({_made(figures)}), AlexNet is 100", *(_number(it["mce"], 100, 1) for it in figures)])
     columns.show((suite, *(row["network"] for row in rows)), lines)
     if "crop" in figures[0]:
         _published(figures[0])
@@ -97,7 +97,7 @@ def _corruptions(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
     made = "CIFAR-10-C" if figures[0]["variant"].startswith("cifar") else "ImageNet-C"
     say(
         f"errors in %, mean of 5 severities, on {figures[0]['images']:,} images made here with {made}'s constants "
-        f"({figures[0]['variant']}) as the network sees them, after its crop"
+        f"({_made(figures)}) as the network sees them, after its crop"
         + (f"; without {' and '.join(left_out)}" if left_out else "")
         + ("" if figures[0]["mce"] is not None else "; not normalised: AlexNet's errors are of ImageNet's classes")
     )
@@ -124,23 +124,30 @@ def _perturbations(suite: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """A line per perturbation: the flip rate of each network."""
     figures = [row["figures"] for row in rows]
     lines = [
-        [name, *(f"{100 * it['perturbations'][name]['flips']:.2f}" for it in figures)]
+        [name, *(_number(it["perturbations"][name]["flips"], 100, 2) for it in figures)]
         for name in figures[0]["perturbations"]
     ]
-    lines.append(["mean of the ten", *(f"{100 * it['flips']:.2f}" for it in figures)])
+    lines.append(["mean of the ten", *(_number(it["flips"], 100, 2) for it in figures)])
     lines.append(["95 % interval", *(_interval(it["flips_interval"], 2) for it in figures)])
     far = [[of["top5_distance"] for of in it["perturbations"].values()] for it in figures]
     if far[0][0] is not None:
-        lines.append(["top-5 distance, mean of the ten", *(f"{sum(it) / len(it):.3f}" for it in far)])
+        lines.append(["top-5 distance, mean of the ten, in ranks", *(f"{sum(it) / len(it):.3f}" for it in far)])
     if figures[0]["mfr"] is not None:
-        lines.append(["mFR, AlexNet is 100", *(f"{100 * it['mfr']:.1f}" for it in figures)])
+        lines.append([f"mFR ({_made(figures)}), AlexNet is 100", *(_number(it["mfr"], 100, 1) for it in figures)])
     columns.show((suite, *(row["network"] for row in rows)), lines)
     made = "CIFAR-10-P" if figures[0]["variant"].startswith("cifar") else "ImageNet-P"
     say(
         f"flips in % of the steps of sequences, on {figures[0]['images']:,} images made here with {made}'s constants "
-        f"({figures[0]['variant']}) as the network sees them, black beyond their edge"
+        f"({_made(figures)}) as the network sees them, black beyond their edge"
         + ("" if figures[0]["mfr"] is not None else "; not normalised: AlexNet's rates are of ImageNet's classes")
+        + ("" if far[0][0] is None else "; the top-5 distance is not normalised, so it is no mT5D")
     )
+
+
+def _made(figures: Sequence[Mapping[str, Any]]) -> str:
+    """With which constants the images were made, and of which size: ``imagenet-1.1.5, 224 px``."""
+    sizes = sorted({it["size"] for it in figures if "size" in it})  # an evaluation of an earlier version has none
+    return figures[0]["variant"] + (f", {' and '.join(map(str, sizes))} px" if sizes else "")
 
 
 def _differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
@@ -149,14 +156,14 @@ def _differences(report: Mapping[str, Any], names: Mapping[str, Any]) -> None:
         interval = "no interval" if it["interval"] is None else f"{it['interval'][0]:+.1f} to {it['interval'][1]:+.1f}"
         say(
             f"{names['suites'][it['folder']]}: {CALLED[it['figure']]} of the student less that of the {it['against']}: "
-            f"{it['points']:+.1f} points ({interval}): {it['verdict']}"
+            + ("not measured" if it["points"] is None else f"{it['points']:+.1f} points ({interval}): {it['verdict']}")
         )
 
 
 def _cells(figures: Mapping[str, Any]) -> list[str]:
     return [
         f"{figures['images']:,}",
-        f"{100 * figures['top1']:.1f}",
+        _number(figures["top1"], 100, 1),
         _interval(figures["top1_interval"]),
         _number(figures["top5"], 100, 1),
         _number(figures["calibration_error"], 100, 1),

@@ -7,7 +7,8 @@ import pytest
 
 from ray_ns.evaluate.figures import BINS, Judged, figures, mean, reliability, stacked, student
 from ray_ns.evaluate.intervals import wilson
-from ray_ns.evaluate.kinds import difference
+from ray_ns.evaluate.kinds import KINDS, difference
+from ray_ns.evaluate.suites import AMONG, Suite, among
 
 
 def judged() -> Judged:
@@ -88,3 +89,32 @@ def test_a_difference_says_better_only_where_its_interval_holds_it() -> None:
     assert flips["verdict"] == "better"
     assert flips["points"] == pytest.approx(-29.755, abs=1e-6)
     assert stacked([judged(), judged()]).right.sum() == 4
+
+
+def test_of_no_image_nothing_is_measured() -> None:
+    found = figures(Judged(*(it[:0] for it in vars(judged()).values() if it is not None)), 6)
+    unknown = ("top1", "top1_interval", "top5", "top5_interval", "calibration_error", "calibration_error_interval")
+    assert {found[name] for name in (*unknown, "nll")} == {None}
+    assert found["top1_per_class"] == [None] * 6
+    assert mean(np.zeros(0)) == {"value": None, "interval": None}
+    for values in (np.zeros(0), np.zeros(0, bool)):
+        nothing = difference(values, values, True)
+        assert (nothing["points"], nothing["verdict"]) == (None, "cannot tell on 0 images")
+
+
+@pytest.mark.parametrize(("allowed", "measured"), [(None, True), (6, True), (5, False), (2, False)])
+def test_five_of_five_is_no_top5(allowed: int | None, measured: bool) -> None:
+    """A network that may say five classes has the true one among its five most probable ones."""
+    found = figures(judged(), 1000, allowed)
+    assert (found["top5"] is not None) is measured
+    assert (found.get("top5_interval") is not None) is measured
+
+
+@pytest.mark.parametrize("classes", [2, 5, 6, 7])
+def test_among_some_classes_they_are_those_that_count(classes: int) -> None:
+    allowed = np.arange(1000) < classes
+    (view,) = among(Suite("among@x", AMONG, "x", (AMONG,)), allowed).views
+    found = KINDS[AMONG].figures({view: judged()}, 1000, None)
+    assert (found["top5"] is not None) is (classes > 5)
+    assert len(found["top1_per_class"]) == 1000
+    assert KINDS["clean"].figures({"clean": judged()}, 1000, None)["top5"] is not None

@@ -48,7 +48,7 @@ def test_any_of_an_images_labels_is_right_and_images_without_are_left_out() -> N
     judged = of_table(pa.table(rows))
     assert judged.accepted is not None
     assert judged.accepted.tolist() == [1, -1, 0, 0]
-    found = KINDS["real"].figures({"clean": judged}, 3)
+    found = KINDS["real"].figures({"clean": judged}, 3, None)
     assert (found["images"], found["left_out"], found["unreadable"]) == (3, 1, 1)
     assert found["top1"] == pytest.approx(1 / 3, abs=1e-6)
     assert found["top1_interval"] == pytest.approx(wilson(1 / 3, 3), abs=1e-6)
