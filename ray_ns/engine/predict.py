@@ -177,11 +177,12 @@ def _refuse_void(run: Run, members: Sequence[Member], job: Job, table: pa.Table)
     """Raise ``InputError`` where the networks said no numbers of an image that can be read."""
     if LOGITS in table.column_names:
         logits = table.filter(table["quarantine"].is_null())[LOGITS].combine_chunks()
-        said = as_numpy(logits.flatten()).reshape(len(logits), -1)
+        said = as_numpy(logits.flatten()).reshape(-1, logits.type.list_size)
     else:
         said = as_numpy(table["confidence"].drop_null())
     places = [it.network.place for it in members]
     called = " and ".join(run.called.get(place, f"{run.store.url}/{place}") for place in places)
+    called = f"one of {called}" if len(places) > 1 else called
     sound.refuse(said, called, f"{job.corpus}, {job.view}" if job.view else job.corpus)
 
 

@@ -87,5 +87,5 @@ def _readable(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """The logits, float32 (n, classes), and the true classes, int64 (n,), of the images that can be read."""
     table = table.filter(table["quarantine"].is_null())
     logits = table[LOGITS].combine_chunks()
-    rows = logits.flatten().to_numpy().reshape(table.num_rows, -1)
+    rows = logits.flatten().to_numpy().reshape(-1, logits.type.list_size)
     return rows, table[TRUTH].to_numpy().astype(np.int64)

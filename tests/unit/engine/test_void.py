@@ -165,3 +165,15 @@ def test_what_it_says_of_an_unreadable_image_does_not_count(
     folder = write_classes(tmp_path / "images", [*pictures(5), b""], [0, 1, 2, 0, 1, 2])
     found = evaluate(str(write_network(tmp_path / "it")), [str(folder)], str(tmp_path / "out"), mode="plain")
     assert found.report["rows"][0]["figures"]["unreadable"] == 1
+
+
+def test_where_no_image_can_be_read_nothing_is_said_of_any(opened: Callable[..., Run], folder: Path) -> None:
+    for image in folder.rglob("*.png"):
+        image.write_bytes(b"")
+    run = opened()
+    empty = Corpus.scan(str(folder), "image", "label", [], NAMES)
+    run.corpora.update(validation=empty, test=empty)
+    with run:
+        run.execute = in_this_process()
+        network = run.ensure("rounds/0/train", Copy(network_files()))
+        assert run.ensure("rounds/0/calibrate", Calibrate(network)).temperature == 1
