@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check chaos cluster-test study methods demo-seeds bench-calibration bench-cifar10 bench-fixres bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
+.PHONY: demo test check chaos cluster-test study methods demo-seeds bench-calibration bench-cifar bench-fixres bench-ingest bench-judging bench-label bench-ledger bench-precision bench-sampler bench-select bench-train bench-reduced robustness two-moons clean
 
 
 demo: $(READY)
@@ -41,7 +41,7 @@ demo-seeds: $(READY)
 	$(BIN)/python -m benchmarks.demo_seeds
 
 # CIFAR-10 with 4,000 labels: RAY_NS_CIFAR10 names the folder of its Parquet files. Two hours on one core.
-bench-cifar10: $(READY)
+bench-cifar: $(READY)
 	$(BIN)/python -m benchmarks.cifar10_4k --update
 
 # The digits; and CIFAR-10 where RAY_NS_CIFAR10 names the folder of its Parquet files.

@@ -61,7 +61,7 @@ def difference(first: np.ndarray, second: np.ndarray, higher: bool, exact: bool 
     found["points"] = None if found["points"] is None else round(100 * found["points"], 4)
     found["interval"] = found["interval"] and [round(100 * it, 4) for it in found["interval"]]
     low, high = found["interval"] or (-1, 1)
-    winning = int((first > second).sum() if found["points"] > 0 else (first < second).sum())
+    winning = int((first > second).sum() if low > 0 else (first < second).sum())
     beyond = by_images(found["p"], winning) or not exact
     told = word(low, high, beyond) if higher else word(-high, -low, beyond)
     return found | {"verdict": f"{told} on {images:,} images" if told == "cannot tell" else told}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_ns.config import Config, Training
+from ray_ns.config import Config, MetaPseudoLabels, Training
 
 BASE = "as configured"
 NO_FIGURE = "no figure at hand"
@@ -149,13 +149,16 @@ def methods(config: Config) -> Iterator[Variant]:
         "meta_pseudo_labels": "+0.3 over Noisy Student (CIFAR-10, all labels; the reduced variant)",
     }
     yield Variant("labels alone", {"run.method": "supervised"}, NO_FIGURE)
-    yield Variant("plain pseudo labels", {"run.method": "pseudo_label", **everything}, told["pseudo_label"])
+    plain = {"run.method": "pseudo_label", "student.targets": "hard", "student.temperature": 1.0, **everything}
+    yield Variant("plain pseudo labels", plain, told["pseudo_label"])
     yield Variant("UDA", {"run.method": "uda", **everything}, told["uda"])
     if not isinstance(config.teacher, Training) and not config.mpl.reduced:
         return  # nothing says how it would be trained beside the student
     meta = {"run.method": "meta_pseudo_labels", **everything}
     yield Variant("Meta Pseudo Labels", meta, told["meta_pseudo_labels"])
     silent = {**meta, "mpl.preset": "paper", "mpl.labels": config.mpl.labels, "mpl.feedback": "none"}
+    without = config.mpl.model_copy(update={"preset": "paper", "feedback": "none"})
+    silent |= {f"mpl.{name}": MetaPseudoLabels.model_fields[name].default for name in without.unread}
     yield Variant("Meta Pseudo Labels, no feedback", silent, NO_FIGURE, "Meta Pseudo Labels")
 
 

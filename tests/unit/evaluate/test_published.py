@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from timm.data import ImageNetInfo
 
 from ray_ns.errors import InputError
 from ray_ns.evaluate import published
@@ -13,6 +14,7 @@ from ray_ns.evaluate.figures import Judged
 from ray_ns.evaluate.kinds import KINDS
 from ray_ns.evaluate.suites import PUBLISHED, Suite, corruption_of, parse
 
+OWN = tuple(ImageNetInfo().label_names())
 ALL = [f"corrupt:published:{name}:{it}" for name in (*COMMON, *EXTRA) for it in range(1, 6)]
 
 
@@ -78,12 +80,12 @@ def judged(wrong: int, unreadable: int = 9) -> Judged:
 
 def test_all_of_it_is_normalised_by_alexnet_and_names_the_crop() -> None:
     views = {view: judged(5 if ":saturate:" in view else 1) for view in ALL}
-    found = KINDS[PUBLISHED].figures(views, 1000)
+    found = KINDS[PUBLISHED].figures(views, 1000, OWN)
     assert (found["variant"], found["crop"], found["left_out"], found["images"]) == ("published", "whole", [], 5)
     assert found["mce"] == pytest.approx(0.2 * np.mean([1 / it for it in ALEXNET.values()]), abs=1e-6)
     assert (found["error"], found["error_all"]) == (0.2, pytest.approx((18 * 0.2 + 1) / 19, abs=1e-6))
-    assert KINDS[PUBLISHED].figures(views, 10)["mce"] is None
-    without_extra = KINDS[PUBLISHED].figures({view: it for view, it in views.items() if view in ALL[:75]}, 1000)
+    assert KINDS[PUBLISHED].figures(views, 1000, [*"abc"])["mce"] is None
+    without_extra = KINDS[PUBLISHED].figures({view: it for view, it in views.items() if view in ALL[:75]}, 1000, OWN)
     assert (without_extra["mce"], without_extra["left_out"]) == (found["mce"], list(EXTRA))
 
 
@@ -97,11 +99,11 @@ def test_all_of_it_is_normalised_by_alexnet_and_names_the_crop() -> None:
 )
 def test_what_is_missing_is_named_and_the_mean_of_the_rest_is_no_mce(gone: list[str], missing: list[str]) -> None:
     views = {view: judged(1) for view in ALL if not any(it in view for it in gone)}
-    found = KINDS[PUBLISHED].figures(views, 1000)
+    found = KINDS[PUBLISHED].figures(views, 1000, OWN)
     assert (found["mce"], found["left_out"], found["error"]) == (None, missing, 0.2)
 
 
 def test_an_image_that_cannot_be_read_in_some_view_is_counted_once() -> None:
     views = {view: judged(0, 3 if at % 2 else 4) for at, view in enumerate(ALL)}
-    found = KINDS[PUBLISHED].figures(views, 1000)
+    found = KINDS[PUBLISHED].figures(views, 1000, OWN)
     assert (found["unreadable"], found["images"], found["error"]) == (2, 5, 0.2)

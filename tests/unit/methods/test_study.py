@@ -51,7 +51,8 @@ OWN = [
     {"run": {"method": "meta_pseudo_labels"}, "mpl": {"feedback": "cosine"}},
     {"run": {"method": "meta_pseudo_labels"}, "mpl": {"labels": "soft", "feedback": "exact"}},
     {"run": {"method": "meta_pseudo_labels"}, "mpl": {"preset": "official_code"}},
-    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"reduced": True}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"scale": 5.0, "baseline": 0.9, "student_wait": 1}},
+    {"run": {"method": "meta_pseudo_labels"}, "mpl": {"reduced": True, "adjuster_lr": 0.06}},
 ]
 
 
@@ -66,7 +67,11 @@ def test_a_config_of_any_method_is_compared_with_noisy_student(config: Config, o
     told, silent = (flat(results_of(made[f"Meta Pseudo Labels{it}"])) for it in ("", ", no feedback"))
     assert told["mpl.labels"] == silent["mpl.labels"]
     differ = {name for name in {*told, *silent} if told.get(name) != silent.get(name)}
-    assert differ <= {"mpl.feedback", "mpl.preset"}
+    assert differ <= {
+        "mpl.feedback",
+        "mpl.preset",
+        *(f"mpl.{it}" for it in made["Meta Pseudo Labels, no feedback"].mpl.unread),
+    }
     assert silent["mpl.feedback"] == "none"
 
 
