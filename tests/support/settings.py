@@ -45,6 +45,7 @@ DECIDING = [
     "label.threads",
     "label.top",
     "label.views",
+    "mpl.adjuster_clip",
     "mpl.adjuster_lr",
     "mpl.baseline",
     "mpl.feedback",
@@ -325,6 +326,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "probability": 1.0,
     },
     "MetaPseudoLabels": {
+        "adjuster_clip": 1.0,
         "adjuster_lr": 0.1,
         "baseline": 0.99,
         "feedback": "difference",
