@@ -22,8 +22,8 @@ from benchmarks.split import drawn, write
 ROOT = Path(__file__).resolve().parent.parent
 CIFAR10 = ROOT / "data" / "robustness-cifar10"
 COUNTS = {"labelled": 2000, "validation": 500}
-TEST = {"test": 500}
-FIRST = 20_000  # of the training images: the labelled ones, the validation images and the pool are drawn from these
+TEST = {"test": 150}
+FIRST = 10_000  # of the training images: the labelled ones, the validation images and the pool are drawn from these
 
 
 def ray_ns(*words: str) -> None:
