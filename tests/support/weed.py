@@ -16,7 +16,8 @@ KEYS = {"AWS_ACCESS_KEY_ID": "testkey", "AWS_SECRET_ACCESS_KEY": "testsecret", "
 def free_ports(count: int) -> list[int]:
     """Ports below 10000 (Ray's workers take the ones above) whose gRPC twin 10000 above is free as well."""
     found: list[int] = []
-    for port in range(8300 + os.getpid() % 1000, 9990):
+    # Two workers of one test run, whose numbers are near each other, must not look in the same place at the same time.
+    for port in range(8300 + os.getpid() * 37 % 1000, 9990):
         with contextlib.ExitStack() as stack:
             try:
                 for number in (port, port + 10000):
