@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,9 @@ from ray_ns.evaluate.corruptions import corrupted
 from ray_ns.evaluate.perturbations import frames
 from ray_ns.evaluate.suites import CLEAN, among_of, attack_of, corruption_of, perturbation_of
 from ray_ns.labels import schema
-from ray_ns.models.predictor import Teacher
+
+if TYPE_CHECKING:
+    from ray_ns.models.predictor import Teacher  # which loads torch, and a run that is finished needs none
 
 TOP = 5
 TRUTH, LOSS, FRAMES = "truth", "loss", "frames"
@@ -23,7 +26,7 @@ LEAST = float(np.finfo(np.float32).tiny)  # a smaller probability of the truth c
 class Judge:
     """Judges slices of labelled corpora, whose classes are the network's."""
 
-    def __init__(self, teacher: Teacher, corpora: Mapping[str, Corpus], data: Data) -> None:
+    def __init__(self, teacher: "Teacher", corpora: Mapping[str, Corpus], data: Data) -> None:
         self._teacher, self._corpora, self._data = teacher, corpora, data
         self._labels = lru_cache(4)(self._labels_of)
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,3 +32,9 @@ def test_a_run_knows_where_its_corpora_lie_and_hears_of_a_move(tmp_path: Path, m
     assert json.loads(places.read_text())["pool"] == str(tmp_path / "moved"), "absolute, for another folder"
     places.write_text("rot")
     assert not [fault for _, fault in verify(LocalStore(tmp_path / "run")) if fault]
+
+
+def test_a_run_is_opened_without_torch_which_a_finished_one_does_not_need() -> None:
+    code = "import sys, ray_ns.cli.run, ray_ns.engine.turns; print({'torch', 'timm', 'ray'} & {*sys.modules})"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert said == "set()\n"
