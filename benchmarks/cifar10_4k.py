@@ -55,9 +55,7 @@ def cut(source: Path) -> None:
         sys.exit(f"{source}: expected train-*.parquet and test-*.parquet with the columns image and label.")
     half = DATA.with_name(f"{DATA.name}.half")
     shutil.rmtree(half, ignore_errors=True)
-    sys.argv[1:] = [str(half), "--train", *files["train"], "--test", *files["test"], "--labelled", "4000"]
-    sys.argv += ["--validation", "1000"]
-    split.main()
+    split.cut(half, files["train"], files["test"], {"labelled": 4000, "validation": 1000})
     half.rename(DATA)
 
 

@@ -15,7 +15,7 @@ were looked for on seeds 10 to 12.
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -93,6 +93,18 @@ def generators_of(seeds: Sequence[int]) -> list[Generator]:
     return [Generator().manual_seed(seed(it) >> 1) for it in seeds]
 
 
+def adjusters(count: int) -> tuple[dict[str, Tensor], Callable[[Mapping[str, Tensor], Tensor], Tensor]]:
+    """The weights of so many adjusters, and what they make of log-probabilities (count, n, 10)."""
+    one = Adjuster(CLASSES)
+    weights, _ = stack_module_state([Adjuster(CLASSES) for _ in range(count)])  # type: ignore[arg-type]
+    return weights, vmap(lambda its_own, known: functional_call(one, its_own, (known,)))
+
+
+def some(data: Digits, generators: Sequence[Generator]) -> Tensor:
+    """Every seed's next images of its pool, int64 (S, BATCH)."""
+    return torch.stack([torch.randint(data.pool.shape[1], (BATCH,), generator=it) for it in generators])
+
+
 def at(rows: Tensor, chosen: Tensor) -> Tensor:
     """The rows (S, n, d) of ``rows`` (S, N, d) at the indices (S, n)."""
     return rows.gather(1, chosen.unsqueeze(-1).expand(-1, -1, rows.shape[-1]))
@@ -124,15 +136,13 @@ def reduced(variants: Sequence[Variant], seeds: Sequence[int]) -> list[Ended]:
         for name in ("feedback", "labelled")
     )
     student = begin([data.pool.shape[-1], HIDDEN, CLASSES], generators)
-    one = Adjuster(CLASSES)
-    adjuster, _ = stack_module_state([Adjuster(CLASSES) for _ in rows])  # type: ignore[arg-type]
-    adjusted = vmap(lambda weights, known: functional_call(one, weights, (known,)))
+    adjuster, adjusted = adjusters(len(rows))
     wrong = []
     for step in range(STEPS + 1):
         if step % EVERY == 0:
             with torch.no_grad():
                 wrong.append(share(adjusted(adjuster, data.stored).argmax(-1), data.pool_truth))
-        chosen = torch.stack([torch.randint(data.pool.shape[1], (BATCH,), generator=it) for it in generators])
+        chosen = some(data, generators)
         own = adjusted(adjuster, at(data.stored, chosen))
         loss = factor * feedback_loss(student, own, data, at(data.pool, chosen))
         loss = loss + labelled * cross_entropy(adjusted(adjuster, data.stored_labelled), data.truth)
@@ -163,15 +173,13 @@ def drawn(seeds: Sequence[int]) -> Ended:
     """As ``reduced`` with feedback, by labels that are drawn and by the difference of the student's labelled losses."""
     data, generators = digits(seeds), generators_of(seeds)
     student = begin([data.pool.shape[-1], HIDDEN, CLASSES], generators)
-    one = Adjuster(CLASSES)
-    adjuster, _ = stack_module_state([Adjuster(CLASSES) for _ in seeds])  # type: ignore[arg-type]
-    adjusted = vmap(lambda weights, known: functional_call(one, weights, (known,)))
+    adjuster, adjusted = adjusters(len(seeds))
     wrong, average = [], torch.zeros(len(seeds))
     for step in range(DRAWN_STEPS + 1):
         if step % EVERY == 0:
             with torch.no_grad():
                 wrong.append(share(adjusted(adjuster, data.stored).argmax(-1), data.pool_truth))
-        chosen = torch.stack([torch.randint(data.pool.shape[1], (BATCH,), generator=it) for it in generators])
+        chosen = some(data, generators)
         own = adjusted(adjuster, at(data.stored, chosen))
         labels = feedback.sampled(
             own.detach().exp(), torch.stack([torch.rand(BATCH, generator=it) for it in generators])
@@ -202,7 +210,7 @@ def plain(seeds: Sequence[int]) -> Ended:
     data, generators = digits(seeds), generators_of(seeds)
     student, wrong = begin([data.pool.shape[-1], HIDDEN, CLASSES], generators), []
     for step in range(-STEPS, STEPS + 1):
-        chosen = torch.stack([torch.randint(data.pool.shape[1], (BATCH,), generator=it) for it in generators])
+        chosen = some(data, generators)
         if step >= 0 and step % EVERY == 0:
             with torch.no_grad():
                 wrong.append(share(logits_of(student, data.pool).argmax(-1), data.pool_truth))

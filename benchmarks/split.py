@@ -7,6 +7,7 @@ images is the pool, and so are the images of ``--pool``. Columns are ``image`` a
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,26 @@ def write(table: pa.Table, folder: Path) -> None:
         pq.write_table(table.slice(begin, SHARD_ROWS), folder / f"{number:05d}.parquet", row_group_size=GROUP_ROWS)
 
 
+def cut(
+    folder: Path, train: list[str], test: list[str], counts: dict[str, int], seed: int = 0, pool: Sequence[str] = ()
+) -> None:
+    """Write the parts into ``folder``, of Parquet files; ``counts``: images labelled, and for validation."""
+
+    def read(files: Sequence[str], columns: list[str]) -> pa.Table:
+        return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
+
+    images = read(train, ["image", "label"])
+    rows = drawn(images["label"].to_numpy(), counts, seed)
+    for name in counts:
+        write(images.take(rows[name]), folder / name)
+    left = [images.take(rows["pool"]).select(["image"])]
+    write(pa.concat_tables(left + ([read(pool, ["image"])] if pool else [])), folder / "pool")
+    write(read(test, ["image", "label"]), folder / "test")
+    for name in ("labelled", "validation", "test", "pool"):
+        total = sum(pq.read_metadata(path).num_rows for path in (folder / name).iterdir())
+        print(f"{folder / name}: {total:,} images")
+
+
 def main() -> None:
     """Read, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -56,21 +77,8 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     words = parser.parse_args()
-
-    def read(files: list[str], columns: list[str]) -> pa.Table:
-        return pa.concat_tables([pq.read_table(file, columns=columns) for file in files])
-
-    train = read(words.train, ["image", "label"])
     counts = {"labelled": words.labelled, "validation": words.validation}
-    rows = drawn(train["label"].to_numpy(), counts, words.seed)
-    for name in counts:
-        write(train.take(rows[name]), words.folder / name)
-    pool = [train.take(rows["pool"]).select(["image"])]
-    write(pa.concat_tables(pool + ([read(words.pool, ["image"])] if words.pool else [])), words.folder / "pool")
-    write(read(words.test, ["image", "label"]), words.folder / "test")
-    for name in ("labelled", "validation", "test", "pool"):
-        total = sum(pq.read_metadata(path).num_rows for path in (words.folder / name).iterdir())
-        print(f"{words.folder / name}: {total:,} images")
+    cut(words.folder, words.train, words.test, counts, words.seed, words.pool)
 
 
 if __name__ == "__main__":

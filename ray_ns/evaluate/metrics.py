@@ -19,7 +19,7 @@ def metrics(
         confidence: float (n,), 0 for unreadable images.
         truth: int (n,).
         classes: number of classes.
-        early: by the rule of runs up to format 3, whose records stay as they would have been: an unreadable image
+        early: by the rule of runs up to format 4, whose records stay as they would have been: an unreadable image
             counts in the calibration error, as a wrong one of confidence 0, and a class without images has 0.
     """
     right = predicted == truth

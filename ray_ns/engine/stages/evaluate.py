@@ -34,8 +34,8 @@ NOTHING = (np.zeros(0, int), np.zeros(0), np.zeros(0, int))  # predicted of no i
 class Evaluate(Stage[Scores]):
     """The committed figures of ``network``: ``evaluate.metrics`` of validation and test images.
 
-    From FORMAT 3 on with what it predicted for each of them; from FORMAT 4 on with the loss of each, top-5 and NLL, and
-    with calibration error and top-1 per class by the rule of ``ray-ns evaluate``.
+    From FORMAT 3 on with what it predicted for each of them; from FORMAT 4 on with the loss of each, top-5 and NLL.
+    Calibration error and top-1 per class are by the rule of ``ray-ns evaluate`` from FORMAT 5 on.
     """
 
     network: Network
@@ -53,8 +53,8 @@ class Evaluate(Stage[Scores]):
 
     def work(self, run: Run, output: Output) -> Done:
         classes = run.config.data.classes
-        early = run.format < layout.FAITHFUL
-        view = None if early else OWN
+        early = run.format < layout.EXACT
+        view = OWN if run.format >= layout.FAITHFUL else None
         shards = {name: run.corpora[name].shards for name in CORPORA}
         jobs = [Job(name, tuple(map(Piece, of)), view=view) for name, of in shards.items() if of]
         run.reporter.begin(output.prefix, len(jobs), "corpora")

@@ -30,10 +30,10 @@ class Train(NetworkStage):
     """The committed network of one training.
 
     Without a ``selection`` it learns from labelled images only. A student's recipe is then the control's: it fills its
-    whole batch with them, so that it sees as many images per step as the student does. From FORMAT 4 on the loss of
-    either weighs as much as that of a ``joint`` student (``loss: sum``: 1 + ratio times the mean). ``number`` sets its
-    seed apart from the others'. ``teacher``: whose weights a student begins with, if its recipe says so, and from
-    FORMAT 4 on the control.
+    whole batch with them, so that it sees as many images per step as the student does. From FORMAT 4 on its loss
+    weighs as much as that of a ``joint`` student (``loss: sum``: 1 + ratio times the mean), from FORMAT 5 on without
+    ``joint`` too, and then the student's own. ``number`` sets its seed apart from the others'. ``teacher``: whose
+    weights a student begins with, if its recipe says so, and from FORMAT 4 on the control.
     """
 
     recipe: Training
@@ -51,7 +51,8 @@ class Train(NetworkStage):
             return Plan(run.config, recipe, recipe.batch, key)
         begin = self.teacher if recipe.init == "teacher" else None
         many, fair = 1 + recipe.ratio, run.format >= layout.FAITHFUL
-        weight = many if fair and recipe.loss == "sum" else 1
+        weighed = fair if recipe.joint else run.format >= layout.EXACT
+        weight = many if weighed and recipe.loss == "sum" else 1
         if self.selection is not None:
             alone = 1 if recipe.joint else weight
             return Plan(run.config, recipe, recipe.batch, key, self.selection, begin, weight=alone)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
-from ray_ns.config import Config, Training
+from ray_ns.config import Config, MetaStudent, ReducedStudent, Training
 from ray_ns.engine import metrics, placement, ray_private, waiting
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.stage import Done, Stage
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from ray.train import FailureConfig, ScalingConfig
 
 COST = "cost.json"
+# Of the arithmetic of Meta Pseudo Labels. A checkpoint of an earlier one is not gone on from: the training begins anew.
+LESSON = 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,8 @@ class NetworkStage(Stage[Network]):
 
     def _task(self, run: Run, output: Output, plan: Plan) -> Task:
         used = ["labelled", "pool", *(["validation"] if plan.recipe.eval_steps is not None else [])]
-        place = checkpoint.place(output.prefix, digest(self.inputs(run)))
+        lesson = {"lesson": LESSON} if isinstance(plan.recipe, MetaStudent | ReducedStudent) else {}
+        place = checkpoint.place(output.prefix, digest(self.inputs(run) | lesson))
         return Task(
             Destination(run.store, output.prefix, place, run.lease.held()),
             plan.config,

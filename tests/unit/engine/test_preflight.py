@@ -1,6 +1,7 @@
 """What cannot run is refused before Ray starts and before anything is written."""
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pyarrow as pa
@@ -433,6 +434,12 @@ META = "run.method=meta_pseudo_labels"
 STRIDE_32 = "student.model.args={channels: [8, 8, 8, 8]}"
 
 
+def refuses(config: Config, told: str) -> None:
+    """The networks of a config cannot be trained, and the words say why; without words they can."""
+    with pytest.raises(InputError, match=told) if told else nullcontext():
+        preflight.check_models(config)
+
+
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
@@ -451,13 +458,7 @@ def test_the_labelled_images_of_the_feedback_are_enough_alone(
     tiny: Path, overrides: tuple[str, ...], told: bool
 ) -> None:
     config = load(tiny, ["student.ratio=3", "run.rounds=1", *overrides])
-    if not told:
-        preflight.check_models(config)
-        return
-    with pytest.raises(
-        InputError, match=r"^student\.batch: a training worker's network sees 1 images of 28 x 28 pixels"
-    ):
-        preflight.check_models(config)
+    refuses(config, r"^student\.batch: a training worker's network sees 1 images of 28 x 28 pixels" if told else "")
 
 
 @pytest.mark.parametrize(
@@ -474,13 +475,7 @@ def test_the_teacher_beside_a_student_learns_from_that_ones_images(
 ) -> None:
     vit = "{name: vit_tiny_patch16_224, args: {patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2, img_size: 28}}"
     config = load(tiny, [f"teacher.model={vit}", "run.rounds=1", *overrides])
-    if not told:
-        preflight.check_models(config)
-        return
-    with pytest.raises(
-        InputError, match=rf"^teacher\.model\.name: vit.* {told}.*beside the student.*student.train_size"
-    ):
-        preflight.check_models(config)
+    refuses(config, rf"^teacher\.model\.name: vit.* {told}.*beside the student.*student.train_size" if told else "")
 
 
 def test_each_corpus_may_have_columns_of_its_own(tiny: Path, tmp_path: Path) -> None:

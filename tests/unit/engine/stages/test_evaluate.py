@@ -76,7 +76,7 @@ def test_from_format_4_on_each_image_has_its_loss(evaluated: Evaluated, images: 
 
 
 def test_an_older_run_goes_on_without_it(evaluated: Evaluated) -> None:
-    now, then = evaluated(4), evaluated(3)
+    now, between, then = evaluated(5), evaluated(4), evaluated(3)
     table, before = now.predictions("test"), then.predictions("test")
     assert table is not None
     assert before is not None
@@ -87,6 +87,7 @@ def test_an_older_run_goes_on_without_it(evaluated: Evaluated) -> None:
     assert set(then.commit.summary["test"]) == keys
     differs = {"calibration_error"}  # from which an older run does not leave the image out that cannot be read
     assert {name for name in keys if now.commit.summary["test"][name] != then.commit.summary["test"][name]} == differs
+    assert {name: between.commit.summary["test"][name] for name in keys} == then.commit.summary["test"]
 
 
 def test_images_that_are_not_there_are_not_measured(evaluated: Evaluated) -> None:

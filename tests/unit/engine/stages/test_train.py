@@ -49,7 +49,7 @@ def test_a_student_of_pseudo_labels_alone_and_its_control_weigh_their_loss_as_a_
 ) -> None:
     run = run_of(tmp_path, format, loss=loss, ratio=5, joint=False)
     weights = [Train(run.config.students[0], 1, it, TEACHER).plan(run).weight for it in (SELECTION, None)]
-    assert weights == [6 if loss == "sum" and format >= layout.FAITHFUL else 1] * 2
+    assert weights == [6 if loss == "sum" and format >= layout.EXACT else 1] * 2
 
 
 @pytest.mark.parametrize("format", layout.READ)
