@@ -102,8 +102,7 @@ class NetworkStage(Stage[Network]):
 
     def _task(self, run: Run, output: Output, plan: Plan) -> Task:
         used = ["labelled", "pool", *(["validation"] if plan.recipe.eval_steps is not None else [])]
-        lesson = {"lesson": LESSON} if isinstance(plan.recipe, MetaStudent | ReducedStudent) else {}
-        place = checkpoint.place(output.prefix, digest(self.inputs(run) | lesson))
+        place = checkpoint_place(plan.recipe, output.prefix, self.inputs(run))
         return Task(
             Destination(run.store, output.prefix, place, run.lease.held()),
             plan.config,
@@ -118,6 +117,12 @@ class NetworkStage(Stage[Network]):
             run.class_names,
             plan.weight,
         )
+
+
+def checkpoint_place(recipe: Training, prefix: str, inputs: dict[str, Any]) -> str:
+    """Where the checkpoints of a training lie: each by what it depends on."""
+    lesson = {"lesson": LESSON} if isinstance(recipe, MetaStudent | ReducedStudent) else {}
+    return checkpoint.place(prefix, digest(inputs | lesson))
 
 
 def _kept(facts: dict[str, Any], recipe: Training) -> str:

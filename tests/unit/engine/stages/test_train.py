@@ -11,6 +11,7 @@ from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.selection import Selection
 from ray_ns.config import Config, GivenTeacher, Model
 from ray_ns.engine.run import Run
+from ray_ns.engine.stages import training
 from ray_ns.engine.stages.network import Copy
 from ray_ns.engine.stages.train import Train
 from ray_ns.models.files import to_files
@@ -94,3 +95,31 @@ def test_a_weight_is_named_in_the_inputs_where_it_is_another_than_1(tmp_path: Pa
     run.corpora = cast(Any, {"labelled": type("Empty", (), {"shards": ()})()})
     inputs = Train(run.config.students[0], 3).inputs(run)
     assert inputs.get("weight") == (weight if named else None)
+
+
+@pytest.mark.parametrize(
+    ("method", "mpl", "anew"),
+    [
+        ("noisy_student", {}, False),
+        ("uda", {}, False),
+        ("meta_pseudo_labels", {}, True),
+        ("meta_pseudo_labels", {"reduced": True}, True),
+    ],
+)
+def test_a_training_by_feedback_that_an_earlier_version_began_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, mpl: dict[str, Any], anew: bool
+) -> None:
+    values = {
+        **MINIMAL,
+        "run": {**MINIMAL["run"], "method": method, "rounds": 1},
+        "mpl": mpl,
+        "label": {"keep": "full"},
+    }
+    store = LocalStore(tmp_path)
+    run = Run(Config.model_validate(values), store, {}, (1,), Lease(store), Reporter("plain"))
+    stage = Train(run.config.students[0], 1, None, TEACHER)
+    places = []
+    for lesson in (1, 2):
+        monkeypatch.setattr(training, "LESSON", lesson)
+        places.append(training.checkpoint_place(stage.plan(run).recipe, "rounds/1/train", {}))
+    assert (places[0] != places[1]) == anew
