@@ -14,15 +14,19 @@ def study(
     name: Annotated[
         str,
         typer.Argument(
-            help="noise, targets, filter, balance, ratio, pool, init, joint, rounds, sizes; several with commas; or "
-            "all.",
+            help="noise, targets, filter, balance, ratio, pool, init, joint, rounds, sizes, or all of these; methods: "
+            "the other methods; several with commas.",
             metavar="NAME",
         ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="section.key=value, laid over the config.")] = None,
     *,
     seeds: Annotated[
-        str, typer.Option(help="0..4: these; 3: so many, from run.seed on. They change training, not data.")
+        str,
+        typer.Option(
+            help="0..4: these; 3: so many, from run.seed on. They change the training, and which images are held out, "
+            "where validation or test images are not given."
+        ),
     ] = "1",
     output: Annotated[
         str | None,

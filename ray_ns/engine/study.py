@@ -68,35 +68,41 @@ def study(
     Args:
         source: the config of the run that is varied.
         names: of ``methods.study.STUDIES``.
-        seeds: ``0..4``: these; ``3``: so many, from run.seed on. They change the training, not the data.
+        seeds: ``0..4``: these; ``3``: so many, from run.seed on. They change the training; and the data where some are
+            held out of the labelled images, since each seed draws its own.
         output: where the runs go; None: ``run.dir`` with ``.studies`` behind it.
         overrides: laid over the config.
         mode: how progress is printed.
         carry: what makes a run of a config, forked from another; None: the real thing.
 
-    Raises ``InputError`` for what cannot be studied, before anything is made.
+    Raises ``InputError`` for what cannot be studied, before anything is made. A variant that turns out to be
+    impossible, such as a selection of no image, is left out and named.
     """
     config = base_of(load(source, overrides))
+    if config.data.test is None and config.data.held_out == 0:
+        raise InputError("data.held_out: 0 holds no test images out, on which a study compares. Give data.test.")
     asked = chosen(config, names)
     numbers = seeds_of(seeds, config.run.seed)
     folder = (output or f"{config.run.dir}.studies").rstrip("/")
     plans = [_Plan(config, folder, seed, asked) for seed in numbers]
     plans[0].check()
     reporter = Reporter(mode)
-    todo = [(plan, name, it) for plan in plans for name, it in plan.runs()]
-    found: dict[tuple[int, str, str], Scored] = {}
-    for number, (plan, name, variant) in enumerate(todo, 1):
-        place, wanted = plan.place(name, variant), plan.config_of(name, variant)
-        if not _finished(place, wanted):
-            reporter.note(f"study: run {number} of {len(todo)}: {name}, {variant.name}, seed {plan.seed}")
-            (carry or carry_here)(wanted, None if variant.name == BASE else plan.base, mode)
-    for plan in plans:
-        found |= plan.scored()
+    failed = _carried(plans, reporter, mode, carry or carry_here)
+    left = _left_out(asked, plans, failed)
+    whole = [(name, it) for name, it in _in_order(asked) if (name, it.name) not in left]
+    found = {
+        (plan.seed, name, of.name): _scored(plan.place(name, of), of.round)
+        for plan in plans
+        for name, it in whole
+        for of in (Variant(BASE), it)
+    }
     return {
         "studies": list(asked),
         "seeds": numbers,
         "folder": folder,
-        "rows": [_row(name, it, numbers, found) for name, it in _in_order(asked)],
+        "each_holds_out": config.data.test is None or config.data.validation is None,
+        "rows": [_row(name, it, numbers, found) for name, it in whole],
+        "left_out": [{"study": name, "variant": it, "why": why} for (name, it), why in left.items()],
         "teacher": [round(_scored(plan.base, 0).top1, 6) for plan in plans],
         "base": [round(_scored(plan.base, None).top1, 6) for plan in plans],
     }
@@ -104,14 +110,16 @@ def study(
 
 def chosen(config: Config, names: str) -> dict[str, list[Variant]]:
     """The variants of each study that is asked for. Raises ``InputError`` where there is none such, or none to make."""
-    wanted = list(ABLATIONS) if names == ALL else names.split(",")
+    given = names.split(",")
+    wanted = [name for word in given for name in (ABLATIONS if word == ALL else (word,))]
     unknown = [name for name in wanted if name not in STUDIES]
     if unknown:
         raise InputError(f"{unknown[0]}: no such study. There are {', '.join(STUDIES)}, and {ALL}.")
     found = {name: variants(config, name) for name in dict.fromkeys(wanted)}
     empty = [name for name, rows in found.items() if not rows]
-    if empty and names != ALL:
-        raise InputError(f"{empty[0]}: this config leaves nothing to compare: {STUDIES[empty[0]].__doc__}")
+    named = [name for name in empty if name in given]
+    if named:
+        raise InputError(f"{named[0]}: this config leaves nothing to compare: {STUDIES[named[0]].__doc__}")
     return {name: rows for name, rows in found.items() if rows}
 
 
@@ -161,13 +169,38 @@ class _Plan:
             except InputError as error:
                 raise InputError(f"study {name}, {variant.name!r}: {error}") from error
 
-    def scored(self) -> dict[tuple[int, str, str], Scored]:
-        """By seed, study and name of the variant; the base's under each study."""
-        found = {}
-        for name, rows in self.asked.items():
-            for it in (Variant(BASE), *rows):
-                found[self.seed, name, it.name] = _scored(self.place(name, it), it.round)
-        return found
+
+def _carried(plans: Sequence[_Plan], reporter: Reporter, mode: Mode, carry: Carry) -> dict[str, str]:
+    """Make every run that is not there yet. Returns why, by its place, a variant could not be made."""
+    todo = [(plan, name, it) for plan in plans for name, it in plan.runs()]
+    failed = {}
+    for number, (plan, name, variant) in enumerate(todo, 1):
+        place, wanted = plan.place(name, variant), plan.config_of(name, variant)
+        if _finished(place, wanted):
+            continue
+        reporter.note(f"study: run {number} of {len(todo)}: {name}, {variant.name}, seed {plan.seed}")
+        try:
+            carry(wanted, None if variant.name == BASE else plan.base, mode)
+        except InputError as error:
+            if variant.name == BASE:
+                raise
+            failed[place] = f"seed {plan.seed}: {error}"
+            reporter.warn(f"study {name}, {variant.name}, {failed[place]} It is left out.")
+    return failed
+
+
+def _left_out(
+    asked: Mapping[str, Sequence[Variant]], plans: Sequence[_Plan], failed: Mapping[str, str]
+) -> dict[tuple[str, str], str]:
+    """Why a row cannot be told, by study and variant: it, or what it is compared with, failed on one seed at least."""
+    found: dict[tuple[str, str], str] = {}
+    for name, it in _in_order(asked):
+        why = next((failed[at] for plan in plans if (at := plan.place(name, it)) in failed), None)
+        if why is None and (name, it.against) in found:
+            why = f"there is no {it.against!r} to compare it with"
+        if why is not None:
+            found[name, it.name] = why
+    return found
 
 
 def _in_order(asked: Mapping[str, Sequence[Variant]]) -> list[tuple[str, Variant]]:

@@ -34,11 +34,15 @@ def notes(found: Mapping[str, Any]) -> list[str]:
             "paired over the test images of one seed. They say nothing of how another training would end: give --seeds"
         )
     else:
-        how = "Student's over the seeds' differences. The seeds change training alone: the data are the same"
+        how = "Student's over the seeds' differences. " + (
+            "Each seed holds out its own images: give data.validation and data.test to change training alone"
+            if found["each_holds_out"]
+            else "The seeds change training alone: the data are the same"
+        )
     lines = [f"the intervals are {how}."]
     if len(rows) > 1:
         lines.append(f"of {len(rows)} rows about {0.05 * len(rows):.1f} lie beside their interval by chance.")
-    return lines
+    return lines + [f"left out: {it['study']}, {it['variant']}: {it['why']}" for it in found["left_out"]]
 
 
 def _cells(row: Mapping[str, Any], seeds: int) -> list[str]:

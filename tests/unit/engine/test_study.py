@@ -216,6 +216,57 @@ def test_an_unknown_study_and_one_with_nothing_to_compare_are_refused(values: di
     assert "sizes" not in found["studies"]
     assert len(found["studies"]) == 9
     assert json.loads(json.dumps(found)) == found
+    beside = study(values, "all,methods", "1", None, (), "plain", Runs(right_of))
+    assert beside["studies"] == [*found["studies"], "methods"]
+
+
+def test_a_study_without_test_images_is_refused_before_anything_is_made(values: dict[str, Any]) -> None:
+    values["data"] = {name: it for name, it in values["data"].items() if name != "test"} | {"held_out": 0}
+    carry = Runs(right_of)
+    with pytest.raises(InputError, match=r"data\.test"):
+        study(values, "noise", "2", None, (), "plain", carry)
+    assert carry.made == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(("validation", "test"), "training alone"), (("test",), "its own images")]
+)
+def test_it_says_whether_the_seeds_change_the_data(
+    given: tuple[str, ...], words: str, values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in {"validation", "test"} - {*given}:
+        del values["data"][name]
+    show(study(values, "balance", "0..1", None, (), "plain", Runs(right_of)))
+    assert words in capsys.readouterr().out
+
+
+def test_a_variant_that_cannot_be_made_is_left_out_and_named(
+    values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And so is what is compared with it; the others go on. A later start tries it again."""
+    carry = Runs(right_of)
+
+    def impossible(config: Config, fork: str | None, mode: Mode) -> None:
+        if "soft-labels" in config.run.dir and config.run.seed == 1:
+            raise InputError("no label is so sure.")
+        carry(config, fork, mode)
+
+    found = study(values, "targets,balance", "0..1", None, (), "plain", impossible)
+    told = {it["variant"]: it["why"] for it in found["left_out"]}
+    assert [it["variant"] for it in found["rows"]] == ["hard labels", "no balance"]
+    assert told["soft labels, no threshold"] == "seed 1: no label is so sure."
+    assert "soft labels, no threshold" in told["hard labels, no threshold"]
+    show(found)
+    assert "left out: targets, soft labels, no threshold: seed 1: no label is so sure." in capsys.readouterr().out
+    assert not study(values, "targets,balance", "0..1", None, (), "plain", carry)["left_out"]
+
+
+def test_a_base_that_cannot_be_made_ends_the_study(values: dict[str, Any]) -> None:
+    def impossible(config: Config, fork: str | None, mode: Mode) -> None:
+        raise InputError("no such images.")
+
+    with pytest.raises(InputError, match="no such images"):
+        study(values, "noise", "1", None, (), "plain", impossible)
 
 
 def test_the_interval_over_seeds_holds_its_level() -> None:
