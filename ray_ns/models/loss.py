@@ -11,9 +11,17 @@ def smooth(labels_B: Tensor, classes: int, smoothing: float) -> Tensor:
 
 
 def sharpen(probabilities_BC: Tensor, temperature: float) -> Tensor:
-    """``p ** (1/temperature)``, renormalised: the released code's soft temperature (noisystudent main.py)."""
-    powered = probabilities_BC.clamp_min(0) ** (1 / temperature)
-    return powered / powered.sum(1, keepdim=True).clamp_min(torch.finfo(powered.dtype).tiny)
+    """``p ** (1/temperature)``, renormalised: the released code's soft temperature (noisystudent main.py).
+
+    Rows of zeros, of images that cannot be read, stay so.
+    """
+    positive = probabilities_BC.clamp_min(0)
+    powered = positive ** (1 / temperature)
+    tiny = torch.finfo(powered.dtype).tiny
+    lost = powered.amax(1, keepdim=True) < tiny  # the power of every probability has run out of the number's range
+    of_largest = positive / positive.amax(1, keepdim=True).clamp_min(tiny)
+    powered = torch.where(lost, of_largest ** (1 / temperature), powered)
+    return powered / powered.sum(1, keepdim=True).clamp_min(tiny)
 
 
 def noisy_student_loss(logits_BC: Tensor, targets_BC: Tensor, labelled: int, kind: str) -> Tensor:

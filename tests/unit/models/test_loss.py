@@ -34,6 +34,17 @@ def test_sharpening_keeps_certainty_and_stays_finite(temperature: float) -> None
     torch.testing.assert_close(found, torch.tensor([[0.0, 1.0], [0.5, 0.5]]))
 
 
+@pytest.mark.parametrize("classes", [3, 1000])
+@pytest.mark.parametrize("temperature", [1e-4, 0.01, 0.05])
+def test_sharpening_of_an_unsure_label_leaves_its_class(temperature: float, classes: int) -> None:
+    """However far p ** (1 / temperature) is below the smallest number; a row of zeros stays one."""
+    unsure = torch.full((classes,), 0.9 / classes)
+    unsure[1] = 1.1 / classes
+    found = sharpen(torch.stack([unsure, torch.zeros(classes)]), temperature)
+    exact = (unsure.double().log() / temperature).softmax(0).float()
+    torch.testing.assert_close(found, torch.stack([exact, torch.zeros(classes)]), rtol=1e-3, atol=1e-6)
+
+
 LOGITS = torch.tensor([[0.0, 0.0], [0.0, math.log(3)], [0.0, 0.0], [math.log(4), 0.0], [0.0, 0.0], [0.0, math.log(9)]])
 TARGETS = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
 EACH = [math.log(2), math.log(4 / 3), math.log(2), math.log(5 / 4), math.log(2), math.log(10)]
