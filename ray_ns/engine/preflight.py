@@ -20,6 +20,7 @@ from ray_ns.config import (
     TwoViewStudent,
     read,
 )
+from ray_ns.config.unused import unused
 from ray_ns.corpora import layout
 from ray_ns.corpora.classes import class_count, class_names
 from ray_ns.corpora.corpus import Corpus, Shard, count_per_class
@@ -149,19 +150,6 @@ def _smaller(place: str, student: int, teacher: int) -> list[str]:
     return [
         f"{place}.model: {student:,} parameters, its teacher has {teacher:,}. Noisy Student wants an equal or larger "
         f"student; a smaller one is distillation."
-    ]
-
-
-def unused(config: Config) -> list[str]:
-    """A warning for each section that is set and that the run's method does not read."""
-    method = config.run.method
-    meta = method == "meta_pseudo_labels"
-    uda = method == "uda" or (meta and (not config.mpl.reduced or config.control.enabled))  # UDA alone is a control
-    read = {"uda": uda, "mpl": meta}
-    return [
-        f"section {name} is set, and run.method: {method} does not use it{' (mpl.reduced: true)' if meta else ''}"
-        for name, it_is in read.items()
-        if name in config.model_fields_set and not it_is
     ]
 
 

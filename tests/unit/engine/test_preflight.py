@@ -8,7 +8,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.labelled_folders import as_class_folders
-from support.settings import MINIMAL
 from support.tiny_run import write_tiny
 
 from ray_ns.config import Config
@@ -506,22 +505,3 @@ def test_each_corpus_is_told_in_one_line_before_anything_starts(
         "pool": "600",
     }.items():
         assert f"data.{name}: {words}" in told
-
-
-@pytest.mark.parametrize(
-    ("method", "told"),
-    [("noisy_student", ["uda", "mpl"]), ("uda", ["mpl"]), ("meta_pseudo_labels", []), ("supervised", ["uda", "mpl"])],
-)
-def test_a_section_that_the_method_does_not_read_is_told_of(method: str, told: list[str]) -> None:
-    values = {**MINIMAL, "run": {**MINIMAL["run"], "method": method}}
-    assert preflight.unused(Config.model_validate(values)) == []
-    found = preflight.unused(Config.model_validate({**values, "uda": {"weight": 2.0}, "mpl": {"scale": 2.0}}))
-    assert [line.split()[1] for line in found] == told
-    assert all(f"run.method: {method}" in line for line in found)
-
-
-@pytest.mark.parametrize("controls", [False, True])
-def test_section_uda_is_read_by_a_control_alone_where_stored_labels_are_adjusted(controls: bool) -> None:
-    run = {**MINIMAL["run"], "method": "meta_pseudo_labels"}
-    beside = {"mpl": {"reduced": True}, "uda": {"weight": 2.0}, "control": {"enabled": controls}}
-    assert len(preflight.unused(Config.model_validate({**MINIMAL, "run": run, **beside}))) == (not controls)
