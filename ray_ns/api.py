@@ -105,7 +105,8 @@ def run_loop(
 
     with drive(config, overrides, mode, grow, until, None if fork is None else str(fork)) as opened:
         outcome = carry_out(opened)
-        judged = advised(opened, verdicts(opened.store, outcome.as_json()["rounds"]) if outcome.complete else ())
+        rows, method = outcome.as_json()["rounds"], opened.config.run.method
+        judged = advised(opened, verdicts(opened.store, rows, method) if outcome.complete else ())
         seconds = [opened.seconds_of(it.name) for it in outcome.all]
         calibrated = calibrations(opened.store, [it.name for it in outcome.all])
         return Result(opened.store.url, outcome, seconds, judged, calibrated)

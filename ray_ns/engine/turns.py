@@ -122,6 +122,11 @@ class Turns:
         """See ``methods.noisy_student.Turns``."""
         return self.run.format >= layout.EXACT
 
+    @property
+    def beside(self) -> bool:
+        """See ``methods.noisy_student.Turns``."""
+        return self.run.format >= layout.BESIDE
+
     def turn(self, number: int) -> Turn:
         """The teacher's turn 0 does not depend on the pool; every other one lies with the pool as it is now."""
         place = self.run.place if number else ""

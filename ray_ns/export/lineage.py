@@ -12,7 +12,7 @@ from ray_ns.errors import IntegrityError
 from ray_ns.export.model_card import Card, Origin, Selected, Trained
 from ray_ns.export.network import data_of_run
 from ray_ns.export.verdicts import of_turns
-from ray_ns.methods.outcome import is_control, title
+from ray_ns.methods.outcome import ONE_STUDENT, is_control, title
 from ray_ns.seals import digest
 from ray_ns.store import layout
 from ray_ns.store.commit import Commit, find_commit, planned_inputs
@@ -25,19 +25,23 @@ def card_of(store: ObjectStore, report: Report, network: Network) -> Card:
     rows = [row for row in value["rounds"] if not is_control(row["round"])]
     control = [row for row in value["rounds"] if is_control(row["round"])]
     best = next(number for number, row in enumerate(rows) if row["best"])
+    record = layout.record(store)
+    assert record is not None, "a run with a report has begun"
+    method = record["config"]["run"].get("method", "noisy_student")
+    beside = rows[-1]["round"] if method in ONE_STUDENT else value["best"]
+    over = {title(row["round"]): of_turns(store, beside, row["round"]) for row in control}
     scores = _commit(store, f"{value['best']}/evaluate").summary
     images = {name: int(of["images"]) for name, of in scores.items()}
     of_pool = [row for row in rows if row["kept"]]
     labels = Labels(_commit(store, f"{of_pool[0]['round']}/label")) if of_pool else None
-    record = layout.record(store)
-    assert record is not None, "a run with a report has begun"
     return Card(
         rounds=[_trained(row) for row in rows],
         best=best,
         controls=[_trained(row) for row in control],
-        method=record["config"]["run"].get("method", "noisy_student"),
+        method=method,
         over_teacher=of_turns(store, value["best"], rows[0]["round"]) if best else None,
-        over_control=of_turns(store, value["best"], control[0]["round"]) if control else None,
+        over_control=over.pop(title(control[0]["round"])) if control else None,
+        over_others={name: found for name, found in over.items() if found is not None},
         data=data_of_run(store, network),
         names=classes.names,
         images=images,

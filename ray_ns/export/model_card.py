@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -10,6 +10,7 @@ import yaml
 from ray_ns.config import MIDDLE, Data, Method
 from ray_ns.evaluate.intervals import wilson
 from ray_ns.evaluate.verdict import Verdict
+from ray_ns.methods.outcome import ONE_STUDENT
 from ray_ns.printed import plain
 
 TAGS = ["timm", "transformers", "image-classification", "self-training", "semi-supervised"]
@@ -86,7 +87,8 @@ class Card:
     """All that the card says. ``rounds``: the teacher's row first; ``best``: which of them the network is of.
 
     ``over_teacher``, ``over_control``: that network against them on test; None where it is the teacher, or there is no
-    control. ``data``: how the network is fed. ``names``: of the classes by number, None where they have none.
+    control. Of a method with one student it is that one against the control, and, by their titles, against
+    ``over_others``. ``data``: how the network is fed. ``names``: of the classes by number, None where they have none.
     ``images``, ``unreadable``: of the validation and test images; an unreadable one counts as wrong. ``calibration``:
     expected calibration error on test, 0..1, None without test images. ``quarantine``, ``left_out``: pool images
     without a label, by reason. ``why``: why it is the best, where that was not by top-1 alone. ``top5``: on test, 0..1,
@@ -111,6 +113,7 @@ class Card:
     facts: Mapping[str, Any]
     why: str | None = None
     top5: float | None = None
+    over_others: Mapping[str, Verdict] = field(default_factory=dict)
 
     @property
     def teacher(self) -> str:
@@ -281,9 +284,14 @@ def _figures(it: Card) -> Iterator[str]:
     if it.over_teacher is not None:
         which = "was given" if it.rounds[0].given else "learned from the labelled images alone"
         yield f"- Against the teacher, which {which}: {_compared(it.over_teacher)}"
+    of_student = it.best == 0 and it.method in ONE_STUDENT
+    against = "Student 1, not this network, against" if of_student else "Against"
     if it.over_control is not None:
-        yield f"- Against the control: {_compared(it.over_control)} {_control(it.best)}"
-    elif not it.controls:
+        told = _control(it.best, "student" if of_student else "first student")
+        yield f"- {against} the control: {_compared(it.over_control)} {told}"
+    for title, found in it.over_others.items():
+        yield f'- {against} the control "{title.partition(": ")[2]}": {_compared(found)}'
+    if not it.controls:
         yield "- No control was trained: what a larger network or more noise bring without the pool is unknown."
     if it.top5 is not None:
         yield f"- Top-5 on test: {100 * it.top5:.1f}."
@@ -312,9 +320,9 @@ def _interval(share: float | None, images: int) -> str:
     return f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-def _control(best: int) -> str:
+def _control(best: int, whose: str) -> str:
     if best == 0:
-        return "The control is the first student's architecture, recipe, steps and noise, without the pool."
+        return f"The control is the {whose}'s architecture, recipe, steps and noise, without the pool."
     return (
         "The control is this network's own architecture, recipe, steps and noise, trained on the labelled images "
         "alone: a true difference comes from the pool."

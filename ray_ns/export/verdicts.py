@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ray_ns.artifacts.scores import Scores, right
+from ray_ns.config import Method
 from ray_ns.errors import IntegrityError
 from ray_ns.evaluate.verdict import WANTED, Verdict, unpaired, verdict
-from ray_ns.methods.outcome import is_control, nearest
+from ray_ns.methods.outcome import ONE_STUDENT, is_control, nearest
 from ray_ns.store.commit import find_commit
 from ray_ns.store.objects import ObjectStore
 
@@ -43,18 +44,23 @@ class Judged:
         }
 
 
-def verdicts(store: ObjectStore, rows: Sequence[Mapping[str, Any]]) -> list[Judged]:
-    """Of the ``rows`` of a run's report. The best student on test, against the teacher and the control.
+def verdicts(store: ObjectStore, rows: Sequence[Mapping[str, Any]], method: Method = "noisy_student") -> list[Judged]:
+    """Of the ``rows`` of a run's report. The best student on test, against the teacher and the controls.
 
-    Where the teacher is kept: the student that came nearest, on validation, which chose, and on test. Nothing is said
-    of images that a run does not have.
+    Where the teacher is kept: the student that came nearest, on validation, which chose, and on test; by a ``method``
+    with one student that one against the controls too. Nothing is said of images that a run does not have.
     """
     (best,) = (row["round"] for row in rows if row["best"])
     teacher, *others = (row["round"] for row in rows)
-    asked = [(best, other, "test") for other in (teacher, *filter(is_control, others))]
-    if best == teacher:
-        student = nearest(rows)
-        asked = [(student["round"], teacher, name) for name in ("validation", "test")] if student else []
+    student, controls = nearest(rows), [*filter(is_control, others)]
+    if best != teacher:
+        asked = [(best, other, "test") for other in (teacher, *controls)]
+    elif student is None:
+        asked = []
+    else:
+        one = student["round"]
+        asked = [(one, teacher, "validation"), (one, teacher, "test")]
+        asked += [(one, other, "test") for other in controls if method in ONE_STUDENT]
     found = ((*it, of_turns(store, *it)) for it in asked)
     return [Judged(one, other, corpus, said) for one, other, corpus, said in found if said is not None]
 

@@ -37,11 +37,14 @@ class Turn(Protocol):
 class Turns(Protocol):
     """All that the method may use: the turns by number, 0 being the teacher's, and the control's.
 
-    ``tell`` says something to whoever started the run. ``exact``: see ``evaluate.promotion.decide``.
+    ``tell`` says something to whoever started the run. ``exact``: see ``evaluate.promotion.decide``. ``beside``:
+    whether the controls of a method with one student are compared with that one; False in runs up to FORMAT 5.
     """
 
     @property
     def exact(self) -> bool: ...
+    @property
+    def beside(self) -> bool: ...
     def turn(self, number: int) -> Turn: ...
     def control(self, name: str = "") -> Turn:
         """Of the fair control; ``name``: of another one, which has the seeds of round 1."""

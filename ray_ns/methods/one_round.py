@@ -37,7 +37,8 @@ def one_round(turns: Turns, config: Config) -> Outcome:
         controls = [turns.control().train(config.plain_students[0], None, teacher.network)]
         for name, other in controls_of(config).items():
             controls.append(turns.control(name).train(other, selection, teacher.network))
-    return Outcome([teacher, student], config.run.promote, controls)
+    beside = student if turns.beside else None
+    return Outcome([teacher, student], config.run.promote, controls, beside=beside)
 
 
 def controls_of(config: Config) -> Mapping[str, Student]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
-from ray_ns.config import Training
+from ray_ns.config import Method, Training
 from ray_ns.config.run import Promote
 from ray_ns.evaluate.promotion import Decision, Scored, decisions
 
 CONTROL = "control"
 CORPORA = ("validation", "test")
+ONE_STUDENT: frozenset[Method] = frozenset(("pseudo_label", "uda", "meta_pseudo_labels"))  # ``methods.one_round``
 
 
 class Network(Protocol):
@@ -110,6 +111,7 @@ class Outcome:
     """All rounds in order, and the controls, the fair one first. ``promote``: how a student became the teacher.
 
     ``complete`` is False where ``--until`` ended the run early. ``exact``: see ``evaluate.promotion.decide``.
+    ``beside``: the student that the controls are compared with, whether or not it became the teacher; None: the best.
     """
 
     rounds: Sequence[Round]
@@ -117,6 +119,7 @@ class Outcome:
     controls: Sequence[Round] = ()
     complete: bool = True
     exact: bool = True
+    beside: Round | None = None
 
     @cached_property
     def _decided(self) -> tuple[list[Decision], int]:
@@ -148,13 +151,13 @@ class Outcome:
         return f"student {at} {self.decided[at - 1].told}"
 
     def as_json(self) -> dict[str, Any]:
-        """The report: a row per round, the best, and its gains on test in points.
+        """The report: a row per round, the best, and gains on test in points: the best's, over a control ``beside``'s.
 
         Where students are not simply chosen by top-1: the rule, and of each student what was decided.
         """
         gains = {"over_teacher": _points(self.best, self.rounds[0])}
         for it in self.controls:
-            gains[f"over_{it.name.rpartition('/')[2].replace('-', '_')}"] = _points(self.best, it)
+            gains[f"over_{it.name.rpartition('/')[2].replace('-', '_')}"] = _points(self.beside or self.best, it)
         rows = [_row(it, it is self.best) for it in self.all]
         rule: dict[str, Any] = {}
         if self.promote != "validation":

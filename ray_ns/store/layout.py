@@ -19,8 +19,8 @@ from ray_ns.store import commit
 from ray_ns.store.fork import FORK, ForkedStore
 from ray_ns.store.objects import ObjectStore
 
-FORMAT = 5  # of new runs; 1 names every setting (``config.results``)
-READ = (1, 2, 3, 4, 5)
+FORMAT = 6  # of new runs; 1 names every setting (``config.results``)
+READ = (1, 2, 3, 4, 5, 6)
 READABLE = 3  # from this format on other programs read the tables as they are, and evaluations keep their predictions
 FAITHFUL = (
     4  # from this format on the recipes are those of the papers (``config.schema.earlier``), and the control's too
@@ -28,6 +28,7 @@ FAITHFUL = (
 EXACT = (
     5  # from this format on "better" and "worse" need McNemar's exact test beside the interval (``evaluate.verdict``)
 )
+BESIDE = 6  # from this format on a method's controls are compared with its one student (``methods.one_round``)
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth

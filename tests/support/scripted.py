@@ -52,7 +52,7 @@ class Scripted:
         self.validation, self._control = validation, control
         self.asked: list[tuple[Any, ...]] = []
         self.told: list[str] = []
-        self.exact = True
+        self.exact = self.beside = True
 
     def tell(self, words: str) -> None:
         self.told.append(words)

@@ -71,3 +71,4 @@ def test_a_round_whose_teacher_is_unchanged_takes_the_labels_and_the_selection_t
 def test_a_run_goes_on_by_the_words_of_its_own_format(tmp_path: Path, format: int) -> None:
     turns, _ = turns_of(tmp_path, format)
     assert turns.exact == (format >= 5)
+    assert turns.beside == (format >= 6)

@@ -125,6 +125,20 @@ def test_of_a_teacher_that_was_given_nothing_is_claimed(made: Callable[..., Card
     assert "The teacher was given" not in card(made())
 
 
+@pytest.mark.parametrize("best", [0, 1])
+def test_of_a_method_with_one_student_each_control_is_compared_with_that_one(
+    made: Callable[..., Card], best: int
+) -> None:
+    silent = Verdict(1000, 0.3, -1.0, 1.6, (22, 19), 0.75)
+    told = made(method="meta_pseudo_labels", rounds=made().rounds[:2], best=best, selected=None)
+    text = card(replace(told, over_teacher=None, over_others={"control: no feedback": silent}))
+    who = "Against" if best else "Student 1, not this network, against"
+    assert f"- {who} the control: {told.over_control.in_words}. The control is " in text
+    assert f'- {who} the control "no feedback": {silent.in_words}. **This is not significant**' in text
+    assert ("The control is the student's architecture, recipe, steps and noise" in text) == (best == 0)
+    assert "Student 1, not this" not in card(made(best=0, over_teacher=None, selected=None))
+
+
 def test_without_a_control_its_absence_is_said(made: Callable[..., Card]) -> None:
     assert "No control was trained" in card(made(controls=[], over_control=None))
 

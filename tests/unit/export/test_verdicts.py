@@ -12,6 +12,8 @@ from ray_ns.artifacts.scores import COLUMNS, PREDICTIONS
 from ray_ns.errors import IntegrityError
 from ray_ns.export.verdicts import verdicts
 from ray_ns.labels import files
+from ray_ns.methods import METHODS
+from ray_ns.methods.one_round import one_round
 from ray_ns.store.commit import Output, ensure
 from ray_ns.store.objects import LocalStore
 
@@ -90,3 +92,23 @@ def test_a_missing_commit_is_damage(score: Any) -> None:
     score.store.delete("rounds/0/evaluate/commit.json")
     with pytest.raises(IntegrityError, match="rounds/0/evaluate has no commit"):
         verdicts(score.store, rows)
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+@pytest.mark.parametrize("kept", [False, True], ids=["promoted", "the teacher is kept"])
+def test_each_control_of_a_method_with_one_student_is_compared_with_that_one(
+    score: Any, method: Any, kept: bool
+) -> None:
+    controls = ["control", "control-no-feedback", "control-uda", "control-pseudo-label"]
+    rows = [
+        score("rounds/0", 30, 30, best=kept),
+        score("rounds/1", 10, 34, best=not kept),
+        *(score(name, 20, 20 + at) for at, name in enumerate(controls)),
+    ]
+    found = {it.against: it for it in verdicts(score.store, rows, method) if it.corpus == "test"}
+    assert {it.network for it in found.values()} == {"rounds/1"}
+    if kept and METHODS[method] is not one_round:
+        assert [*found] == ["rounds/0"], "of the best, which is no student, or there is none"
+        return
+    assert [*found] == ["rounds/0", *controls]
+    assert [it.verdict.points for it in found.values()] == [10.0, 35.0, 32.5, 30.0, 27.5]

@@ -7,19 +7,21 @@ from support.scripted import Scripted
 
 from ray_ns.config import Config
 from ray_ns.methods import METHODS
-from ray_ns.methods.outcome import Outcome, is_control, title
-
-ONE_STUDENT = ["pseudo_label", "uda", "meta_pseudo_labels"]
+from ray_ns.methods.one_round import one_round
+from ray_ns.methods.outcome import ONE_STUDENT, Outcome, is_control, title
 
 
 @pytest.fixture
 def carried(config: Config):
     """The outcome and the log of a run by a method, whose student has these validation scores."""
 
-    def run(method: str, *validation: float, control: bool = True, **mpl: Any) -> tuple[Outcome, Scripted]:
+    def run(
+        method: str, *validation: float, control: bool = True, beside: bool = True, **mpl: Any
+    ) -> tuple[Outcome, Scripted]:
         values = config.model_dump(exclude_unset=True)
         values |= {"run": values["run"] | {"method": method}, "control": {"enabled": control}, "mpl": mpl}
         turns = Scripted(validation or (0.5, 0.6))
+        turns.beside = beside
         chosen = Config.model_validate(values)
         return METHODS[chosen.run.method](turns, chosen), turns
 
@@ -30,7 +32,7 @@ def kinds(outcome: Outcome) -> list[tuple[str, str]]:
     return [(it.name, type(it.recipe).__name__) for it in outcome.all]
 
 
-@pytest.mark.parametrize("method", ONE_STUDENT)
+@pytest.mark.parametrize("method", sorted(ONE_STUDENT))
 def test_the_first_teacher_chooses_what_the_one_student_sees(carried, method: str) -> None:
     _, turns = carried(method, control=False)
     assert turns.only("label") == [("rounds/1", "rounds/0", None)]
@@ -90,7 +92,7 @@ def test_other_methods_have_the_fair_control(carried, method: str) -> None:
     assert not carried(method, control=False)[0].controls
 
 
-@pytest.mark.parametrize("method", ["supervised", *ONE_STUDENT])
+@pytest.mark.parametrize("method", ["supervised", *sorted(ONE_STUDENT)])
 def test_a_worse_student_does_not_take_the_teachers_place(carried, method: str) -> None:
     assert carried(method, 0.5, 0.9)[0].best.name == "rounds/1"
     outcome, turns = carried(method, 0.9, 0.1)
@@ -103,6 +105,22 @@ def test_a_gain_over_each_control_is_in_the_report(carried) -> None:
     assert set(outcome.as_json()["gain_points"]) == {
         *("over_teacher", "over_control", "over_control_no_feedback", "over_control_uda", "over_control_pseudo_label")
     }
+
+
+@pytest.mark.parametrize("method", sorted(ONE_STUDENT))
+@pytest.mark.parametrize("beside", [False, True], ids=["up to format 5", "now"])
+def test_a_gain_over_a_control_is_the_students_also_where_the_teacher_is_kept(
+    carried, method: str, beside: bool
+) -> None:
+    outcome, _ = carried(method, 0.9, 0.1, beside=beside)  # on test .1 and .9, each control 1
+    gains = outcome.as_json()["gain_points"]
+    assert outcome.best.name == "rounds/0"
+    assert gains.pop("over_teacher") == 0
+    assert set(gains.values()) == {-10.0 if beside else -90.0}
+
+
+def test_methods_with_one_student_are_those_of_this_page() -> None:
+    assert {name for name, method in METHODS.items() if method is one_round} == ONE_STUDENT
 
 
 def test_what_the_turns_are_called(carried) -> None:
