@@ -11,6 +11,7 @@ from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.methods import MetaPseudoLabels, MetaStudent, Method, ReducedStudent, TwoViewStudent, Uda, UdaStudent
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
+from ray_ns.config.schedules import check_schedules
 from ray_ns.config.schema import decided
 from ray_ns.config.training import Finetune, Fixing, Fixres, Model, Noise, Optimizer, Student, Training
 
@@ -44,5 +45,6 @@ __all__ = [
     "UdaStudent",
     "Views",
     "changes",
+    "check_schedules",
     "decided",
 ]

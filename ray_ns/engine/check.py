@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from ray_ns.artifacts.network import GIVEN
-from ray_ns.config import Config, Settings
+from ray_ns.config import Config, Settings, check_schedules
 from ray_ns.config.read import load
 from ray_ns.engine import estimate, overlap, precision, preflight, sample, stages, teachers
 from ray_ns.engine.bench import Bench, Finding
@@ -32,7 +32,10 @@ def check(path: str, overrides: Sequence[str]) -> Iterator[Finding]:
     config = load(path, overrides)
     check_given(path, overrides, config)
     store = open_store(config.run.dir, config.cluster.store_seconds)
-    settings = Settings.of_run(layout.record(store), Config)
+    record = layout.record(store)
+    if record is None:
+        check_schedules(config)
+    settings = Settings.of_run(record, Config)
     config, automatic = precision.decide(settings.completed(config), layout.settings(store))
     config = teachers.decide(config, layout.settings(store))
     if automatic:

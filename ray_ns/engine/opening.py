@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ray_ns.config import Config, Settings
+from ray_ns.config import Config, Settings, check_schedules
 from ray_ns.config.read import load, with_classes
 from ray_ns.engine import (
     connection,
@@ -59,6 +59,8 @@ def drive(
     config = teachers.decide(config, layout.settings(store))
     named = settings.of(config)
     begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(settings, record, config))
+    if not begun:
+        check_schedules(config)
     more = begun and more_rounds.more(layout.settings(store) or {}, config)
     reporter = Reporter(mode)
     if automatic and record is None:

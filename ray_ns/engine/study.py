@@ -14,7 +14,7 @@ import numpy as np
 
 from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.scores import Scores, right
-from ray_ns.config import Config, GivenTeacher, Settings
+from ray_ns.config import Config, GivenTeacher, Settings, check_schedules
 from ray_ns.config.read import load
 from ray_ns.engine import precision, stages
 from ray_ns.engine.fanout import Here
@@ -165,7 +165,9 @@ class _Plan:
         """Raise ``InputError`` where a variant cannot be a run."""
         for name, variant in self.runs():
             try:
-                self.config_of(name, variant)
+                config = self.config_of(name, variant)
+                if layout.record(open_run(config.run.dir)) is None:
+                    check_schedules(config)
             except InputError as error:
                 raise InputError(f"study {name}, {variant.name!r}: {error}") from error
 

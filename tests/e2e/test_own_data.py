@@ -24,7 +24,8 @@ COMMON = ["run.rounds=1", "control.enabled=false", "cluster.object_store_mb=100"
 NETWORK = "{stem_type: deep, stem_width: 4, channels: [8, 16, 16, 16], output_stride: 16}"
 TINY = [
     *(*COMMON, "data.size=28", "teacher.steps=20", "teacher.batch=16", "teacher.optimizer.warmup_steps=5"),
-    *("student.steps=10", "student.batch=8", f"teacher.model.args={NETWORK}", f"student.model.args={NETWORK}"),
+    *("student.steps=10", "student.optimizer.warmup_steps=5", "student.batch=8"),
+    *(f"teacher.model.args={NETWORK}", f"student.model.args={NETWORK}"),
     *("select.threshold=0.1", "label.slice_rows=64", "cluster.train_threads=1"),
 ]
 SHORT = [*COMMON, "data.size=32", "teacher.steps=200", "student.steps=100", "select.threshold=0.3"]

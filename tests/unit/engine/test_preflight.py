@@ -72,6 +72,7 @@ def test_a_config_that_can_run_passes_and_is_written_down(tiny: Path, tmp_path: 
             ["teacher.model.name", "cannot take images of 24 x 24", "test_size of the recipe"],
         ),
         ("teacher.finetune={steps: 2, freeze: 99}", ["teacher.finetune.freeze = 99", "layers"]),
+        ("student.steps=5", ["student.optimizer.warmup_steps = 5", "student.steps = 5", "Lower it"]),
         ("teacher.fixres.size=28", ["teacher.fixres.size = 28", "trained at 28 pixels", "such as 35"]),
         ("teacher.fixres={size: 36, optimizer: {name: nope}}", ["teacher.fixres.optimizer.name", "nope"]),
         ("student.model.pretrained=/nowhere.safetensors", ["student.model.pretrained", "/nowhere.safetensors"]),

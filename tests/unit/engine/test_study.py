@@ -157,6 +157,13 @@ def test_what_is_finished_is_only_read_and_what_is_not_goes_on(values: dict[str,
     assert more["studies"] == ["noise", "balance"]
 
 
+def test_a_variant_that_would_never_learn_is_refused_before_anything_is_made(values: dict[str, Any]) -> None:
+    runs, many = Runs(right_of), values["student"]["steps"]
+    with pytest.raises(InputError, match=rf"study .*: student.optimizer.warmup_steps = {many}: "):
+        study(values, "noise", "1", None, [f"student.optimizer.warmup_steps={many}"], "plain", runs)
+    assert runs.made == []
+
+
 def test_a_run_of_other_settings_is_not_taken_for_the_studys(values: dict[str, Any]) -> None:
     study(values, "balance", "1", None, (), "plain", Runs(right_of))
     another = Runs(right_of)
@@ -289,6 +296,7 @@ def test_a_small_run_is_made_in_this_process_and_its_fork_takes_what_is_the_same
 
     monkeypatch.setattr(local_cluster, "start", refused)
     small = ["run.rounds=1", "teacher.steps=2", "student.steps=2", "select.threshold=0.0"]
+    small += [f"{name}.optimizer.warmup_steps=0" for name in ("teacher", "student")]
     config = load(write_tiny(tmp_path), [f"run.dir={tmp_path}/base", *small])
     carry_here(config, None, "json")
     other = load(config.model_dump(exclude_unset=True), [f"run.dir={tmp_path}/other", "student.targets=hard"])

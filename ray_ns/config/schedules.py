@@ -1,0 +1,48 @@
+"""Warm-up, wait and decay beside the steps of a training. Only of a new run: one that has begun goes on as it is."""
+
+from collections.abc import Iterator
+
+from ray_ns.config.config import Config
+from ray_ns.config.methods import MetaStudent
+from ray_ns.config.training import Training
+from ray_ns.errors import InputError
+
+
+def check_schedules(config: Config) -> None:
+    """Raise ``InputError`` for a training that ends before its learning rate is at its height."""
+    for place, warmup, steps, of_steps in _warmed(config):
+        if warmup >= steps > 1:
+            raise InputError(
+                f"{place}.optimizer.warmup_steps = {warmup}: the learning rate would not reach its height in "
+                f"{of_steps}. Lower it, or raise the steps."
+            )
+    for student in config.students:
+        if isinstance(student, MetaStudent):
+            _check_beside(student)
+
+
+def _warmed(config: Config) -> Iterator[tuple[str, int, int, str]]:
+    """Of each training its place, its warm-up, its steps, and these in words."""
+    for name, recipe in config.recipes().items():
+        found: dict[str, Training | None] = {"": recipe, ".finetune": recipe.tuning, ".fixres": recipe.fixing}
+        if recipe.fixres.variant in ("statistics", "affine"):
+            del found[".fixres"]  # looks at images, and learns by no rate
+        for within, it in found.items():
+            if it is not None:
+                yield f"{name}{within}", it.optimizer.warmup_steps, it.steps, f"{name}{within}.steps = {it.steps}"
+
+
+def _check_beside(student: MetaStudent) -> None:
+    """The teacher and the student of Meta Pseudo Labels, which are trained together."""
+    teacher, steps, wait = student.of_teacher.optimizer, student.steps, student.mpl.student_wait
+    told = f"the learning rate would not reach its height in student.steps = {steps}"
+    if teacher.warmup_steps >= steps > 1:
+        raise InputError(
+            f"teacher.optimizer.warmup_steps = {teacher.warmup_steps}: {told}, for which it is trained beside the "
+            f"student. Lower it, or raise the steps."
+        )
+    if wait and wait + student.optimizer.warmup_steps >= steps:
+        raise InputError(
+            f"mpl.student_wait = {wait}, and student.optimizer.warmup_steps = {student.optimizer.warmup_steps} after "
+            f"it: {told}. Lower one of them, or raise the steps."
+        )
