@@ -9,7 +9,7 @@ from ray_ns.errors import InputError
 
 
 def check_schedules(config: Config) -> None:
-    """Raise ``InputError`` for a training that ends before its learning rate is at its height."""
+    """Raise ``InputError`` for a training whose learning rate never is at its height, or is next to 0 for long."""
     for place, warmup, steps, of_steps in _warmed(config):
         if warmup >= steps > 1:
             raise InputError(
@@ -34,7 +34,13 @@ def _warmed(config: Config) -> Iterator[tuple[str, int, int, str]]:
 
 def _check_beside(student: MetaStudent) -> None:
     """The teacher and the student of Meta Pseudo Labels, which are trained together."""
-    teacher, steps, wait = student.of_teacher.optimizer, student.steps, student.mpl.student_wait
+    teacher, steps, wait = student.teacher.optimizer, student.steps, student.mpl.student_wait
+    if teacher.schedule == "step" and student.teacher.steps != steps:
+        raise InputError(
+            f"teacher.optimizer.schedule: step has decay_steps = {teacher.decay_steps} for teacher.steps = "
+            f"{student.teacher.steps} alone, and beside the student it is trained for student.steps = {steps}. Write "
+            f"schedule: cosine or constant, or make the steps equal."
+        )
     told = f"the learning rate would not reach its height in student.steps = {steps}"
     if teacher.warmup_steps >= steps > 1:
         raise InputError(

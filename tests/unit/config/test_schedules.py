@@ -85,3 +85,30 @@ def test_the_teacher_beside_a_student_warms_up_within_that_ones_steps(reduced: b
         return
     with pytest.raises(InputError, match=r"^teacher.optimizer.warmup_steps = 10: .* in student.steps = 10, for which"):
         check_schedules(config)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "mpl", "fits"),
+    [
+        ({"schedule": "step", "decay_steps": 3}, 10, {}, False),
+        ({"schedule": "step", "decay_steps": 3}, 40, {}, True),
+        ({"schedule": "step", "decay_steps": 3}, 10, {"reduced": True}, True),
+        ({"schedule": "cosine"}, 10, {}, True),
+        ({"schedule": "constant"}, 10, {}, True),
+    ],
+)
+def test_one_staircase_of_the_teacher_is_not_for_trainings_of_two_lengths(
+    schedule: dict[str, Any], steps: int, mpl: dict[str, Any], fits: bool
+) -> None:
+    teacher, student = {"steps": steps, "optimizer": schedule}, {"steps": 40}
+    check_schedules(of("noisy_student", teacher=teacher, student=student))
+    config = of("meta_pseudo_labels", teacher=teacher, student=student, mpl=mpl)
+    if fits:
+        check_schedules(config)
+        return
+    with pytest.raises(InputError) as caught:
+        check_schedules(config)
+    assert str(caught.value) == (
+        "teacher.optimizer.schedule: step has decay_steps = 3 for teacher.steps = 10 alone, and beside the student it "
+        "is trained for student.steps = 40. Write schedule: cosine or constant, or make the steps equal."
+    )
