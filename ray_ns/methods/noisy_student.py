@@ -38,7 +38,8 @@ class Turns(Protocol):
     """All that the method may use: the turns by number, 0 being the teacher's, and the control's.
 
     ``tell`` says something to whoever started the run. ``exact``: see ``evaluate.promotion.decide``. ``beside``:
-    whether the controls of a method with one student are compared with that one; False in runs up to FORMAT 5.
+    whether the controls of a method with one student are compared with that one, and none repeats it; False in runs up
+    to FORMAT 5.
     """
 
     @property

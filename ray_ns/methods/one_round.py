@@ -35,25 +35,27 @@ def one_round(turns: Turns, config: Config) -> Outcome:
     controls = []
     if config.control.enabled:
         controls = [turns.control().train(config.plain_students[0], None, teacher.network)]
-        for name, other in controls_of(config).items():
+        for name, other in controls_of(config, turns.beside).items():
             controls.append(turns.control(name).train(other, selection, teacher.network))
     beside = student if turns.beside else None
     return Outcome([teacher, student], config.run.promote, controls, beside=beside)
 
 
-def controls_of(config: Config) -> Mapping[str, Student]:
+def controls_of(config: Config, distinct: bool = True) -> Mapping[str, Student]:
     """The recipes that are trained on the same images beside that of the method, by name.
 
     Of Meta Pseudo Labels: the same without feedback, UDA alone, plain pseudo labels. None has shown on images that the
-    feedback brings something beyond these, so they are always in the table.
+    feedback brings something beyond these, so they are always in the table. ``distinct``: without one whose recipe is
+    the student's own; False in runs up to FORMAT 5.
     """
     if config.run.method != "meta_pseudo_labels":
         return {}
     (recipe,), (plain,) = config.students, config.plain_students
     assert isinstance(recipe, MetaStudent | ReducedStudent)
     silent = recipe.mpl.model_copy(update={"feedback": "none"})
-    return {
+    found: dict[str, Student] = {
         NO_FEEDBACK: recipe.model_copy(update={"mpl": silent}),
         UDA: config.as_trained(plain, "uda"),
         PSEUDO_LABEL: config.as_trained(plain, "pseudo_label"),
     }
+    return {name: it for name, it in found.items() if it != recipe or not distinct}

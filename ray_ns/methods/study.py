@@ -155,6 +155,9 @@ def methods(config: Config) -> Iterator[Variant]:
     if not isinstance(config.teacher, Training) and not config.mpl.reduced:
         return  # nothing says how it would be trained beside the student
     meta = {"run.method": "meta_pseudo_labels", **everything}
+    if config.mpl.feedback == "none":
+        yield Variant("Meta Pseudo Labels, no feedback", meta, NO_FIGURE)
+        return
     yield Variant("Meta Pseudo Labels", meta, told["meta_pseudo_labels"])
     silent = {**meta, "mpl.preset": "paper", "mpl.labels": config.mpl.labels, "mpl.feedback": "none"}
     without = config.mpl.model_copy(update={"preset": "paper", "feedback": "none"})

@@ -28,7 +28,7 @@ FAITHFUL = (
 EXACT = (
     5  # from this format on "better" and "worse" need McNemar's exact test beside the interval (``evaluate.verdict``)
 )
-BESIDE = 6  # from this format on a method's controls are compared with its one student (``methods.one_round``)
+BESIDE = 6  # from this format on controls are compared with a method's one student, and none repeats it (``methods``)
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth

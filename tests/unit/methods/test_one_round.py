@@ -139,3 +139,15 @@ def test_that_the_selection_decides_what_is_seen_is_told_where_labels_are_not_le
     for method in ONE_STUDENT:
         told = [it for it in carried(method)[1].told if "select.threshold: 0" in it]
         assert len(told) == (method != "pseudo_label")
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+@pytest.mark.parametrize("beside", [False, True], ids=["up to format 5", "now"])
+@pytest.mark.parametrize("feedback", ["difference", "none"])
+def test_no_control_repeats_the_student(carried, reduced: bool, beside: bool, feedback: str) -> None:
+    outcome, _ = carried("meta_pseudo_labels", beside=beside, reduced=reduced, feedback=feedback)
+    names = [it.name for it in outcome.controls]
+    assert ("control-no-feedback" in names) == (feedback != "none" or not beside)
+    assert len(names) == 4 - (feedback == "none" and beside)
+    if beside:
+        assert not [it for it in outcome.controls if it.recipe == outcome.rounds[1].recipe]

@@ -155,3 +155,11 @@ def test_rounds_are_rows_of_one_run(config: Config) -> None:
     two, three = variants(base_of(config), "rounds")
     assert (two.round, three.round, two.folder) == (2, 3, three.folder)
     assert variants(base_of(config), "sizes") == [], "teacher and student are alike"
+
+
+def test_a_config_without_feedback_has_one_row_of_meta_pseudo_labels_and_names_it_so(config: Config) -> None:
+    values = config.model_dump(exclude_unset=True) | {"mpl": {"feedback": "none"}}
+    base = base_of(Config.model_validate(values))
+    named = [it.name for it in variants(base, "methods")]
+    assert named == ["labels alone", "plain pseudo labels", "UDA", "Meta Pseudo Labels, no feedback"]
+    assert of_variant(base, dict(variants(base, "methods")[-1].settings)).mpl.feedback == "none"
