@@ -153,6 +153,17 @@ def _smaller(place: str, student: int, teacher: int) -> list[str]:
     ]
 
 
+def unlabelled(config: Config) -> list[str]:
+    """A warning for a student that sees no true label, beside controls that do."""
+    return [
+        f"student.finetune.steps = 0: by run.method: {config.run.method} the student then sees no true label, which "
+        f"every control does. student.finetune.steps: {max(1, it.steps // 100)} with a small "
+        f"student.finetune.optimizer.lr mends it."
+        for it in config.students
+        if isinstance(it, MetaStudent | ReducedStudent) and not it.finetune.steps
+    ]
+
+
 def truncated(config: Config) -> list[str]:
     """A warning for each student whose temperature works on labels of which only the top few are kept."""
     label, classes = config.label, config.data.classes
@@ -296,7 +307,8 @@ def check(run: Run) -> None:
     if not any(sum(pool.open(shard).group_rows) for shard in pool.shards):
         raise InputError(f"data.pool: {config.data.pool} holds no image")
     run.reporter.note(layout.line("data.pool", pool, None, None))
-    for warning in (*check_models(config), *truncated(config), *shrunk(config), *crops(config), *unused(config)):
+    told = (truncated, shrunk, crops, unused, unlabelled)
+    for warning in (*check_models(config), *(line for told_by in told for line in told_by(config))):
         run.reporter.warn(warning)
     if run.local:
         import torch

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from support.labelled_folders import as_class_folders
+from support.settings import MINIMAL
 from support.tiny_run import write_tiny
 
 from ray_ns.config import Config
@@ -506,3 +507,22 @@ def test_each_corpus_is_told_in_one_line_before_anything_starts(
         "pool": "600",
     }.items():
         assert f"data.{name}: {words}" in told
+
+
+@pytest.mark.parametrize("mpl", [{}, {"reduced": True}])
+@pytest.mark.parametrize("method", ["noisy_student", "pseudo_label", "uda", "meta_pseudo_labels"])
+def test_a_student_that_sees_no_true_label_is_told_of(method: str, mpl: dict[str, bool]) -> None:
+    values = {**MINIMAL, "run": {**MINIMAL["run"], "method": method}, "mpl": mpl}
+    tuned = {"student": MINIMAL["student"] | {"finetune": {"steps": 2}}}
+    assert preflight.unlabelled(Config.model_validate(values | tuned)) == []
+    found = preflight.unlabelled(Config.model_validate(values))
+    assert len(found) == (method == "meta_pseudo_labels")
+    assert all("student.finetune.steps = 0" in it and "\n" not in it for it in found)
+
+
+def test_a_student_without_true_labels_is_told_of_before_anything_starts(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", "run.method=meta_pseudo_labels"], "plain"):
+        pass
+    assert "student.finetune.steps = 0" in capsys.readouterr().err
