@@ -11,7 +11,7 @@ from ray_ns.config.labelling import Label, Select, Views
 from ray_ns.config.methods import MetaPseudoLabels, MetaStudent, Method, ReducedStudent, TwoViewStudent, Uda, UdaStudent
 from ray_ns.config.results import Settings, changes
 from ray_ns.config.run import Control, Run
-from ray_ns.config.schedules import check_schedules
+from ray_ns.config.schedules import check_schedules, of_other_steps
 from ray_ns.config.schema import decided
 from ray_ns.config.training import Finetune, Fixing, Fixres, Model, Noise, Optimizer, Student, Training
 
@@ -47,4 +47,5 @@ __all__ = [
     "changes",
     "check_schedules",
     "decided",
+    "of_other_steps",
 ]

@@ -124,9 +124,8 @@ class Config(Section):
             raise ValueError(f"run.rounds = {self.run.rounds}: {method} has one round. Write run.rounds: 1")
         if method == "meta_pseudo_labels":
             self._check_meta()
-        for name, set_so in self._unfit().items():
-            if set_so:
-                raise ValueError(f"{name} is not for run.method: {method}. Leave it out")
+        for name in self.unfit(method):
+            raise ValueError(f"{name} is not for run.method: {method}. Leave it out")
 
     def _check_meta(self) -> None:
         """Meta Pseudo Labels has a teacher that it can train, and a student that learns."""
@@ -144,28 +143,27 @@ class Config(Section):
                 f"or raise student.steps"
             )
 
-    def _unfit(self) -> dict[str, bool]:
-        """The settings that are not for the run's method, and whether each is set so."""
-        method, mpl, (student,) = self.run.method, self.mpl, self.plain_students
+    def unfit(self, method: Method) -> dict[str, Any]:
+        """The settings that are set and not for ``method``, each with the value that is for it."""
+        student, teacher, cluster = self.plain_students[0], self.teacher, self.cluster
+        found: dict[str, tuple[bool, Any]] = {}
         if method == "pseudo_label":
-            return {
-                "student.targets": "targets" in student.model_fields_set and student.targets != "hard",
-                "student.temperature": student.temperature != 1,
+            soft = "targets" in student.model_fields_set and student.targets != "hard"
+            found = {"student.targets": (soft, "hard"), "student.temperature": (student.temperature != 1, 1.0)}
+        if method in ("uda", "meta_pseudo_labels"):
+            reduced = method == "meta_pseudo_labels" and self.mpl.reduced
+            beside = teacher if method == "meta_pseudo_labels" and not reduced else None
+            found = {
+                "cluster.train_microbatch": (cluster.train_microbatch is not None, None),
+                "student.optimizer.sam": (student.optimizer.sam > 0, 0.0),
+                "teacher.optimizer.sam": (isinstance(beside, Training) and beside.optimizer.sam > 0, 0.0),
+                "student.joint": (not student.joint, True),
+                "student.loss": (student.loss != "mean", "mean"),
+                "student.targets": (student.targets != "soft", "soft"),
+                "student.temperature": (student.temperature != 1 and not reduced, 1.0),
+                **{f"student.pseudo_noise.{name}": (not on, True) for name, on in student.pseudo_noise},
             }
-        if method not in ("uda", "meta_pseudo_labels"):
-            return {}
-        beside = self.teacher if method == "meta_pseudo_labels" and not mpl.reduced else None
-        noise = student.pseudo_noise
-        return {
-            "cluster.train_microbatch": self.cluster.train_microbatch is not None,
-            "student.optimizer.sam": student.optimizer.sam > 0,
-            "teacher.optimizer.sam": isinstance(beside, Training) and beside.optimizer.sam > 0,
-            "student.joint": not student.joint,
-            "student.loss": student.loss != "mean",
-            "student.targets": student.targets != "soft",
-            "student.temperature": student.temperature != 1 and not (method == "meta_pseudo_labels" and mpl.reduced),
-            "student.pseudo_noise": not (noise.input and noise.dropout and noise.drop_path),
-        }
+        return {name: fitting for name, (set_so, fitting) in found.items() if set_so}
 
     def _check_shares(self) -> None:
         """Each number of training workers that there may be divides every batch, and divides into groups, equally."""

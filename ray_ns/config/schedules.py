@@ -1,6 +1,7 @@
 """Warm-up, wait and decay beside the steps of a training. Only of a new run: one that has begun goes on as it is."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from ray_ns.config.config import Config
 from ray_ns.config.methods import MetaStudent
@@ -21,6 +22,12 @@ def check_schedules(config: Config) -> None:
             _check_beside(student)
 
 
+def of_other_steps(recipe: Training, steps: int) -> dict[str, Any]:
+    """The settings of a recipe's staircase, where it is not for so many ``steps``, each as it fits any number."""
+    staircase = recipe.optimizer.schedule == "step" and recipe.steps != steps
+    return {"schedule": "cosine", "decay_steps": None} if staircase else {}
+
+
 def _warmed(config: Config) -> Iterator[tuple[str, int, int, str]]:
     """Of each training its place, its warm-up, its steps, and these in words."""
     for name, recipe in config.recipes().items():
@@ -35,7 +42,7 @@ def _warmed(config: Config) -> Iterator[tuple[str, int, int, str]]:
 def _check_beside(student: MetaStudent) -> None:
     """The teacher and the student of Meta Pseudo Labels, which are trained together."""
     teacher, steps, wait = student.teacher.optimizer, student.steps, student.mpl.student_wait
-    if teacher.schedule == "step" and student.teacher.steps != steps:
+    if of_other_steps(student.teacher, steps):
         raise InputError(
             f"teacher.optimizer.schedule: step has decay_steps = {teacher.decay_steps} for teacher.steps = "
             f"{student.teacher.steps} alone, and beside the student it is trained for student.steps = {steps}. Write "

@@ -28,6 +28,7 @@ from ray_ns.store import layout
 from ray_ns.store.commit import find_commit
 from ray_ns.store.fork import open_run
 from ray_ns.store.lease import Lease
+from ray_ns.store.objects import ObjectStore
 from ray_ns.store.status import existing
 
 
@@ -58,9 +59,7 @@ def drive(
     config, automatic = precision.decide(settings.completed(config), layout.settings(source))
     config = teachers.decide(config, layout.settings(store))
     named = settings.of(config)
-    begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(settings, record, config))
-    if not begun:
-        check_schedules(config)
+    begun = _is_begun(store, settings, config)
     more = begun and more_rounds.more(layout.settings(store) or {}, config)
     reporter = Reporter(mode)
     if automatic and record is None:
@@ -100,6 +99,14 @@ def _load(given: str | Path | Mapping[str, Any], overrides: Sequence[str]) -> Co
     check_given(given, overrides, config)
     connection.refuse_connected()
     return config
+
+
+def _is_begun(store: ObjectStore, settings: Settings, config: Config) -> bool:
+    """Whether the run was begun with this config. Raises ``InputError`` for what only a new one is refused for."""
+    begun = layout.check_owner(store, lambda record: more_rounds.differences_but_more(settings, record, config))
+    if not begun:
+        check_schedules(config)
+    return begun
 
 
 def _begin(run: Run, named: Mapping[str, Any], pinned: Sequence[Mapping[str, Any]]) -> None:

@@ -156,8 +156,8 @@ def _smaller(place: str, student: int, teacher: int) -> list[str]:
 def unlabelled(config: Config) -> list[str]:
     """A warning for a student that sees no true label, beside controls that do."""
     return [
-        f"student.finetune.steps = 0: by run.method: {config.run.method} the student then sees no true label, which "
-        f"every control does. student.finetune.steps: {max(1, it.steps // 100)} with a small "
+        f"student.finetune.steps = 0: by run.method: {config.run.method} the student then sees no true label; UDA, "
+        f"pseudo labels and labels alone beside it do. student.finetune.steps: {max(1, it.steps // 100)} with a small "
         f"student.finetune.optimizer.lr mends it."
         for it in config.students
         if isinstance(it, MetaStudent | ReducedStudent) and not it.finetune.steps

@@ -261,6 +261,7 @@ def _row(
         "study": name,
         "variant": variant.name,
         "settings": dict(variant.settings),
+        **({"set_back": dict(variant.set_back)} if variant.set_back else {}),
         "against": variant.against,
         "top1": [round(it.top1, 6) for it in own],
         "top1_against": [round(it.top1, 6) for it in other],

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ray_ns.config import Config, MetaPseudoLabels, Training
+from ray_ns.config import Config, MetaPseudoLabels, Method, Training, of_other_steps
 
 BASE = "as configured"
 NO_FIGURE = "no figure at hand"
@@ -20,6 +20,7 @@ class Variant:
 
     ``against``: the variant, of the same study, that it is compared with; ``BASE`` is the run as configured.
     ``round``: whose student it is; None: the last one's. ``run``: the folder of its run, where others share it.
+    ``set_back``: those of the settings that its method needs otherwise than the base run has them.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Variant:
     against: str = BASE
     round: int | None = None
     run: str = ""
+    set_back: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def folder(self) -> str:
@@ -149,20 +151,32 @@ def methods(config: Config) -> Iterator[Variant]:
         "meta_pseudo_labels": "+0.3 over Noisy Student (CIFAR-10, all labels; the reduced variant)",
     }
     yield Variant("labels alone", {"run.method": "supervised"}, NO_FIGURE)
+    back = _set_back(config, "pseudo_label")
     plain = {"run.method": "pseudo_label", "student.targets": "hard", "student.temperature": 1.0, **everything}
-    yield Variant("plain pseudo labels", plain, told["pseudo_label"])
-    yield Variant("UDA", {"run.method": "uda", **everything}, told["uda"])
+    yield Variant("plain pseudo labels", plain | back, told["pseudo_label"], set_back=back)
+    back = _set_back(config, "uda")
+    yield Variant("UDA", {"run.method": "uda", **everything, **back}, told["uda"], set_back=back)
     if not isinstance(config.teacher, Training) and not config.mpl.reduced:
         return  # nothing says how it would be trained beside the student
-    meta = {"run.method": "meta_pseudo_labels", **everything}
+    back = _set_back(config, "meta_pseudo_labels")
+    meta = {"run.method": "meta_pseudo_labels", **everything, **back}
     if config.mpl.feedback == "none":
-        yield Variant("Meta Pseudo Labels, no feedback", meta, NO_FIGURE)
+        yield Variant("Meta Pseudo Labels, no feedback", meta, NO_FIGURE, set_back=back)
         return
-    yield Variant("Meta Pseudo Labels", meta, told["meta_pseudo_labels"])
+    yield Variant("Meta Pseudo Labels", meta, told["meta_pseudo_labels"], set_back=back)
     silent = {**meta, "mpl.preset": "paper", "mpl.labels": config.mpl.labels, "mpl.feedback": "none"}
     without = config.mpl.model_copy(update={"preset": "paper", "feedback": "none"})
     silent |= {f"mpl.{name}": MetaPseudoLabels.model_fields[name].default for name in without.unread}
-    yield Variant("Meta Pseudo Labels, no feedback", silent, NO_FIGURE, "Meta Pseudo Labels")
+    yield Variant("Meta Pseudo Labels, no feedback", silent, NO_FIGURE, "Meta Pseudo Labels", set_back=back)
+
+
+def _set_back(config: Config, method: Method) -> dict[str, Any]:
+    """What ``method`` needs otherwise than the config has it."""
+    found, teacher = config.unfit(method), config.teacher
+    if method == "meta_pseudo_labels" and not config.mpl.reduced and isinstance(teacher, Training):
+        other = of_other_steps(teacher, config.plain_students[0].steps)
+        found |= {f"teacher.optimizer.{name}": value for name, value in other.items()}
+    return found
 
 
 def sizes(config: Config) -> Iterator[Variant]:

@@ -1,5 +1,6 @@
 """What ``ray-ns study`` prints: a row per variant, beside the run as configured and what the paper found."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,6 +43,12 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     lines = [f"the intervals are {how}."]
     if len(rows) > 1:
         lines.append(f"of {len(rows)} rows about {0.05 * len(rows):.1f} lie beside their interval by chance.")
+    for row in rows:
+        if back := row.get("set_back"):
+            with_ = ", ".join(
+                f"{name}: {value if isinstance(value, str) else json.dumps(value)}" for name, value in back.items()
+            )
+            lines.append(f"{row['variant']}: with {with_}, which its method needs.")
     return lines + [f"left out: {it['study']}, {it['variant']}: {it['why']}" for it in found["left_out"]]
 
 

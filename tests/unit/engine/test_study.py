@@ -157,6 +157,19 @@ def test_what_is_finished_is_only_read_and_what_is_not_goes_on(values: dict[str,
     assert more["studies"] == ["noise", "balance"]
 
 
+def test_what_a_method_cannot_use_is_set_back_and_told_of(
+    values: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = study(values, "methods", "1", None, ["student.loss=sum"], "plain", Runs(right_of))
+    told = {row["variant"]: row.get("set_back") for row in found["rows"]}
+    back = {"student.loss": "mean"}
+    assert told == {"labels alone": None, "plain pseudo labels": None} | dict.fromkeys(
+        ("UDA", "Meta Pseudo Labels", "Meta Pseudo Labels, no feedback"), back
+    )
+    show(found)
+    assert "\nUDA: with student.loss: mean, which its method needs.\n" in capsys.readouterr().out
+
+
 def test_a_variant_that_would_never_learn_is_refused_before_anything_is_made(values: dict[str, Any]) -> None:
     runs, many = Runs(right_of), values["student"]["steps"]
     with pytest.raises(InputError, match=rf"study .*: student.optimizer.warmup_steps = {many}: "):

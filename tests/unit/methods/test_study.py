@@ -1,14 +1,17 @@
 """The ablations: what each changes, and that every one of them is a config that can be."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ray_ns.config import Config, GivenTeacher
+from ray_ns.config import Config, GivenTeacher, check_schedules
 from ray_ns.config.read import load
 from ray_ns.config.results import results_of
 from ray_ns.methods.study import ABLATIONS, BASE, STUDIES, base_of, variants
+
+CONFIGS = Path(__file__).parents[3] / "configs"
 
 
 @pytest.fixture
@@ -163,3 +166,70 @@ def test_a_config_without_feedback_has_one_row_of_meta_pseudo_labels_and_names_i
     named = [it.name for it in variants(base, "methods")]
     assert named == ["labels alone", "plain pseudo labels", "UDA", "Meta Pseudo Labels, no feedback"]
     assert of_variant(base, dict(variants(base, "methods")[-1].settings)).mpl.feedback == "none"
+
+
+NO_NOISE = {"input": False, "dropout": False, "drop_path": False}
+STAIRCASE = {"schedule": "step", "decay_steps": 2}
+
+
+@pytest.mark.parametrize("labels", [{}, {"reduced": True}], ids=["full", "reduced"])
+@pytest.mark.parametrize(
+    ("own", "names"),
+    [
+        ({"student": {"loss": "sum"}}, ["student.loss"]),
+        ({"student": {"joint": False}}, ["student.joint"]),
+        ({"student": {"targets": "hard"}}, ["student.targets"]),
+        ({"student": {"temperature": 0.5}}, ["student.temperature"]),
+        ({"student": {"pseudo_noise": NO_NOISE}}, [f"student.pseudo_noise.{name}" for name in NO_NOISE]),
+        ({"student": {"optimizer": {"sam": 0.1}}}, ["student.optimizer.sam"]),
+        ({"teacher": {"optimizer": {"sam": 0.1}}}, ["teacher.optimizer.sam"]),
+        ({"teacher": {"optimizer": STAIRCASE}}, ["teacher.optimizer.schedule", "teacher.optimizer.decay_steps"]),
+        ({"cluster": {"train_microbatch": 4}}, ["cluster.train_microbatch"]),
+    ],
+    ids=str,
+)
+def test_what_a_method_cannot_use_is_set_back_in_its_row_and_named(
+    config: Config, own: dict[str, dict[str, Any]], names: list[str], labels: dict[str, Any]
+) -> None:
+    values = config.model_dump(exclude_unset=True) | {"mpl": labels}
+    values["student"] |= {"steps": 2 * values["teacher"]["steps"]}
+    for section, settings in own.items():
+        values[section] = {**values.get(section, {}), **settings}
+    base = base_of(Config.model_validate(values))
+    before = flat(results_of(base))
+    set_back = set()
+    for row in variants(base, "methods"):
+        made = of_variant(base, dict(row.settings))
+        check_schedules(made)
+        assert {key for key, it in flat(results_of(made)).items() if it != before[key]} <= {*row.settings}
+        assert row.settings | row.set_back == row.settings
+        set_back |= {*row.set_back}
+    of_teacher = names[0].startswith("teacher")
+    assert set_back == (set() if of_teacher and labels else {*names}), "a frozen teacher is trained by its own recipe"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda it: it.stem)
+def test_the_methods_are_compared_from_every_config_that_comes_with_ray_ns(path: Path) -> None:
+    base = base_of(load(path))
+    rows = variants(base, "methods")
+    assert len(rows) == 5
+    for row in rows:
+        check_schedules(of_variant(base, dict(row.settings)))
+
+
+def test_the_study_whose_runs_there_are_has_the_settings_that_they_began_with() -> None:
+    rows = {it.name: it.settings for it in variants(base_of(load(CONFIGS / "methods.yaml")), "methods")}
+    every = {"select.threshold": 0.0, "select.thresholds": {}, "select.balance": False, "select.quotas": {}}
+    meta = {"run.method": "meta_pseudo_labels", **every}
+    silent = {"mpl.preset": "paper", "mpl.labels": "sampled", "mpl.feedback": "none", "mpl.scale": 1.0}
+    silent |= {"mpl.baseline": 0.99, "mpl.adjuster_lr": 0.1, "mpl.adjuster_clip": 1.0}
+    assert rows == {
+        "labels alone": {"run.method": "supervised"},
+        "plain pseudo labels": {
+            **{"run.method": "pseudo_label", "student.targets": "hard", "student.temperature": 1.0},
+            **every,
+        },
+        "UDA": {"run.method": "uda", **every},
+        "Meta Pseudo Labels": meta,
+        "Meta Pseudo Labels, no feedback": meta | silent,
+    }
