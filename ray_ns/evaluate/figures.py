@@ -174,9 +174,15 @@ def of_table(table: pa.Table) -> Judged:
         table["confidence"].fill_null(0).to_numpy(),
         table["loss"].fill_null(0).to_numpy(),
         labels,
-        table["frames"].combine_chunks().flatten().to_numpy().reshape(len(table), -1, size) if sequences else None,
+        _frames(table, size) if sequences else None,
         _accepted(table) if REAL_COLUMN in table.column_names else None,
     )
+
+
+def _frames(table: pa.Table, size: int) -> np.ndarray:
+    """Int (n, frames, size); of no row no frame, since only rows say how many there are."""
+    classes = table["frames"].combine_chunks().flatten().to_numpy()
+    return classes.reshape(len(table), -1 if len(table) else 0, size)
 
 
 def _accepted(table: pa.Table) -> np.ndarray:
@@ -191,4 +197,5 @@ def stacked(parts: Sequence[Judged]) -> Judged:
     if parts and parts[0].accepted is not None:
         found = replace(found, accepted=np.concatenate([part.accepted for part in parts if part.accepted is not None]))
     sequences = [part.frames for part in parts if part.frames is not None]
+    sequences = [it for it in sequences if len(it)] or sequences[:1]
     return replace(found, frames=np.concatenate(sequences)) if sequences else found

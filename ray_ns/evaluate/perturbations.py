@@ -34,8 +34,11 @@ def variant(size: int) -> str:
 def frames(images: np.ndarray, ids: Sequence[int], of: str, name: str) -> Frames:
     """The first frame of every image, the second of every image, and so on: uint8 as ``images`` (n, side, side, c).
 
-    ``ids``: of the images. ``of``: the ``variant``. ``name``: the perturbation.
+    ``ids``: of the images. ``of``: the ``variant``. ``name``: the perturbation. Of no image it is one frame of none.
     """
+    if not len(images):
+        yield images
+        return
     draws = [np.random.default_rng(keyed.seed(_SEED, zlib.crc32(name.encode()), int(it))) for it in ids]
     make, constants = TABLE[name]
     for frame in make(images / 255, constants[of == IMAGENET], draws):

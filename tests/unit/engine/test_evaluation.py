@@ -269,6 +269,34 @@ def test_perturbations_are_judged_frame_by_frame(
     assert 0 < figures["flips"] < 1
 
 
+def write_parquet(folder: Path, images: list[bytes], labels: list[int], rows: int) -> Path:
+    """Files of ``rows`` images in one row group, the last one of which may have none."""
+    folder.mkdir(parents=True)
+    held = pa.table({"image": pa.array(images, pa.binary()), "label": pa.array(labels, pa.int64())})
+    for begin in range(0, len(images) + 1, rows):
+        pq.write_table(held.slice(begin, rows), folder / f"{begin}.parquet")
+    return folder
+
+
+def test_parts_without_an_image_change_no_figure_of_any_kind_of_suite(
+    network: Path, pictures: Callable[..., list[bytes]], tmp_path: Path
+) -> None:
+    """A large row group is cut into parts, all but one of which have no image; and a file has none."""
+    images, labels, found = [*pictures(5), b""], [0, 1, 1, 2, 0, 2], []
+    kinds = ("{}", "among@{}", "fgsm:0.1@{}", "pgd:0.1:2@{}", "perturbations@{}", "imagenet-c@{}/c")
+    for name, rows, shard_rows in (("whole", 7, 100), ("parts", 6, 2)):
+        place = write_parquet(tmp_path / name / "images", images, labels, rows)
+        write_parquet(tmp_path / name / "c/fog/2", images, labels, rows)
+        on = [it.format(place if "/c" not in it else tmp_path / name) for it in kinds]
+        how = (*OVERRIDES, f"label.shard_rows={shard_rows}")
+        told = evaluate(str(network), on, str(tmp_path / f"out-{name}"), overrides=how, mode="plain")
+        found.append([row["figures"] for row in told.report["rows"]])
+    assert found[0] == found[1]
+    assert [it["images"] for it in found[1]] == [6] * len(kinds)
+    parts = [len(pq.read_table(it)) for it in sorted((tmp_path / "out-parts").rglob("predictions.parquet"))]
+    assert {*parts} == {0, 6}
+
+
 def test_among_some_classes_no_other_is_said(
     network: Path, images: list[bytes], pictures: Callable[..., list[bytes]], tmp_path: Path
 ) -> None:
