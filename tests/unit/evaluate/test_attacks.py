@@ -54,6 +54,29 @@ def test_on_a_linear_network_it_is_the_analytic_one(images: np.ndarray, data: Da
     assert teacher.attacked(images[:0], truth[:0], attack).shape == (0, 2)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attack", [Attack(0.1), Attack(0.1, 10, 0.025)])
+@pytest.mark.parametrize("margin", [-60, -5, 5, 12, 17, 25, 33, 60, 150])
+def test_a_network_that_is_very_sure_is_attacked_as_any_other(margin: float, attack: Attack, precision: str) -> None:
+    """Right or wrong by so much: the direction that leads to the other class is that of the difference of weights."""
+    torch.manual_seed(0)
+    network, pixels, truth = nn.Linear(48, 2), torch.rand(50, 48) * 0.6 + 0.2, torch.zeros(50, dtype=torch.long)
+    with torch.no_grad():
+        network.weight.mul_(max(abs(margin), 5) / 3).add_(0.5)  # what both have in common must not show
+        network.bias.zero_()
+        said = network(pixels)
+        network.bias[0] = margin - (said[:, 0] - said[:, 1]).mean()
+
+    def logits(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            return network(pixels)
+
+    weight = network.weight.detach().to(getattr(torch, precision)).float()
+    made = attack(logits, pixels, truth)
+    assert made.dtype == torch.float32
+    assert torch.allclose(made, (pixels + 0.1 * (weight[1] - weight[0]).sign()).clamp(0, 1), atol=1e-6)
+
+
 def by_differences(network: nn.Module, images: np.ndarray, truth: np.ndarray, attack: Attack) -> np.ndarray:
     """The attacked pixels of one image after the other, by finite differences of the loss: no gradient of PyTorch's."""
     mean, std = (torch.tensor(it, dtype=torch.float64).view(1, 3, 1, 1) for it in (MEAN, STD))
