@@ -5,6 +5,7 @@ resized afterwards. An image's draws are keyed by its id, the corruption and the
 side of the image (``variant``): those of CIFAR-10-C below ``LARGE`` pixels, those of ImageNet-C from there on.
 """
 
+import threading
 import zlib
 from collections.abc import Mapping, Sequence
 
@@ -24,6 +25,7 @@ LARGE = 64
 CIFAR = "cifar-1"  # the constants, and the version of the code that makes them
 PUBLISHED = "published"  # instead of a variant: images that others have corrupted
 _SEED = 0x6E73_0018
+_DRAWING = threading.Lock()  # NumPy's global generator is one for all threads, and an actor with a GPU has two
 
 # Errors of AlexNet, mean of the severities (hendrycks/robustness, issue 10; google-research/augmix, imagenet.py).
 ALEXNET = dict(
@@ -91,10 +93,11 @@ def _large(image: np.ndarray, name: str, severity: int, seed: int) -> np.ndarray
     import imagecorruptions
 
     takes = {"seed": seed % 2**32} if name in {"impulse_noise", "glass_blur"} else {}
-    before = np.random.get_state()
-    np.random.seed(seed % 2**32)
-    try:
-        made = imagecorruptions.corrupt(image, severity, name, **takes)
-    finally:
-        np.random.set_state(before)
+    with _DRAWING:
+        before = np.random.get_state()
+        np.random.seed(seed % 2**32)
+        try:
+            made = imagecorruptions.corrupt(image, severity, name, **takes)
+        finally:
+            np.random.set_state(before)
     return made if image.shape[2] == 3 else made.mean(2, keepdims=True).round().astype(np.uint8)

@@ -1,6 +1,10 @@
 """Corruptions of small images: what each does to an image, and that its draws are keyed."""
 
 import importlib.util
+import sys
+import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -148,4 +152,44 @@ def test_large_images_are_made_by_the_package_and_keyed() -> None:
         made = corrupted(images, range(2), corruptions.variant(64), name, 3)
         assert (made == corrupted(images, range(2), corruptions.variant(64), name, 3)).all(), name
         assert (made.shape, made.dtype) == (images.shape, np.uint8)
+    assert (np.random.get_state()[1] == before).all()
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, pause: float = 0.0) -> list[tuple[str, int, dict[str, int]]]:
+    """A module with the interface of imagecorruptions; what it was called with. It draws as the package does.
+
+    From NumPy's global generator, a second time after a ``pause``; of two corruptions from a seed that it is given.
+    """
+    calls = []
+
+    def corrupt(
+        image: np.ndarray, severity: int = 1, corruption_name: str | None = None, seed: int | None = None
+    ) -> np.ndarray:
+        assert image.dtype == np.uint8
+        assert image.ndim == 3
+        calls.append((str(corruption_name), severity, {} if seed is None else {"seed": seed}))
+        rgb = np.repeat(image, 3, 2) if image.shape[2] == 1 else image
+        draws = np.random if seed is None else np.random.RandomState(seed)
+        first = draws.normal(size=rgb.shape)
+        time.sleep(pause)
+        return (rgb + severity * (first + draws.uniform(-3, 3, rgb.shape))).clip(0, 255).astype(np.uint8)
+
+    module = types.ModuleType("imagecorruptions")
+    module.corrupt = corrupt  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "imagecorruptions", module)
+    return calls
+
+
+LARGE = "imagenet-1.1.5"
+
+
+def test_two_threads_do_not_take_each_others_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an actor with a GPU has: NumPy's global generator is one for all of them."""
+    stand_in(monkeypatch, 0.001)
+    images, before = smooth(8, 64), np.random.get_state()[1].copy()
+    alone = [corrupted(images, range(at, at + 8), LARGE, "gaussian_noise", 3) for at in (0, 100)]
+    with ThreadPoolExecutor(2) as threads:
+        made = [threads.submit(corrupted, images, range(at, at + 8), LARGE, "gaussian_noise", 3) for at in (0, 100)]
+        for one, its in zip(made, alone, strict=True):
+            np.testing.assert_array_equal(one.result(), its)
     assert (np.random.get_state()[1] == before).all()
