@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ray_ns.artifacts.judged import JudgedOn
 from ray_ns.artifacts.network import whole
 from ray_ns.config import FED, Config, Data, Settings
@@ -20,7 +22,7 @@ from ray_ns.engine.judged import Rival, rivals
 from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
 from ray_ns.engine.predict import choose_where, in_this_process
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages.judge import Judge
+from ray_ns.engine.stages.judge import Judge, check_named
 from ray_ns.engine.stages.judged_report import JudgedReport
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
@@ -96,7 +98,7 @@ def evaluate(
     opened = {name: _corpus(source, judged[0], wanted.data, store, name, reporter) for source, name in corpora.items()}
     with _run(wanted, settings, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
-            _check(run, judged, suites, corpora)
+            _check(run, judged, suites, corpora, reassessed)
         if layout.record(store) is None:
             seen = {name: [vars(shard) for shard in corpus.shards] for name, corpus in opened.items()}
             classes = layout.Classes(wanted.data.classes, run.class_names)
@@ -274,19 +276,32 @@ def _run(
     )
 
 
-def _check(run: Run, judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str]) -> None:
+def _check(
+    run: Run,
+    judged: Sequence[Rival],
+    suites: Sequence[Suite],
+    corpora: dict[str, str],
+    reassessed: Mapping[str, real.Labels],
+) -> None:
     """Decide where the work is done, and raise ``InputError`` for what would fail later."""
     preflight.check_writable(run.store.url, "-o")
     images, classes = 0, run.config.data.classes
+    of_class: dict[str, np.ndarray] = {}
     in_folders = {it for suite in suites for it in suite.folders}
     for source, name in corpora.items():
         corpus = run.corpora[name]
         counts = count_per_class(corpus.labels(classes), classes)
         if not counts.sum():
             raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
+        of_class[source] = counts
         images += int(counts.sum())
         if source not in in_folders:
             run.reporter.note(listed.line(source, corpus, counts, run.class_names))
+    for suite in suites:
+        if suite.kind == AMONG:
+            among(suite, of_class[suite.source] > 0)
+        if suite.kind == REAL:
+            check_named(run.corpora[corpora[suite.source]], reassessed[suite.file])
     for suite in (it for it in suites if it.folders):
         same = published.same_images(suite, [run.corpora[corpora[it]] for it in suite.folders], classes)
         run.reporter.note(f"{suite.source}: {same:,} images in each of {len(suite.folders)} folders of ImageNet-C")

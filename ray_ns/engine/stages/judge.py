@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -12,6 +13,7 @@ from ray_ns import __version__
 from ray_ns.artifacts.judged import JUDGED, JudgedOn
 from ray_ns.artifacts.member import Member
 from ray_ns.artifacts.network import Network
+from ray_ns.corpora.corpus import Corpus
 from ray_ns.corpora.unreadable import refuse_above
 from ray_ns.engine.predict import predict
 from ray_ns.engine.run import Run
@@ -117,8 +119,19 @@ class Judge(Stage[JudgedOn]):
             table = table.add_column(1 + at, name, lie[name])
         if self.real is None:
             return table
-        of = of_files(pc.coalesce(table["member"], table["path"]).to_pylist(), self.real)
-        return table.append_column(REAL_COLUMN, pa.array(of, _LISTS))
+        return table.append_column(REAL_COLUMN, pa.array(_of_real(table, self.real), _LISTS))
+
+
+def check_named(corpus: Corpus, labels: Labels) -> None:
+    """Raise ``InputError`` where an image has no name by which one of reassessed ``labels`` is its."""
+    for shard in corpus.shards:
+        reader = corpus.open(shard)
+        _of_real(reader.origins(np.arange(sum(reader.group_rows))), labels)
+
+
+def _of_real(names: pa.Table, labels: Labels) -> list[list[int]]:
+    """Of images with such ``NAMES`` the classes in ``labels``."""
+    return of_files(pc.coalesce(names["member"], names["path"]).to_pylist(), labels)
 
 
 def views_of(tables: Iterable[tuple[str, pa.Table]]) -> dict[str, Judged]:

@@ -385,6 +385,23 @@ def test_labels_that_are_reassessed_are_by_the_names_of_files(
     assert table(tmp_path / "out")["real"].to_pylist() == real
 
 
+def test_images_that_no_suite_can_be_judged_on_are_refused_before_anything_is_written(
+    network: Path, images: list[bytes], tmp_path: Path
+) -> None:
+    one = write_classes(tmp_path / "one", images[:3], [1, 1, 1])
+    with pytest.raises(InputError, match="its images are all of one class"):
+        judged(network, tmp_path / "out", f"among@{one}")
+    (tmp_path / "real.json").write_text("[[0], [1]]")
+    (tmp_path / "beyond/cat").mkdir(parents=True)
+    for number in (1, 3):
+        (tmp_path / f"beyond/cat/ILSVRC2012_val_{number:08d}.JPEG").write_bytes(images[0])
+    rows = write_parquet(tmp_path / "rows", images[:3], [0, 1, 2], 3)
+    for place, said in ((one, r"dog/000\.png"), (rows, r"0\.parquet"), (tmp_path / "beyond", r"val_00000003\.JPEG")):
+        with pytest.raises(InputError, match=f"{said}: is none of the 2 images of --on real"):
+            judged(network, tmp_path / "out", f"real:{tmp_path}/real.json@{place}")
+    assert not (tmp_path / "out").exists()
+
+
 VIEWS = ("noise/gaussian_noise/1", "noise/gaussian_noise/4", "fog/5", "extra/saturate/2")
 
 
