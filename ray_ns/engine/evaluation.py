@@ -40,6 +40,7 @@ from ray_ns.store.objects import ObjectStore, open_store
 ANOTHER = "another -o"
 OF_DATA = ("image_column", "label_column", "max_quarantined")
 SHOWN = 3  # names at either end of the classes
+OF_HARDWARE = ("float32", "bfloat16")  # what ``precision: auto`` may come to
 SHARD_ROWS = 10_000  # at most so many images in one view are the unit that is committed
 
 
@@ -76,13 +77,12 @@ def evaluate(
     suites = parse_all(on, min(it.given.data.size for it in judged), judged[0].given.data.channels)
     suites = [published.found(it) if it.kind == PUBLISHED else it for it in suites]
     wanted = asked(_values(judged[0], suites), overrides, OF_DATA, "an evaluation")
-    label = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
     if not any(it.startswith("label.shard_rows=") for it in overrides):
-        label = label.model_copy(update={"shard_rows": min(label.shard_rows, SHARD_ROWS)})
-    wanted = wanted.model_copy(update={"label": label})
+        label = wanted.label.model_copy(update={"shard_rows": min(wanted.label.shard_rows, SHARD_ROWS)})
+        wanted = wanted.model_copy(update={"label": label})
     corpora = _names(suites)
-    decides = _decides(judged, suites, corpora, wanted)
-    url = output or _place(place, judged, decides, suites)
+    possible = _possible(judged, suites, corpora, wanted)
+    url = output or _place(place, judged, possible, suites)
     check_lasting({"-o": url} | {f"--on {it}": it for it in corpora if it not in OWN})
     store = open_store(url)
     for source in corpora:
@@ -91,7 +91,7 @@ def evaluate(
     check_free(store, ANOTHER)
     _check_kind(store)
     settings = Settings.of_run(layout.record(store), Evaluated)
-    decides = settings.completed(decides)
+    decides = _as_begun(store, settings, possible)
     wanted = wanted.model_copy(update={"data": decides.evaluate.data, "label": decides.evaluate.label})
     layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
     reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
@@ -157,25 +157,39 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
     return {"data": {**fed, **images}, "label": labelled_by(record, OF_A_POOL)}
 
 
-def _decides(judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked) -> Evaluated:
+def _possible(
+    judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked
+) -> list[Evaluated]:
+    """What the record of this command may hold: as it would begin here, then as it would have on other hardware."""
+    here = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
+    decided = [here.precision, *(OF_HARDWARE if wanted.label.precision == "auto" else ())]
     of = {rival.turn or "network": rival.given.files for rival in judged}
-    return Evaluated(
-        evaluate=Evaluation(
-            weights={name: sha256(files[WEIGHTS]) for name, files in of.items()},
-            networks={name: sha256(files[CONFIG]) for name, files in of.items()},
-            on=[f"{corpora[suite.sources[0]]}: {', '.join(suite.views)}" for suite in suites],
-            data=wanted.data,
-            label=wanted.label,
-        )
+    first = Evaluation(
+        weights={name: sha256(files[WEIGHTS]) for name, files in of.items()},
+        networks={name: sha256(files[CONFIG]) for name, files in of.items()},
+        on=[f"{corpora[suite.sources[0]]}: {', '.join(suite.views)}" for suite in suites],
+        data=wanted.data,
+        label=wanted.label,
     )
+    return [
+        Evaluated(evaluate=first.model_copy(update={"label": here.model_copy(update={"precision": it})}))
+        for it in dict.fromkeys(decided)
+    ]
 
 
-def _place(place: str, judged: Sequence[Rival], decides: Evaluated, suites: Sequence[Suite]) -> str:
-    """Where an evaluation of a run goes that is not told: the same command finds it again."""
+def _as_begun(store: ObjectStore, settings: Settings, possible: Sequence[Evaluated]) -> Evaluated:
+    """That of ``possible`` as which the evaluation was begun, or nearest to it; the first one of a new evaluation."""
+    record, found = layout.record(store), [settings.completed(it) for it in possible]
+    return found[0] if record is None else min(found, key=lambda it: len(settings.differences(record["config"], it)))
+
+
+def _place(place: str, judged: Sequence[Rival], possible: Sequence[Evaluated], suites: Sequence[Suite]) -> str:
+    """Where an evaluation of a run goes that is not told: the same command finds it again, as whatever it was begun."""
     if judged[0].given.run is None:
         raise InputError(f"{place}: is no run. Say where the evaluation goes: -o DIR")
-    named = digest([Settings().of(decides), [suite.name for suite in suites]])[:12]
-    return f"{place.rstrip('/')}.evaluations/{named}"
+    names = [suite.name for suite in suites]
+    found = [f"{place.rstrip('/')}.evaluations/{digest([Settings().of(it), names])[:12]}" for it in possible]
+    return next((it for it in found if layout.record(open_store(it)) is not None), found[0])
 
 
 def _check_kind(store: ObjectStore) -> None:

@@ -215,6 +215,33 @@ def test_another_evaluation_in_the_same_place_is_refused_by_name(network: Path, 
         judged(network, tmp_path / "out", folder, tmp_path / "more")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_on_other_hardware_it_goes_on_as_it_began(
+    run: Path, tmp_path: Path, dying: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    """``precision: auto`` is decided once; beside the run as at a place of its own."""
+    place = str(tmp_path / "out") if there else None
+
+    def of(*on: str) -> Found:
+        return evaluate(str(run), [*on], place, overrides=OVERRIDES[:2], mode="plain")
+
+    monkeypatch.setattr("ray_ns.train.precision.fast_precision", lambda gpu: "float32")
+    dying(8)
+    with pytest.raises(Killed):
+        of("test")
+    dying(None)
+    monkeypatch.setattr("ray_ns.train.precision.fast_precision", lambda gpu: "bfloat16")
+    whole = of("test")
+    assert json.loads((Path(whole.url) / "run.json").read_text())["config"]["evaluate"]["label"]["precision"] == "float32"
+    assert [it.name for it in Path(whole.url).parent.glob("*/run.json") if it.parent != run] == ["run.json"]
+    assert of("test") == whole
+    if there:
+        with pytest.raises(InputError) as error:
+            of("fgsm:0.1")
+        assert "evaluate.on" in str(error.value)
+        assert "precision" not in str(error.value), "it is none of the user's"
+
+
 def test_the_command_prints_a_table_or_json(run: Path, ray_ns: Call) -> None:
     left = ray_ns("evaluate", run, "--on", "test", *OVERRIDES)
     assert left.code == 0
