@@ -22,7 +22,7 @@ from ray_ns.engine.judged import Rival, rivals
 from ray_ns.engine.places import check_apart, check_free, check_lasting, note_places
 from ray_ns.engine.predict import choose_where, in_this_process
 from ray_ns.engine.run import Run
-from ray_ns.engine.stages.judge import Judge, check_named
+from ray_ns.engine.stages.judge import Judge, check_named, folder_of
 from ray_ns.engine.stages.judged_report import JudgedReport
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
@@ -81,7 +81,8 @@ def evaluate(
         label = wanted.label.model_copy(update={"shard_rows": min(wanted.label.shard_rows, SHARD_ROWS)})
         wanted = wanted.model_copy(update={"label": label})
     corpora = _names(suites)
-    possible = _possible(judged, suites, corpora, wanted)
+    reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
+    possible = _possible(judged, suites, corpora, wanted, reassessed)
     url = output or _place(place, judged, possible, suites)
     check_lasting({"-o": url} | {f"--on {it}": it for it in corpora if it not in OWN})
     store = open_store(url)
@@ -94,7 +95,6 @@ def evaluate(
     decides = _as_begun(store, settings, possible)
     wanted = wanted.model_copy(update={"data": decides.evaluate.data, "label": decides.evaluate.label})
     layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
-    reassessed = {it.file: real.read(it.file, wanted.data.classes) for it in suites if it.kind == REAL}
     opened = {name: _corpus(source, judged[0], wanted.data, store, name, reporter) for source, name in corpora.items()}
     with _run(wanted, settings, store, opened, judged[0], reporter) as run:
         if find_commit(store, JudgedReport.name) is None:
@@ -119,6 +119,11 @@ def _judge(
     reassessed: Mapping[str, real.Labels],
 ) -> list[tuple[Rival, Suite, JudgedOn]]:
     """Each network on each suite. ``reassessed``: labels by the files that suites name."""
+    # The records of an earlier version do not tell one file of reassessed labels from another.
+    folders = [folder_of(it, corpora[it.sources[0]], reassessed.get(it.file)) for it in suites]
+    begun = {it for it in layout.stages(run.store) if it.rpartition("/")[2].startswith(f"{Judge.name}-")}
+    if not begun <= {rival.place(it) for rival in judged for it in folders}:
+        raise InputError(f"{run.store.url} holds an evaluation on other suites than --on names. Give {ANOTHER}.")
     found = []
     here = run.execute is not None
     for rival in judged:
@@ -158,23 +163,35 @@ def _values(first: Rival, suites: Sequence[Suite]) -> dict[str, Any]:
 
 
 def _possible(
-    judged: Sequence[Rival], suites: Sequence[Suite], corpora: dict[str, str], wanted: Asked
+    judged: Sequence[Rival],
+    suites: Sequence[Suite],
+    corpora: dict[str, str],
+    wanted: Asked,
+    reassessed: Mapping[str, real.Labels],
 ) -> list[Evaluated]:
-    """What the record of this command may hold: as it would begin here, then as it would have on other hardware."""
+    """What the record of this command may hold: as it would begin here, then as on other hardware or earlier."""
     here = precision.of_section(wanted.label, bool(wanted.label.gpus_per_actor), None)
     decided = [here.precision, *(OF_HARDWARE if wanted.label.precision == "auto" else ())]
     of = {rival.turn or "network": rival.given.files for rival in judged}
     first = Evaluation(
         weights={name: sha256(files[WEIGHTS]) for name, files in of.items()},
         networks={name: sha256(files[CONFIG]) for name, files in of.items()},
-        on=[f"{corpora[suite.sources[0]]}: {', '.join(suite.views)}" for suite in suites],
+        on=_on(suites, corpora, reassessed),
         data=wanted.data,
         label=wanted.label,
     )
+    worded = [first.on] + ([_on(suites, corpora, {})] if reassessed else [])
     return [
-        Evaluated(evaluate=first.model_copy(update={"label": here.model_copy(update={"precision": it})}))
+        Evaluated(evaluate=first.model_copy(update={"on": on, "label": here.model_copy(update={"precision": it})}))
+        for on in worded
         for it in dict.fromkeys(decided)
     ]
+
+
+def _on(suites: Sequence[Suite], corpora: dict[str, str], reassessed: Mapping[str, real.Labels]) -> list[str]:
+    """The suites as a record names them: the corpus, by what labels where they are not its own, and the views."""
+    by = {file: f"{REAL}:{digest(labels)}: " for file, labels in reassessed.items()}
+    return [f"{corpora[it.sources[0]]}: {by.get(it.file, '')}{', '.join(it.views)}" for it in suites]
 
 
 def _as_begun(store: ObjectStore, settings: Settings, possible: Sequence[Evaluated]) -> Evaluated:

@@ -37,8 +37,8 @@ def of_files(names: Sequence[str], labels: Labels) -> list[list[int]]:
         number = _NUMBER.search(name.rpartition("/")[2])
         if number is None or not 1 <= int(number[1]) <= len(labels):
             raise InputError(
-                f"{name}: is none of the {len(labels):,} images of --on real. Expected ImageNet's validation images, as "
-                f"files or in tars, by their names, such as ILSVRC2012_val_00000001.JPEG."
+                f"{name}: is none of the {len(labels):,} images of --on real. Expected ImageNet's validation images, "
+                f"as files or in tars, by their names, such as ILSVRC2012_val_00000001.JPEG."
             )
         found.append(list(labels[int(number[1]) - 1]))
     return found

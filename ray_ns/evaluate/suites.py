@@ -97,7 +97,7 @@ def parse(word: str, size: int, channels: int) -> list[Suite]:
 def parse_all(words: Sequence[str], size: int, channels: int) -> list[Suite]:
     """Those of all words, in order; ``InputError`` where one comes twice."""
     found = [it for word in words for it in parse(word, size, channels)]
-    asked = [(it.source, it.kind, it.views) for it in found]
+    asked = [(it.source, it.kind, it.views, it.file) for it in found]
     twice = next((it.name for at, it in enumerate(found) if asked[at] in asked[:at]), None)
     if twice is not None:
         raise InputError(f"--on {twice}: is given twice. Give it once.")

@@ -54,11 +54,11 @@ class Judge(Stage[JudgedOn]):
     @property
     def folder(self) -> str:
         """The stage's folder in a turn: its name and what the suite is."""
-        return f"{self.name}-{digest(self._identity())[:12]}"
+        return folder_of(self.suite, self.corpus, self.real)
 
     def inputs(self, run: Run) -> dict[str, Any]:
         return {
-            **self._identity(),
+            **_identity(self.suite, self.corpus, self.real),
             "network": self.network.digest,
             "shards": digest(
                 [vars(shard) for name in self.of_views or (self.corpus,) for shard in run.corpora[name].shards]
@@ -67,10 +67,6 @@ class Judge(Stage[JudgedOn]):
             "data": run.settings.of(run.config.data),
             "decode": decode.VERSION,
         }
-
-    def _identity(self) -> dict[str, Any]:
-        found = {"corpus": self.corpus, "kind": self.suite.kind, "views": list(self.suite.views)}
-        return found | ({} if self.real is None else {"real": digest(self.real)})
 
     def work(self, run: Run, output: Output) -> Done:
         jobs, done = self._jobs(run), output.done()
@@ -120,6 +116,16 @@ class Judge(Stage[JudgedOn]):
         if self.real is None:
             return table
         return table.append_column(REAL_COLUMN, pa.array(_of_real(table, self.real), _LISTS))
+
+
+def folder_of(suite: Suite, corpus: str, real: Labels | None) -> str:
+    """The folder in a turn of what a network is judged on, as ``Judge`` is told it."""
+    return f"{Judge.name}-{digest(_identity(suite, corpus, real))[:12]}"
+
+
+def _identity(suite: Suite, corpus: str, real: Labels | None) -> dict[str, Any]:
+    found = {"corpus": corpus, "kind": suite.kind, "views": list(suite.views)}
+    return found | ({} if real is None else {"real": digest(real)})
 
 
 def check_named(corpus: Corpus, labels: Labels) -> None:

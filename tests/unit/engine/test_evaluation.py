@@ -31,6 +31,7 @@ from ray_ns.images.decode import Decode
 from ray_ns.models.files import from_files
 from ray_ns.models.predictor import Teacher
 from ray_ns.report.terminal import evaluation as report
+from ray_ns.seals import seal, unseal
 from ray_ns.store import hints, layout
 from ray_ns.store.objects import LocalStore
 from ray_ns.store.verify import verify
@@ -232,7 +233,9 @@ def test_on_other_hardware_it_goes_on_as_it_began(
     dying(None)
     monkeypatch.setattr("ray_ns.train.precision.fast_precision", lambda gpu: "bfloat16")
     whole = of("test")
-    assert json.loads((Path(whole.url) / "run.json").read_text())["config"]["evaluate"]["label"]["precision"] == "float32"
+    assert (
+        json.loads((Path(whole.url) / "run.json").read_text())["config"]["evaluate"]["label"]["precision"] == "float32"
+    )
     assert [it.name for it in Path(whole.url).parent.glob("*/run.json") if it.parent != run] == ["run.json"]
     assert of("test") == whole
     if there:
@@ -410,6 +413,50 @@ def test_labels_that_are_reassessed_are_by_the_names_of_files(
     figures = judged(network, tmp_path / "out", word).report["rows"][0]["figures"]
     assert (figures["images"], figures["left_out"], figures["top1"]) == (4, 1, 0.5)
     assert table(tmp_path / "out")["real"].to_pylist() == real
+
+
+def test_two_files_of_reassessed_labels_are_two_suites(network: Path, images: list[bytes], tmp_path: Path) -> None:
+    """On the same images, beside each other and beside the images by their own labels; a record tells them apart."""
+    place = tmp_path / "images"
+    (place / "cat").mkdir(parents=True)
+    (place / "cat/ILSVRC2012_val_00000001.JPEG").write_bytes(images[0])
+    words = [str(place)]
+    for name, labels in (("a", [[0, 1, 2]]), ("b", [[]])):
+        (tmp_path / f"{name}.json").write_text(json.dumps(labels))
+        words.append(f"real:{tmp_path}/{name}.json@{place}")
+    found = judged(network, tmp_path / "out", *words)
+    assert [row["figures"]["top1"] for row in found.report["rows"]][1:] == [1.0, None]
+    assert judged(network, tmp_path / "out", *words) == found
+    for number, word in enumerate(words):
+        judged(network, tmp_path / f"out-{number}", word)
+        for other in {*words} - {word}:
+            with pytest.raises(InputError, match=r"(evaluate\.on: .*|other suites than --on names)\. Give another -o"):
+                judged(network, tmp_path / f"out-{number}", other)
+    with pytest.raises(InputError, match="is given twice"):
+        judged(network, tmp_path / "twice", words[1], words[1])
+
+
+def test_an_evaluation_by_reassessed_labels_that_was_begun_earlier_is_read(
+    network: Path, images: list[bytes], tmp_path: Path
+) -> None:
+    """Its record named neither the labels nor their kind."""
+    place = tmp_path / "images"
+    (place / "cat").mkdir(parents=True)
+    (place / "cat/ILSVRC2012_val_00000001.JPEG").write_bytes(images[0])
+    (tmp_path / "a.json").write_text("[[0, 1, 2]]")
+    word = f"real:{tmp_path}/a.json@{place}"
+    found = judged(network, tmp_path / "out", word)
+    path = tmp_path / "out/run.json"
+    held = unseal(path.read_bytes(), "run.json")
+    assert held["config"]["evaluate"]["on"][0].startswith("folder-1: real:")
+    held["config"]["evaluate"]["on"] = ["folder-1: clean"]
+    path.write_bytes(seal(held))
+    assert judged(network, tmp_path / "out", word) == found
+    for other in (str(place), f"real:{tmp_path}/b.json@{place}"):
+        (tmp_path / "b.json").write_text("[[1]]")
+        with pytest.raises(InputError, match=r"Give another -o"):
+            judged(network, tmp_path / "out", other)
+    assert len([*(tmp_path / "out").glob("judge-*")]) == 1
 
 
 def test_images_that_no_suite_can_be_judged_on_are_refused_before_anything_is_written(
