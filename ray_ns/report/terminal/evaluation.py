@@ -5,10 +5,18 @@ from typing import Any
 
 from ray_ns.evaluate.corruptions import COMMON
 from ray_ns.evaluate.published import lacks_common
+from ray_ns.evaluate.suites import CORRUPTIONS, PERTURBATIONS, PUBLISHED, REAL
 from ray_ns.printed import say
 from ray_ns.report.terminal import columns
 
 CALLED = {"top1": "top-1", "error": "mean error", "flips": "flip rate"}  # what a kind of suites is compared by
+OF_TOP1 = "they count as wrong in top-1 and top-5, and in ECE and NLL not at all"
+# What images that cannot be read count as, by kind of suites; of the others it is ``OF_TOP1``.
+UNREADABLE = {
+    REAL: "they count as wrong by ReaL labels",
+    **dict.fromkeys((CORRUPTIONS, PUBLISHED), "they count as wrong in the errors"),
+    PERTURBATIONS: "the flip rates leave them out",
+}
 MISTAKES = 5  # pairs of classes that are named
 
 
@@ -27,9 +35,7 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
     perturbed = [row for row in rows if "perturbations" in row["figures"]]
     for suite in dict.fromkeys(_name(row, names) for row in perturbed):
         _perturbations(suite, [row for row in perturbed if _name(row, names) == suite])
-    unreadable = max(row["figures"]["unreadable"] for row in rows)
-    if unreadable:
-        say(f"up to {unreadable:,} images cannot be read: they count as wrong, and in ECE and NLL not at all")
+    _unreadable(rows)
     for row in single:
         if row["kind"] in {"clean", "among"}:
             _mistakes(row, names)
@@ -37,6 +43,17 @@ def show(report: Mapping[str, Any], url: str, names: Mapping[str, Any]) -> None:
         _summary(rows, names)
     _differences(report, names)
     say(f"what was said of each image, confusion and reliability tables: {url}")
+
+
+def _unreadable(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line for each way in which figures take images that cannot be read."""
+    most: dict[str, int] = {}
+    for row in rows:
+        taken = UNREADABLE.get(row["kind"], OF_TOP1)
+        most[taken] = max(most.get(taken, 0), row["figures"]["unreadable"])
+    for taken, unreadable in most.items():
+        if unreadable:
+            say(f"up to {unreadable:,} images cannot be read: {taken}")
 
 
 def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
@@ -48,9 +65,11 @@ def _top1(rows: Sequence[Mapping[str, Any]], names: Mapping[str, Any]) -> None:
     say("top-1 and top-5 in %, with Wilson's interval; ECE: calibration error in 15 bins, in points; NLL: in nats")
     if any(row["kind"] == "among" for row in rows):
         say("among: the network chooses among the classes that the images have, as ImageNet-A and -R are judged")
-    left_out = next((row["figures"]["left_out"] for row in rows if row["kind"] == "real"), None)
-    if left_out is not None:
-        say(f"real: by ReaL labels, of which an image may have several; {left_out:,} images without any are left out")
+    left_out = {_name(row, names): row["figures"]["left_out"] for row in rows if row["kind"] == REAL}
+    if left_out:
+        say("real: by ReaL labels, of which an image may have several")
+    for suite, images in left_out.items():
+        say(f"{suite}: {images:,} images without such labels are left out")
     if any(row["kind"] in {"fgsm", "pgd"} for row in rows):
         say("fgsm, pgd: on images changed against that very network, no pixel further than so far of its range 0 to 1")
 
