@@ -193,3 +193,37 @@ def test_two_threads_do_not_take_each_others_draws(monkeypatch: pytest.MonkeyPat
         for one, its in zip(made, alone, strict=True):
             np.testing.assert_array_equal(one.result(), its)
     assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("severity", corruptions.SEVERITIES)
+def test_large_images_are_keyed_whatever_package_makes_them(
+    monkeypatch: pytest.MonkeyPatch, severity: int, channels: int
+) -> None:
+    """By image, corruption and severity; grey ones stay grey; NumPy's own draws go on as before."""
+    calls, images, before = stand_in(monkeypatch), smooth(3, 64, channels), np.random.get_state()[1].copy()
+    found = {name: corrupted(images, [7, 8, 9], LARGE, name, severity) for name in corruptions.names(64, channels)}
+    assert (np.random.get_state()[1] == before).all()
+    assert [(name, of) for name, of, _ in calls] == [(name, severity) for name in found for _ in images]
+    assert {name for name, _, seed in calls if seed} == {"impulse_noise", "glass_blur"}, "which draw by a seed alone"
+    np.random.seed(5)  # whoever drew before
+    for name, made in found.items():
+        assert (made.shape, made.dtype) == (images.shape, np.uint8)
+        assert (made != images).any()
+        np.testing.assert_array_equal(corrupted(images[::-1], [9, 8, 7], LARGE, name, severity), made[::-1])
+        assert (corrupted(images, [8, 9, 7], LARGE, name, severity) != made).any((1, 2, 3)).all(), "by the image's id"
+    assert len({made.tobytes() for made in found.values()}) == len(found), "by the corruption"
+    other = corrupted(images, [7, 8, 9], LARGE, "fog", severity % 5 + 1).astype(int) - images
+    assert (np.sign(other) != np.sign(found["fog"].astype(int) - images)).mean() > 0.2, "by the severity"
+    if channels == 1:
+        rgb = corrupted(np.repeat(images, 3, 3), [7, 8, 9], LARGE, "fog", severity)
+        assert np.abs(found["fog"] - rgb.mean(3, keepdims=True)).max() <= 0.5
+
+
+def test_after_a_corruption_that_fails_numpys_draws_go_on_and_so_do_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch)
+    before = np.random.get_state()[1].copy()
+    with pytest.raises(AssertionError):
+        corrupted(smooth(1, 64).astype(float), [0], LARGE, "fog", 1)
+    assert (np.random.get_state()[1] == before).all()
+    assert len(corrupted(smooth(1, 64), [0], LARGE, "fog", 1)) == 1
