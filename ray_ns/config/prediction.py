@@ -91,7 +91,7 @@ class Evaluation(Section):
 
     weights: dict[str, str] = Field(description="by turn of the run (rounds/0, control): sha256 of model.safetensors")
     networks: dict[str, str] = Field(description="the same of config.json")
-    on: list[str] = Field(description="the suites, each with the name of its corpus")
+    on: list[str] = Field(description="the suites, each with the name of its corpus, and the digest of ReaL labels")
     data: Data
     label: Label
 
