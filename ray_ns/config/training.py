@@ -20,6 +20,12 @@ class Model(Section):
     drop_path: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="stochastic depth, linear from 0 to this rate at the last block (drop_path_rate)"
     )
+    own_rates: bool = earlier(
+        False,
+        {5: True},
+        "what a dropout or drop_path of 0 is; false: none; true: what timm gives that network by itself (a drop_path "
+        "of 0.1 to swin, of 0.5 to nest; a dropout of 0.2 to rexnet)",
+    )
     pretrained: bool | PathSetting = how(
         False,
         "true: begin from timm's weights of this name (Hugging Face hub); a path: from this .safetensors file; its "
@@ -45,6 +51,12 @@ class Model(Section):
         except (TypeError, ValueError):
             pass
         raise ValueError(f"found {args!r}; only what JSON can hold: no NaN, dates, sets, bytes or keys but strings")
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The drop_rate and drop_path_rate that timm is given. One that is not there is for timm to choose."""
+        said = {"drop_rate": self.dropout, "drop_path_rate": self.drop_path}
+        return {name: rate for name, rate in said.items() if rate or not self.own_rates}
 
 
 class Optimizer(Section):

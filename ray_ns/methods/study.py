@@ -51,8 +51,8 @@ def noise(config: Config) -> Iterator[Variant]:
     student = config.students[0]
     there = {
         "input": student.noise.augment != "none" or student.noise.crop != "none" or student.noise.cutout > 0,
-        "dropout": student.model.dropout > 0,
-        "drop_path": student.model.drop_path > 0,
+        "dropout": student.model.dropout > 0 or student.model.own_rates,
+        "drop_path": student.model.drop_path > 0 or student.model.own_rates,
     }
     published = {"input": "-0.5 (130 M images), -0.3 (1.3 M)"}
     for name, word in (("input", "input noise"), ("dropout", "dropout"), ("drop_path", "drop path")):

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ray_ns.config import Data
+from ray_ns.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
+RATES = {"drop_rate": "dropout", "drop_path_rate": "drop_path"}  # timm's arguments, and our settings
 
 # The entries of timm's pretrained_cfg that are kept: how the network is built and fed, not where weights come from.
 _KEPT = {
@@ -71,13 +73,35 @@ def from_files(files: dict[str, bytes], **rates: float) -> "nn.Module":
 
 
 def fresh(config: bytes, **rates: float) -> "nn.Module":
-    """The network that a ``config.json`` describes, with new weights."""
-    import timm
-
+    """The network that a ``config.json`` describes, with new weights; ``rates`` as in ``made``."""
     told: dict[str, Any] = json.loads(config)
-    args = {"num_classes": told["num_classes"], **told.get("model_args", {}), **rates}
-    network: nn.Module = timm.create_model(told["architecture"], **args)
-    return network
+    args = {"num_classes": told["num_classes"], **told.get("model_args", {})}
+    return made(told["architecture"], rates, {name: it for name, it in args.items() if name not in rates})
+
+
+def made(name: str, rates: Mapping[str, float], args: Mapping[str, Any]) -> "nn.Module":
+    """The network of timm's by that name, with new weights.
+
+    ``rates``: timm's drop_rate and drop_path_rate. Where its constructor does not know one, a 0 is left out, since
+    nothing drops then, and a rate above 0 raises ``InputError``.
+    """
+    import timm
+    import torch
+
+    told: dict[str, Any] = {**args, **rates}
+    state = torch.get_rng_state()
+    try:
+        network: nn.Module = timm.create_model(name, **told)
+        return network
+    except TypeError as error:
+        unknown = {it for it in rates if "unexpected keyword argument" in str(error) and f"'{it}'" in str(error)}
+        if not unknown:
+            raise
+        for it in unknown:
+            if rates[it]:
+                raise InputError(f"{name} takes no {RATES[it]} ({it}), found {rates[it]:g}") from error
+    torch.set_rng_state(state)  # whatever it drew before it failed
+    return made(name, {it: rate for it, rate in rates.items() if it not in unknown}, args)
 
 
 def of_timm(name: str) -> bytes:

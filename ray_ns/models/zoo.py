@@ -11,7 +11,7 @@ from torch import nn
 
 from ray_ns.config import Data, Model
 from ray_ns.errors import InputError
-from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.files import CONFIG, WEIGHTS, made
 
 
 def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module:
@@ -20,7 +20,8 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
     ``pretrained``: a safetensors file with other first weights; timm adapts them to the numbers of classes and
     channels.
 
-    Raises ``InputError`` if timm does not know the name (similar ones are named) or refuses an argument.
+    Raises ``InputError`` if timm does not know the name (similar ones are named) or refuses an argument, or if the
+    network has no dropout or drop path and a rate is asked for.
     """
     import timm
 
@@ -29,16 +30,16 @@ def build(model: Model, data: Data, pretrained: Path | None = None) -> nn.Module
         near = difflib.get_close_matches(model.name, timm.list_models(), 3, 0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "see timm.list_models()"
         raise InputError(f"model.name: timm {timm.__version__} has no model {model.name!r}; {hint}")
-    rates: dict[str, Any] = {"drop_rate": model.dropout or None, "drop_path_rate": model.drop_path or None}
+    args: dict[str, Any] = {"num_classes": data.classes, "in_chans": data.channels, **model.args}
     try:
         if pretrained is not None:
             overlay = {"file": str(pretrained), "custom_load": False, **_classes_in(pretrained, model.name)}
-            rates |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
-        network: nn.Module = timm.create_model(
-            model.name, num_classes=data.classes, in_chans=data.channels, **rates, **model.args
-        )
+            args |= {"pretrained": True, "pretrained_cfg_overlay": overlay}
+        network = made(model.name, model.rates, args)
         if pretrained is not None:
             _check_covered(network, pretrained)
+    except InputError as error:
+        raise InputError(f"model: {error}. Set it to 0, or take another model") from error
     except Exception as error:  # a constructor may raise anything on wrong arguments
         what = f"model.args: timm cannot build {model.name} with {model.args or 'none'}"
         if pretrained is not None:

@@ -114,6 +114,7 @@ DECIDING = [
     "student.model.drop_path",
     "student.model.dropout",
     "student.model.name",
+    "student.model.own_rates",
     "student.model.sha256",
     "student.noise.augment",
     "student.noise.crop",
@@ -189,6 +190,7 @@ DECIDING = [
     "teacher.model.drop_path",
     "teacher.model.dropout",
     "teacher.model.name",
+    "teacher.model.own_rates",
     "teacher.model.sha256",
     "teacher.noise.augment",
     "teacher.noise.crop",
@@ -313,6 +315,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "args": {},
         "drop_path": 0.0,
         "dropout": 0.0,
+        "own_rates": False,
         "sha256": None,
     },
     "Noise": {
@@ -450,6 +453,7 @@ def refusal(path: Path, *overrides: str) -> str:
 # The defaults that have changed: by section and setting, by the last format of runs that have the old one.
 EARLIER: dict[str, dict[str, dict[int, Any]]] = {
     "Data": {"held_out": {3: 0.2}},
+    "Model": {"own_rates": {5: True}},
     "Noise": {"cutout_operation": {3: False}, "probability": {3: 0.5}},
     "Run": {"promote": {3: "validation"}},
     "Training": {"ema_warmup": {3: "timm"}},

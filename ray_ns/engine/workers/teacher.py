@@ -137,8 +137,7 @@ class TeacherNoise:
 def noise_of(config: Config) -> TeacherNoise:
     """Of a run's config."""
     student = config.students[0]
-    rates = {"drop_rate": student.model.dropout, "drop_path_rate": student.model.drop_path}
-    return TeacherNoise(student.noise, {name: it for name, it in rates.items() if it}, seed(config.run.seed, NOISED))
+    return TeacherNoise(student.noise, student.model.rates, seed(config.run.seed, NOISED))
 
 
 class Busy:

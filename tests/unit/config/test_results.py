@@ -8,12 +8,13 @@ import pytest
 from pydantic import Field
 from support.settings import DEFAULTS, DEMO, EARLIER, HOW, MINIMAL, SETTINGS, TWO, leaves
 
-from ray_ns.config import Config, Data, Noise, Settings, Training
+from ray_ns.config import Config, Data, Model, Noise, Settings, Training
 from ray_ns.config.prediction import Evaluation, Prediction
 from ray_ns.config.read import load
 from ray_ns.config.results import changes, results_of
 from ray_ns.config.schema import Section, earlier, earlier_defaults, how, sections_of
 from ray_ns.seals import digest
+from ray_ns.store import layout
 
 
 def record(config: Section, format: int = 2) -> dict[str, Any]:
@@ -211,6 +212,25 @@ def test_a_default_reaches_into_each_recipe_of_a_list(file: Path) -> None:
     completed = Settings(format=3).completed(config)
     assert [it.ema_warmup for it in (completed.teacher, *completed.students)] == ["timm", "tensorflow", "timm"]
     assert [it.noise.probability for it in completed.students] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("format", layout.READ)
+@pytest.mark.parametrize("zero", [[], ["student.model.drop_path=0", "student.model.dropout=0.0"]])
+def test_a_rate_of_0_is_timms_own_in_runs_that_began_so_and_changes_no_digest_of_theirs(
+    file: Path, format: int, zero: list[str]
+) -> None:
+    config = load(file, zero)
+    begun = record(config, format)
+    for recipe in ("teacher", "student"):  # of an earlier version
+        begun["config"][recipe]["model"].pop("own_rates", None)
+    settings = Settings.of_run(begun, Config)
+    completed = settings.completed(config)
+    early = format < layout.LITERAL
+    assert [it.model.own_rates for it in (completed.teacher, *completed.students)] == [early] * 3
+    assert [it.model.rates == {} for it in completed.students] == [early] * 2
+    assert [row for row in settings.differences(begun["config"], completed) if ".model" in row] == []
+    assert digest(settings.of(completed.students[0].model)) == digest(begun["config"]["student"]["model"])
+    assert earlier_defaults(Model.model_fields["own_rates"]) == {layout.LITERAL - 1: True}
 
 
 # A setting that is new.

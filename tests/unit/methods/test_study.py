@@ -127,6 +127,10 @@ def test_noise_that_there_is_none_of_is_not_taken_away(config: Config) -> None:
     values["student"]["model"]["dropout"] = 0.0
     values["student"]["noise"] = {"augment": "none"}
     assert variants(base_of(Config.model_validate(values)), "noise") == []
+    values["student"]["model"]["own_rates"] = True  # timm may give it some
+    assert "no drop path on pool images" in [
+        it.name for it in variants(base_of(Config.model_validate(values)), "noise")
+    ]
 
 
 def test_pretraining_and_fine_tuning_share_the_steps_of_a_joint_training(config: Config) -> None:

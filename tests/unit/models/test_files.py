@@ -9,9 +9,11 @@ import pytest
 import timm
 import torch
 from support.networks import MODELS, SMALL, VIT, outputs, trained
+from timm.layers import DropPath
 from torch import nn
 
 from ray_ns.config import MIDDLE, Config, Data, Model
+from ray_ns.errors import InputError
 from ray_ns.models import zoo
 from ray_ns.models.files import CONFIG, WEIGHTS, fed, from_files, to_files
 
@@ -99,3 +101,28 @@ def test_the_files_are_the_same_bytes_every_time(config: Config) -> None:
     network = trained(config.teacher.model, config.data)
     assert to_files(network, config.data) == to_files(network, config.data)
     assert json.loads(to_files(network, config.data)[CONFIG])["architecture"] == "resnet10t"
+
+
+def test_rates_that_are_asked_for_take_the_place_of_those_in_a_file_of_others(data: Data) -> None:
+    files = to_files(trained(Model(name="test_vit", args=VIT), data), data)
+    config = json.loads(files[CONFIG])
+    config["model_args"] |= {"drop_path_rate": 0.3, "drop_rate": 0.3}
+    others = {**files, CONFIG: json.dumps(config).encode()}
+    assert droppings(from_files(others)) == pytest.approx([0.3, 0.3])
+    assert droppings(from_files(others, drop_rate=0.0, drop_path_rate=0.0)) == [0, 0]
+    assert droppings(from_files(others, drop_rate=0.2, drop_path_rate=0.1)) == pytest.approx([0.2, 0.1])
+
+
+def droppings(network: Any) -> list[float]:
+    """Dropout before the classifier, and the largest drop path."""
+    paths = [it.drop_prob for it in network.modules() if isinstance(it, DropPath)]
+    return [network.head_drop.p, max(paths, default=0.0)]
+
+
+def test_a_rate_of_0_is_left_out_where_a_network_does_not_know_it(data: Data) -> None:
+    larger = data.model_copy(update={"size": 32})
+    dense = {"growth_rate": 4, "block_config": [1, 1, 1, 1]}
+    files = to_files(zoo.build(Model(name="densenet121", args=dense), larger), larger)
+    from_files(files, drop_rate=0.1, drop_path_rate=0.0)
+    with pytest.raises(InputError, match=r"densenet121 takes no drop_path \(drop_path_rate\), found 0\.1"):
+        from_files(files, drop_rate=0.0, drop_path_rate=0.1)

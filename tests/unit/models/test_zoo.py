@@ -147,6 +147,60 @@ def test_without_rates_nothing_is_dropped(data: Data) -> None:
     assert {module.p for module in network.modules() if isinstance(module, nn.Dropout)} <= {0.0}
 
 
+def rates_of(model: Model, data: Data) -> tuple[float, float]:
+    """The largest dropout and drop path of a network, as it would train."""
+    with torch.device("meta"):
+        network: Any = zoo.build(model, data)
+    modules = list(network.modules())
+    dropout = [it.p for it in modules if isinstance(it, nn.Dropout)]
+    dropout += [it.drop_rate for it in modules if isinstance(getattr(it, "drop_rate", None), float)]
+    drop_path = [it.drop_prob for it in modules if isinstance(it, DropPath)]
+    return max(dropout, default=0.0), max(drop_path, default=0.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "dropout", "drop_path"),
+    [
+        ("swin_s3_tiny_224", {"depths": [1, 1, 2, 1], "embed_dim": 24}, 0.0, 0.1),
+        ("nest_tiny", {}, 0.0, 0.5),
+        ("rexnet_100", {}, 0.2, 0.0),
+        ("ghostnet_050", {}, 0.2, 0.0),
+        ("legacy_seresnet18", {}, 0.2, 0.0),
+    ],
+)
+def test_a_rate_of_0_is_0_whatever_timm_gives_a_network_by_itself(
+    data: Data, name: str, args: dict[str, Any], dropout: float, drop_path: float
+) -> None:
+    rgb = data.model_copy(update={"channels": 3})
+    assert rates_of(Model(name=name, args=args), rgb) == (0, 0)
+    assert rates_of(Model(name=name, args=args, dropout=0.0, drop_path=0.0), rgb) == (0, 0)
+    assert rates_of(Model(name=name, args=args, own_rates=True), rgb) == pytest.approx((dropout, drop_path))
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_vit", "lcnetv2_small"])
+@pytest.mark.parametrize("own_rates", [False, True])
+def test_where_timm_has_no_rate_of_its_own_a_0_leaves_weights_draws_and_files_as_they_were(
+    data: Data, name: str, own_rates: bool
+) -> None:
+    args = VIT if "vit" in name else {}
+    torch.manual_seed(5)
+    plain = timm.create_model(name, num_classes=data.classes, in_chans=data.channels, **args)
+    drawn = torch.rand(1)
+    torch.manual_seed(5)
+    network = zoo.build(Model(name=name, args=args, own_rates=own_rates), data)
+    assert torch.equal(torch.rand(1), drawn)
+    assert to_files(network, data) == to_files(plain, data)
+
+
+@pytest.mark.parametrize("name", ["vgg11", "densenet121", "hrnet_w18_small"])
+def test_a_drop_path_for_a_network_that_has_none_is_refused_by_the_setting_and_0_is_not(data: Data, name: str) -> None:
+    words = rf"model: {name} takes no drop_path \(drop_path_rate\), found 0\.1\. Set it to 0, or take another model"
+    with torch.device("meta"):
+        with pytest.raises(InputError, match=words):
+            zoo.build(Model(name=name, drop_path=0.1), data)
+        zoo.build(Model(name=name), data)
+
+
 def saved(model: Model, data: Data, folder: Path) -> tuple[Path, str]:
     """The weights of a trained network as a file, and their hash."""
     content = to_files(trained(model, data), data)[WEIGHTS]

@@ -2,12 +2,15 @@
 
 import threading
 import time
+from typing import Any
 
 import pytest
 from support.measured import measured
+from support.settings import MINIMAL
 
+from ray_ns.config import Config
 from ray_ns.engine.workers import teacher
-from ray_ns.engine.workers.teacher import Busy
+from ray_ns.engine.workers.teacher import Busy, noise_of
 
 
 def test_working_and_idling_add_up_to_the_time() -> None:
@@ -55,3 +58,18 @@ def test_an_image_of_another_corpus_is_neither_labelled_nor_in_quarantine() -> N
     assert found.total("ns_images_labelled") == 2
     assert found.total("ns_images_quarantined", reason="empty") == 2
     assert found.total("ns_images_quarantined") == 3
+
+
+@pytest.mark.parametrize(
+    ("model", "rates"),
+    [
+        ({}, {"drop_rate": 0.0, "drop_path_rate": 0.0}),
+        ({"dropout": 0.1}, {"drop_rate": 0.1, "drop_path_rate": 0.0}),
+        ({"dropout": 0.1, "drop_path": 0.2}, {"drop_rate": 0.1, "drop_path_rate": 0.2}),
+        ({"own_rates": True}, {}),
+        ({"own_rates": True, "drop_path": 0.2}, {"drop_path_rate": 0.2}),
+    ],
+)
+def test_a_teacher_is_noised_at_the_rates_that_its_student_has(model: dict[str, Any], rates: dict[str, float]) -> None:
+    values = {**MINIMAL, "student": {**MINIMAL["student"], "model": {"name": "resnet10t", **model}}}
+    assert noise_of(Config.model_validate(values)).rates == rates
