@@ -47,7 +47,7 @@ def on_ray_data(
     run.ray_libraries()
     import ray
 
-    config, voters = _voters(run, members)
+    config, voters = _voters(run, members, jobs)
     feeds = distinct(config, [it.data for it in voters])
     label = config.label
     context = ray.data.DataContext.get_current()
@@ -91,13 +91,14 @@ def in_this_process(network: "nn.Module | None" = None) -> Execute:
 
     ``network``: the first teacher's, where it is loaded already; else it is loaded once.
     """
-    held: list[tuple[tuple[Sequence[Member], str | None], TeacherActor]] = []  # the last one
+    held: list[tuple[tuple[Sequence[Member], str | None, bool], TeacherActor]] = []  # the last one
 
     def execute(
         run: Run, members: Sequence[Member], jobs: Sequence[Job], known: Digests | None
     ) -> Iterator[tuple[Job, pa.Table]]:
-        config, voters = _voters(run, members)
-        wanted = members, known.digest if known else None  # images are known of the pool, not where one evaluates
+        config, voters = _voters(run, members, jobs)
+        # Images are known, and a network is noised, where the pool is labelled, not where one evaluates.
+        wanted = members, known.digest if known else None, config.label.noised
         if not held or held[0][0] != wanted:
             loaded = None if held else network
             known_from = known.known_from(run.store) if known else None
@@ -186,11 +187,16 @@ def _refuse_void(run: Run, members: Sequence[Member], job: Job, table: pa.Table)
     sound.refuse(said, called, f"{job.corpus}, {job.view}" if job.view else job.corpus)
 
 
-def _voters(run: Run, members: Sequence[Member]) -> tuple[Config, list[Voter]]:
-    """The settings by which the first member is fed, and all of them as an actor loads them."""
-    own = run.config.data
+def _voters(run: Run, members: Sequence[Member], jobs: Sequence[Job]) -> tuple[Config, list[Voter]]:
+    """The settings by which the first member is fed, and all of them as an actor loads them.
+
+    Only a network that labels is noised: another may know nothing of the first student's dropout and drop path.
+    """
+    config, own = run.config, run.config.data
     found = [Voter(it.network.files, it.network.fed(own), it.voting) for it in members]
-    return run.config.reading(found[0].data), found
+    noised = config.label.noised and any(job.stage == "label" for job in jobs)
+    config = config.model_copy(update={"label": config.label.model_copy(update={"noised": noised})})
+    return config.reading(found[0].data), found
 
 
 def assembled(rows: Iterable[Row], pieces: Sequence[int]) -> Iterator[tuple[int, pa.Table]]:

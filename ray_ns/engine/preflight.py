@@ -1,8 +1,9 @@
 """Refuse what cannot run before anything expensive starts: corpora, classes, networks, resources."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +29,7 @@ from ray_ns.engine import sorting
 from ray_ns.engine.overlap import EVALUATED, LABELLED, class_name
 from ray_ns.engine.resources import check_resources, local_cpus
 from ray_ns.engine.run import Run
+from ray_ns.engine.workers.teacher import noise_of
 from ray_ns.errors import InputError
 from ray_ns.evaluate import verdict
 from ray_ns.observe import Reporter
@@ -132,6 +134,7 @@ def check_models(config: Config) -> list[str]:
     for student in config.students:
         if isinstance(student, MetaStudent):
             _check_beside(student, config)
+    _check_labelling(config)
     pairs = zip(list(config.recipes())[1:], sizes, sizes[1:], strict=False)
     return [warning for place, before, after in pairs for warning in _smaller(place, after, before)]
 
@@ -251,6 +254,43 @@ def _check_beside(student: MetaStudent, config: Config) -> None:
             f"teacher.{error} run.method: meta_pseudo_labels trains it beside the student, on that one's images: "
             f"student.train_size, student.batch."
         ) from error
+
+
+def _check_labelling(config: Config) -> None:
+    """Raise ``InputError`` where a network that is trained here, and may label the pool, cannot as ``label`` says."""
+    from ray_ns.models.files import made
+
+    named = config.recipes()
+    students = [place for place, recipe in named.items() if isinstance(recipe, Student)]
+    rounds = {at for number in range(1, config.run.rounds + 1) for at in config.may_teach(number)}
+    places = dict.fromkeys("teacher" if at == 0 else students[min(at, len(students)) - 1] for at in sorted(rounds))
+    for place in places:
+        if place in named:
+            recipe, data = named[place], named[place].in_the_end(config.data)
+            args = {"num_classes": data.classes, "in_chans": data.channels, **recipe.model.args}
+            check_noised(config, f"{place}.model", data, partial(made, recipe.model.name, args=args))
+
+
+def check_noised(config: Config, called: str, data: Data, make: Callable[[Mapping[str, float]], "nn.Module"]) -> None:
+    """Raise ``InputError`` where a network cannot be noised as ``label.noised`` asks, and it does.
+
+    ``called``: the network, in words; ``make``: builds it with such rates of dropout and drop path.
+    """
+    import torch
+
+    if not config.label.noised or not config.uses_pool:
+        return
+    by = noise_of(config)
+    with torch.device("meta"):
+        try:
+            network = make(by.rates).eval()
+        except InputError as error:
+            raise InputError(
+                f"label.noised: {called} labels with the first student's dropout and drop_path, and {error}. Set it to "
+                f"0 in student.model, or label.noised to false, or give another network than {called}"
+            ) from error
+        with by.noising(data.size).on(network, np.arange(2)):
+            network(torch.empty(2, data.channels, data.size, data.size))
 
 
 def check_fixres(config: Config, recipe: Training, fixing: Training) -> None:

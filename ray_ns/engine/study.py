@@ -16,7 +16,7 @@ from ray_ns.artifacts.report import report_of
 from ray_ns.artifacts.scores import Scores, right
 from ray_ns.config import Config, GivenTeacher, Settings, check_schedules
 from ray_ns.config.read import load
-from ray_ns.engine import precision, stages
+from ray_ns.engine import precision, preflight, stages
 from ray_ns.engine.fanout import Here
 from ray_ns.engine.opening import drive
 from ray_ns.engine.predict import few_images, in_this_process
@@ -162,12 +162,15 @@ class _Plan:
         return list(found.values())
 
     def check(self) -> None:
-        """Raise ``InputError`` where a variant cannot be a run."""
+        """Raise ``InputError`` where a variant cannot be a run: by its settings, or the networks that they change."""
         for name, variant in self.runs():
+            changes = any(".model." in setting or setting == "label.noised" for setting in variant.settings)
             try:
                 config = self.config_of(name, variant)
                 if layout.record(open_run(config.run.dir)) is None:
                     check_schedules(config)
+                if changes and not _finished(self.place(name, variant), config):
+                    preflight.check_models(config)
             except InputError as error:
                 raise InputError(f"study {name}, {variant.name!r}: {error}") from error
 
@@ -226,8 +229,9 @@ def _finished(url: str, config: Config) -> bool:
         return False
     if isinstance(config.teacher, GivenTeacher) or config.label.others:
         return False  # another network may lie there now: the run itself looks
-    decided, _ = precision.decide(config, record)
-    return not Settings.of_run(layout.record(store), Config).differences(record, decided)
+    settings = Settings.of_run(layout.record(store), Config)
+    decided, _ = precision.decide(settings.completed(config), record)
+    return not settings.differences(record, decided)
 
 
 def _scored(url: str, number: int | None) -> Scored:

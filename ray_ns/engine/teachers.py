@@ -13,7 +13,7 @@ from ray_ns.engine.stages.label import Label
 from ray_ns.engine.stages.network import Copy
 from ray_ns.errors import InputError
 from ray_ns.export.network import Given, given
-from ray_ns.models.files import CONFIG, WEIGHTS
+from ray_ns.models.files import CONFIG, WEIGHTS, fresh
 from ray_ns.models.given import described, network_of, unlike
 from ray_ns.models.voting import Voting
 from ray_ns.seals import sha256
@@ -132,6 +132,7 @@ def _first(run: Run, teacher: GivenTeacher) -> Given:
         f"{FROM}: {told['model']}, {told['parameters']:,} parameters, {found.data.size} px, is the teacher of round 0. "
         f"Figures on images that it has learned from, whoever trained it, are flattering."
     )
+    preflight.check_noised(run.config, FROM, found.data, lambda rates: fresh(found.files[CONFIG], **rates))
     for warning in preflight.smaller(run.config, told["parameters"]):
         run.reporter.warn(warning)
     for number, student in enumerate(run.config.students, 1):

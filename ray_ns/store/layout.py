@@ -29,7 +29,6 @@ EXACT = (
     5  # from this format on "better" and "worse" need McNemar's exact test beside the interval (``evaluate.verdict``)
 )
 BESIDE = 6  # from this format on controls are compared with a method's one student, and none repeats it (``methods``)
-LITERAL = 6  # from this format on a dropout or drop path of 0 is 0 (``config.training``: ``Model.own_rates``)
 RUN = "run.json"
 PLACES = "places.json"  # a hint: where the corpora lay when a driver last opened them
 BEST = "best/"  # the best network at a place of a fixed name (``export.best``), never read as truth

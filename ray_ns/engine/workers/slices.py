@@ -62,6 +62,11 @@ class Job:
     only: tuple[StoredObject, ...] = ()
     view: str | None = None
 
+    @property
+    def stage(self) -> str:
+        """The stage it is for."""
+        return _stage(self.corpus, self.view)
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -87,12 +92,8 @@ class Slice:
 
     @property
     def stage(self) -> str:
-        """The stage it is for: the pool is labelled, other images are for figures of a network."""
-        if self.view == LOGITS:
-            return "calibrate"
-        if self.view:
-            return "judge"
-        return "label" if self.corpus == "pool" else "evaluate"
+        """The stage it is for."""
+        return _stage(self.corpus, self.view)
 
     @property
     def in_group(self) -> np.ndarray:
@@ -120,6 +121,15 @@ class Slice:
 
 
 FIELDS = tuple(field.name for field in fields(Slice))
+
+
+def _stage(corpus: str, view: str | None) -> str:
+    """The pool is labelled, other images are for figures of a network."""
+    if view == LOGITS:
+        return "calibrate"
+    if view:
+        return "judge"
+    return "label" if corpus == "pool" else "evaluate"
 
 
 def list_slices(

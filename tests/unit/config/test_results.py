@@ -225,12 +225,12 @@ def test_a_rate_of_0_is_timms_own_in_runs_that_began_so_and_changes_no_digest_of
         begun["config"][recipe]["model"].pop("own_rates", None)
     settings = Settings.of_run(begun, Config)
     completed = settings.completed(config)
-    early = format < layout.LITERAL
+    early = format < layout.BESIDE
     assert [it.model.own_rates for it in (completed.teacher, *completed.students)] == [early] * 3
     assert [it.model.rates == {} for it in completed.students] == [early] * 2
     assert [row for row in settings.differences(begun["config"], completed) if ".model" in row] == []
     assert digest(settings.of(completed.students[0].model)) == digest(begun["config"]["student"]["model"])
-    assert earlier_defaults(Model.model_fields["own_rates"]) == {layout.LITERAL - 1: True}
+    assert earlier_defaults(Model.model_fields["own_rates"]) == {layout.BESIDE - 1: True}
 
 
 # A setting that is new.

@@ -526,3 +526,48 @@ def test_a_student_without_true_labels_is_told_of_before_anything_starts(
     with drive(str(tiny), [f"run.dir={tmp_path / 'run'}", "run.method=meta_pseudo_labels"], "plain"):
         pass
     assert "student.finetune.steps = 0" in capsys.readouterr().err
+
+
+DENSE = "name: densenet121, args: {growth_rate: 4, block_config: [1, 1, 1, 1]}"  # takes no drop_path
+VIEWED = ("label.noised=true", "data.size=32")
+
+
+def recipe(model: str) -> str:
+    return f"{{model: {{{model}}}, steps: 4, batch: 4}}"
+
+
+def test_a_teacher_that_cannot_be_noised_as_its_student_is_is_refused_before_it_is_trained(refused) -> None:
+    found = refused(*VIEWED, f"teacher={recipe(DENSE)}")
+    assert "label.noised: teacher.model labels with the first student's dropout and drop_path, and densenet" in found
+    assert "takes no drop_path (drop_path_rate), found 0.1. Set it to 0 in student.model, or label.noised" in found
+
+
+def test_so_is_a_student_that_labels_in_a_later_round(refused) -> None:
+    students = f"student=[{recipe('name: resnet10t, drop_path: 0.2')}, {recipe(DENSE)}]"
+    found = refused(*VIEWED, students, "run.rounds=3")
+    assert "label.noised: student.1.model labels with the first student's" in found
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (f"teacher={recipe(DENSE)}", "student.model.drop_path=0"),
+        (f"teacher={recipe(DENSE)}", "label.noised=false"),
+        (f"teacher={recipe(DENSE)}", "run.method=supervised"),
+        (f"student=[{recipe('name: resnet10t, drop_path: 0.2')}, {recipe(DENSE)}]", "run.rounds=2"),
+        ("student.model={name: test_vit, args: {img_size: 32, patch_size: 4}, dropout: 0.2, drop_path: 0.2}",),
+    ],
+    ids=["a rate of 0", "not noised", "nothing is labelled", "it labels nothing", "it can"],
+)
+def test_what_can_be_noised_or_is_not_is_not_refused(tiny: Path, overrides: tuple[str, ...]) -> None:
+    preflight.check_models(load(str(tiny), [*VIEWED, *overrides]))
+
+
+def test_a_network_whose_dropout_is_not_one_row_for_each_image_is_refused_where_it_is_to_label(tiny: Path) -> None:
+    from torch import nn
+
+    config = load(str(tiny), VIEWED)
+    data = config.data
+    folded = nn.Sequential(nn.Flatten(0, 1), nn.Dropout(0.1))  # two channels for each image, as rows
+    with pytest.raises(InputError, match="the network drops among 4 rows where 2 images go through it"):
+        preflight.check_noised(config, "it", data.model_copy(update={"channels": 2}), lambda _: folded)

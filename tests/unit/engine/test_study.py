@@ -23,7 +23,7 @@ from ray_ns.evaluate.verdict import verdict
 from ray_ns.labels import files
 from ray_ns.observe import Mode
 from ray_ns.report.terminal.study import show
-from ray_ns.seals import canonical
+from ray_ns.seals import canonical, seal, unseal
 from ray_ns.store import commit, hints, layout
 from ray_ns.store.commit import Output
 from ray_ns.store.objects import LocalStore
@@ -175,6 +175,29 @@ def test_a_variant_that_would_never_learn_is_refused_before_anything_is_made(val
     with pytest.raises(InputError, match=rf"study .*: student.optimizer.warmup_steps = {many}: "):
         study(values, "noise", "1", None, [f"student.optimizer.warmup_steps={many}"], "plain", runs)
     assert runs.made == []
+
+
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [("noise", "noised teacher"), ("sizes", "a student of the teacher's size"), ("init", "the tea")],
+)
+def test_a_variant_whose_networks_cannot_be_built_is_refused_before_any_is_made(
+    values: dict[str, Any], name: str, variant: str
+) -> None:
+    values["teacher"]["model"] = {"name": "lcnetv2_small"}  # takes no drop path, and the student has some
+    carry = Runs(right_of)
+    with pytest.raises(InputError, match=rf"study {name}, .{variant}.*lcnetv2_small takes no drop_path"):
+        study(values, name, "1", None, (), "plain", carry)
+    assert carry.made == []
+
+
+def test_a_study_that_began_in_an_earlier_format_is_only_read(values: dict[str, Any]) -> None:
+    first = study(values, "noise", "1", None, (), "plain", Runs(right_of))
+    for path in Path(f"{values['run']['dir']}.studies").rglob("run.json"):
+        path.write_bytes(seal({**unseal(path.read_bytes(), ""), "format": layout.BESIDE - 1}))
+    again = Runs(right_of)
+    assert study(values, "noise", "1", None, (), "plain", again) == first
+    assert again.made == []
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_studys(values: dict[str, Any]) -> None:

@@ -325,6 +325,24 @@ def test_what_cannot_be_round_0_is_refused_before_anything_is_written(
     assert not (tmp_path / "run/run.json").exists()
 
 
+def test_a_given_teacher_that_cannot_be_noised_as_its_student_is_is_refused(
+    tiny: Path, words: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    lent, data = tmp_path / "lent", DIGITS.model_copy(update={"size": 32})
+    lent.mkdir()
+    for name, content in to_files(trained(Model(name="lcnetv2_small"), data), data).items():
+        (lent / name).write_bytes(content)
+    asked = [*words(lent), "label.noised=true"]
+    refusal = r"label\.noised: teacher\.from labels .* lcnetv2_small takes no drop_path .*, found 0\.1\. Set it to 0"
+    with pytest.raises(InputError, match=refusal), drive(str(tiny), asked, "plain"):
+        pass
+    with pytest.raises(InputError, match=refusal):
+        list(look(str(tiny), asked))
+    assert not (tmp_path / "run/run.json").exists()
+    with drive(str(tiny), [*asked, "student.model.drop_path=0"], "plain"):
+        pass
+
+
 WIDER = "student.model.args={channels: [8, 16, 16, 32], stem_type: deep, stem_width: 4, output_stride: 16}"
 UNLIKE = r"round {}: its teacher may be resnet10t of .*lent.*layer4.* is \[16, .*\] there, \[32, .*\] here"
 

@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 from support.ended_run import free
 from support.judged import DATA, by_hand, network_files
+from support.networks import trained
 
 from ray_ns.artifacts.network import Network
 from ray_ns.artifacts.scores import Scores
-from ray_ns.config import Config
+from ray_ns.config import Config, Model
 from ray_ns.corpora.corpus import Corpus
 from ray_ns.engine.predict import in_this_process
 from ray_ns.engine.run import Run
 from ray_ns.engine.stages.evaluate import Evaluate
+from ray_ns.models.files import to_files
 from ray_ns.observe import Reporter
 from ray_ns.store.commit import Output
 from ray_ns.store.commit import ensure as committed
@@ -37,18 +39,18 @@ def images(pictures: Callable[..., list[bytes]]) -> list[bytes]:
 @pytest.fixture
 def evaluated(tmp_path: Path, images: list[bytes], write_corpus: Callable[..., Corpus], config: Config) -> Evaluated:
     """Evaluate a network on these validation images, and on as many test images or none."""
-    files = network_files()
     corpus = write_corpus("test", [images[:15], images[15:]], [LABELS[:15], LABELS[15:]])
 
-    def evaluate(format: int, test: bool = True) -> Scores:
-        store = LocalStore(tmp_path / f"run-{format}-{test}")
+    def evaluate(format: int, test: bool = True, noised: bool = False, name: str = "resnet10t") -> Scores:
+        store = LocalStore(tmp_path / f"run-{format}-{test}-{noised}")
+        files = network_files() if name == "resnet10t" else dict(to_files(trained(Model(name=name), DATA), DATA))
 
         def network(output: Output) -> tuple[dict[str, Any], int]:
             output.publish(0, files, {})
             return {"parameters": 1, "size": DATA.size}, 1
 
         made = Network(committed(store, "rounds/0/train", {}, network, free))
-        label = config.label.model_copy(update={"precision": "float32", "slice_rows": 8})
+        label = config.label.model_copy(update={"precision": "float32", "slice_rows": 8, "noised": noised})
         data = DATA.model_copy(update={"max_quarantined": 1.0})
         corpora = {"validation": corpus, "test": corpus if test else replace(corpus, shards=())}
         own = config.model_copy(update={"data": data, "label": label})
@@ -96,3 +98,13 @@ def test_images_that_are_not_there_are_not_measured(evaluated: Evaluated) -> Non
     assert (scores.top1("test"), scores.images("test")) == (None, 0)
     assert scores.predictions("test") is None
     assert scores.answers("test") is None
+
+
+def test_a_network_that_is_evaluated_is_not_built_with_the_noise_of_one_that_labels(
+    evaluated: Evaluated, config: Config
+) -> None:
+    assert config.students[0].model.drop_path > 0
+    name = "lcnetv2_small"  # takes no drop path
+    plain, noised = (evaluated(5, noised=it, name=name).predictions("test") for it in (False, True))
+    assert plain is not None
+    assert plain.equals(noised)
