@@ -12,7 +12,7 @@ from ray_ns.engine.study import carry_here
 
 pytestmark = pytest.mark.ray
 
-META = ("run.method=meta_pseudo_labels", "student.steps=3", "cluster.checkpoint_steps=2")
+META = ("run.method=meta_pseudo_labels", "student.steps=6", "cluster.checkpoint_steps=2")
 TURNS = ["rounds/0", "rounds/1", "control", "control-no-feedback", "control-uda", "control-pseudo-label"]
 
 
