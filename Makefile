@@ -32,6 +32,7 @@ study: $(READY)
 	$(BIN)/ray-ns demo-data data/digits
 	$(BIN)/ray-ns study configs/study.yaml all --seeds 3 --json | $(BIN)/python -m benchmarks.study_table study
 	$(BIN)/ray-ns study configs/study.yaml noise --seeds 0..4 --json | $(BIN)/python -m benchmarks.study_table study-noise
+	$(BIN)/ray-ns study configs/demo.yaml noise --seeds 0..4 --json | $(BIN)/python -m benchmarks.study_table demo-noise
 
 methods: $(READY)
 	$(BIN)/ray-ns demo-data data/digits

@@ -37,7 +37,7 @@ def lines(found: Mapping[str, Any]) -> list[str]:
             f"| {row['variant']}{against} | {each(row['top1'])} | {told} | {row['lower']} of {len(seeds)} "
             f"| {row['published']} | {row['seconds']:.0f} | {memory} |"
         )
-    return rows
+    return rows + [f"| {it['variant']} | | left out: {it['why']} | | | | |" for it in found.get("left_out", ())]
 
 
 def each(values: Sequence[float]) -> str:
