@@ -15,7 +15,7 @@ SECRETS = {
     "HF_TOKEN": "hf_plantedplantedplanted",
 }
 CLUSTER = {"env": SECRETS}
-LONGER = ("teacher.steps=1500", "cluster.checkpoint_steps=50")  # so that a stop comes before the end of it
+LONGER = ("teacher.steps=3000", "cluster.checkpoint_steps=50")  # a stop takes up to ten seconds on a busy machine
 
 
 @pytest.fixture(scope="module")
