@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ray_ns.artifacts.judged import JudgedOn
 from ray_ns.artifacts.network import whole
 from ray_ns.config import FED, Config, Data, Settings
@@ -97,6 +95,7 @@ def evaluate(
     layout.check_owner(store, lambda before: settings.differences(before, decides), ANOTHER)
     opened = {name: _corpus(source, judged[0], wanted.data, store, name, reporter) for source, name in corpora.items()}
     with _run(wanted, settings, store, opened, judged[0], reporter) as run:
+        suites = [_for_corpus(it, run, corpora) for it in suites]
         if find_commit(store, JudgedReport.name) is None:
             _check(run, judged, suites, corpora, reassessed)
         if layout.record(store) is None:
@@ -104,7 +103,7 @@ def evaluate(
             classes = layout.Classes(wanted.data.classes, run.class_names)
             layout.begin(store, settings.of(decides), seen, run.lease.check, classes)
         note_places(store, opened)
-        rows = _judge(run, judged, [_for_corpus(it, run, corpora) for it in suites], corpora, reassessed)
+        rows = _judge(run, judged, suites, corpora, reassessed)
         report = run.ensure(JudgedReport.name, JudgedReport(rows))
         cards.keep(run)
     called = {on.place: suite.name for _, suite, on in rows}
@@ -140,7 +139,7 @@ def _judge(
 
 
 def _for_corpus(suite: Suite, run: Run, corpora: dict[str, str]) -> Suite:
-    """The suite with what it takes from the images' labels."""
+    """The suite with what it takes from the images' labels; ``InputError`` where they are of one class alone."""
     if suite.kind != AMONG:
         return suite
     corpus, classes = run.corpora[corpora[suite.source]], run.config.data.classes
@@ -317,22 +316,17 @@ def _check(
     """Decide where the work is done, and raise ``InputError`` for what would fail later."""
     preflight.check_writable(run.store.url, "-o")
     images, classes = 0, run.config.data.classes
-    of_class: dict[str, np.ndarray] = {}
     in_folders = {it for suite in suites for it in suite.folders}
     for source, name in corpora.items():
         corpus = run.corpora[name]
         counts = count_per_class(corpus.labels(classes), classes)
         if not counts.sum():
             raise InputError(f"--on {source}: holds no image. Give a folder of labelled images.")
-        of_class[source] = counts
         images += int(counts.sum())
         if source not in in_folders:
             run.reporter.note(listed.line(source, corpus, counts, run.class_names))
-    for suite in suites:
-        if suite.kind == AMONG:
-            among(suite, of_class[suite.source] > 0)
-        if suite.kind == REAL:
-            check_named(run.corpora[corpora[suite.source]], reassessed[suite.file])
+    for suite in (it for it in suites if it.kind == REAL):
+        check_named(run.corpora[corpora[suite.source]], reassessed[suite.file])
     for suite in (it for it in suites if it.folders):
         same = published.same_images(suite, [run.corpora[corpora[it]] for it in suite.folders], classes)
         run.reporter.note(f"{suite.source}: {same:,} images in each of {len(suite.folders)} folders of ImageNet-C")

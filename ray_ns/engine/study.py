@@ -24,7 +24,7 @@ from ray_ns.engine.run import TIMING
 from ray_ns.engine.stages.train import Train
 from ray_ns.engine.stages.training import COST
 from ray_ns.engine.turns import carry_out
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, RepeatingError
 from ray_ns.evaluate import verdict
 from ray_ns.evaluate.figures import student
 from ray_ns.methods.study import ABLATIONS, BASE, STUDIES, Variant, base_of, variants
@@ -187,7 +187,7 @@ def _carried(plans: Sequence[_Plan], reporter: Reporter, mode: Mode, carry: Carr
         try:
             carry(wanted, None if variant.name == BASE else plan.base, mode)
         except InputError as error:
-            if variant.name == BASE:
+            if variant.name == BASE or isinstance(error, RepeatingError):
                 raise
             failed[place] = f"seed {plan.seed}: {error}"
             reporter.warn(f"study {name}, {variant.name}, {failed[place]} It is left out.")

@@ -18,7 +18,7 @@ from ray_ns.engine import local_cluster
 from ray_ns.engine.run import TIMING
 from ray_ns.engine.stages.training import COST
 from ray_ns.engine.study import Scored, carry_here, compared, seeds_of, study
-from ray_ns.errors import InputError
+from ray_ns.errors import InputError, RepeatingError
 from ray_ns.evaluate.verdict import verdict
 from ray_ns.labels import files
 from ray_ns.observe import Mode
@@ -342,3 +342,15 @@ def test_a_small_run_is_made_in_this_process_and_its_fork_takes_what_is_the_same
     assert fork["rounds/1/select"] == base["rounds/1/select"]
     assert fork["rounds/1/train"] != base["rounds/1/train"]
     assert not list((tmp_path / "other/rounds/0").rglob("timing.json"))
+
+
+def test_a_crash_of_a_variant_is_no_row_that_is_left_out(values: dict[str, Any]) -> None:
+    carry = Runs(right_of)
+
+    def crashing(config: Config, fork: str | None, mode: Mode) -> None:
+        if fork is not None:
+            raise RepeatingError("rounds/1/train failed: ValueError.")
+        carry(config, fork, mode)
+
+    with pytest.raises(RepeatingError):
+        study(values, "balance", "1", None, (), "plain", crashing)
